@@ -1,0 +1,3 @@
+//! Run one directory authority of Lacuna: settings, signals, exit code; everything else is the library.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Lacuna's client: send and receive over the mixnet.

@@ -1,0 +1,2 @@
+//! lacuna-testnet
+fn main() {}

@@ -1,0 +1,1 @@
+//! Run one gateway of Lacuna.

@@ -1,0 +1,1 @@
+//! Run one mix node of Lacuna.

@@ -1,0 +1,2 @@
+//! lacuna-sim
+fn main() {}
