@@ -1,0 +1,175 @@
+//! A continuous-time mix: holds each packet for the delay its builder chose.
+//!
+//! Spec: docs/spec/mix.md, rules MIX-1 to MIX-5.
+//!
+//! | quantity       | type          | unit, range                                   |
+//! |----------------|---------------|-----------------------------------------------|
+//! | packet         | `Box<Packet>` | bytes, exactly [`sphinx::PACKET_LEN`]         |
+//! | received       | [`Time`]      | when the link read the packet, <= `now`       |
+//! | delay          | `Duration`    | drawn by the builder, <= the consensus' cap   |
+//! | due            | [`Time`]      | `received + delay`                            |
+//! | pool           | heap          | packets, <= `pool_max`                        |
+//!
+//! The mix sees packets already peeled and admitted: it holds no key, no replay set, and does no
+//! cryptography ([`crate::peel`] does). Holding starts when the packet was received: the time it
+//! spends in queues and in peeling is part of the delay its builder chose, not on top (MIX-1).
+//!
+//! Invariant: a packet leaves at the first `wake` at or after its due time, and packets
+//! due at the same call leave in order of due time, never in order of arrival (MIX-2).
+
+use core::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+
+use sphinx::Packet;
+
+use crate::{Machine, NodeId, Time, peel::Peeled};
+
+/// What a driver brings.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A packet that was opened, admitted and journaled.
+    Peeled(Peeled),
+    /// The nodes that may come next, from a new consensus: the next layer, or the gateways.
+    Next(BTreeSet<NodeId>),
+}
+
+/// Why a packet was dropped. Counted, never answered and never logged per packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MixDrop {
+    /// The pool holds `pool_max` packets already (MIX-3).
+    PoolFull,
+    /// The next hop is not in the layer after this one (MIX-4).
+    WrongNext,
+}
+
+/// An effect of the mix.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Write `packet` to the link towards `to`.
+    Send {
+        /// The next hop.
+        to: NodeId,
+        /// Exactly one packet.
+        packet: Box<Packet>,
+    },
+    /// A packet was dropped; the driver counts these.
+    Dropped(MixDrop),
+}
+
+impl core::fmt::Debug for Output {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Send { to, .. } => write!(f, "Send({to:?})"),
+            Self::Dropped(why) => write!(f, "Dropped({why:?})"),
+        }
+    }
+}
+
+/// The state machine. Drive it as [`Machine`] describes.
+pub struct Mix {
+    /// Most packets held at once: this node's memory, from its own settings.
+    pool_max: usize,
+    next: BTreeSet<NodeId>,
+    now: Time,
+    /// Breaks ties between equal due times, so that the heap's order is total.
+    admitted: u64,
+    pool: BinaryHeap<Reverse<(Time, u64, NodeId, Box<Packet>)>>,
+    out: VecDeque<Output>,
+}
+
+impl Mix {
+    /// An empty mix that holds at most `pool_max` packets and knows no next hop yet.
+    #[must_use]
+    pub fn new(pool_max: usize) -> Self {
+        Self {
+            pool_max,
+            next: BTreeSet::new(),
+            now: Time::ZERO,
+            admitted: 0,
+            pool: BinaryHeap::new(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Packets being held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.pool.len()
+    }
+
+    /// Checks one packet against the rules and holds it, or says why not.
+    fn admit(&mut self, peeled: Peeled) -> Result<(), MixDrop> {
+        assert!(
+            peeled.received <= self.now,
+            "driver stamped a packet with a time to come"
+        );
+        let to = NodeId(peeled.next);
+        if !self.next.contains(&to) {
+            return Err(MixDrop::WrongNext); // MIX-4
+        }
+        if self.pool.len() >= self.pool_max {
+            return Err(MixDrop::PoolFull); // MIX-3
+        }
+        let due = peeled.received.after(peeled.delay); // MIX-1
+        self.pool
+            .push(Reverse((due, self.admitted, to, peeled.packet)));
+        self.admitted += 1;
+        Ok(())
+    }
+
+    fn advance(&mut self, now: Time) {
+        assert!(now >= self.now, "driver broke law 1: time went backwards");
+        self.now = now;
+    }
+
+    fn release(&mut self) {
+        while self
+            .pool
+            .peek()
+            .is_some_and(|Reverse(held)| held.0 <= self.now)
+        {
+            if let Some(Reverse((_, _, to, packet))) = self.pool.pop() {
+                self.out.push_back(Output::Send { to, packet });
+            }
+        }
+    }
+}
+
+impl Machine for Mix {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Peeled(peeled) => {
+                if let Err(why) = self.admit(peeled) {
+                    self.out.push_back(Output::Dropped(why));
+                }
+            }
+            // Packets already held keep the hop that was right when they came (MIX-5).
+            Input::Next(next) => self.next = next,
+        }
+        // Release on every call, so a flood of arrivals cannot starve the timer.
+        self.release();
+    }
+
+    fn wake(&mut self, now: Time) {
+        self.advance(now);
+        self.release();
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn next_wake(&self) -> Option<Time> {
+        self.pool.peek().map(|Reverse(held)| held.0)
+    }
+}
+
+impl core::fmt::Debug for Mix {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Mix({} of {} held)", self.pool.len(), self.pool_max)
+    }
+}

@@ -1,0 +1,219 @@
+//! Everything of a node that holds a packet key: open, ask the replay set, finish.
+//!
+//! Spec: docs/spec/mix.md, rules MIX-1, RPL-1, RPL-4; docs/spec/epochs.md, EPO-2.
+//!
+//! ```text
+//! arrivals ─ open (MAC, tag, delay cap) ─ admit tags ─┬─ journal write returns ─ finish ─ Peeled
+//!            drops counted by reason                  └─ Pending::journal
+//! ```
+//!
+//! Pure, so that the simulator runs it inline and injects faults between the two halves; the
+//! shell runs it on a worker thread. Nothing reaches a machine before the journal's write has
+//! returned (RPL-4): the borrow checker sees to it, since only [`Pending::finish`] gives packets.
+//!
+//! No epoch stands on the wire: the current key is tried first, then its neighbours while their
+//! windows overlap (EPO-2). A packet that none of them opens is counted once, as its first
+//! verdict.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use sphinx::{Address, Opened, Packet, Reject, Routing, SecretKey};
+
+use crate::{
+    Time,
+    calendar::{Epoch, Schedule, Utc},
+    replay::{Fingerprint, Refused, ReplaySet},
+};
+
+/// A packet as a link read it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// When its last byte was read (MIX-1).
+    pub received: Time,
+    /// The packet.
+    pub packet: Box<Packet>,
+}
+
+/// A packet with its outer layer removed, and where it goes next.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Peeled {
+    /// When the link read the packet, before any queue and before peeling.
+    pub received: Time,
+    /// The next hop: a node's id, or a mailbox at a gateway.
+    pub next: Address,
+    /// How long the builder asked this node to hold the packet; at most the consensus' cap.
+    pub delay: Duration,
+    /// The packet as the next hop will see it.
+    pub packet: Box<Packet>,
+}
+
+impl core::fmt::Debug for Peeled {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Peeled(..)")
+    }
+}
+
+impl core::fmt::Debug for Arrival {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Arrival(..)")
+    }
+}
+
+/// Why a packet was dropped before it reached a machine. Counted, never answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeelDrop {
+    /// It was not a packet for any key that is open now.
+    Rejected(Reject),
+    /// It names this node as its last hop, which no node is.
+    Final,
+    /// The replay set refused it.
+    Replay(Refused),
+    /// No key is open now: before the consensus, after its last epoch, or burned.
+    NoKey,
+}
+
+struct Key {
+    secret: SecretKey,
+    seen: ReplaySet,
+}
+
+/// The keys that a node holds, each with its replay set.
+#[derive(Default)]
+pub struct Stage {
+    keys: BTreeMap<Epoch, Key>,
+}
+
+impl Stage {
+    /// Puts the key of `epoch` in, with what its journal remembers.
+    pub fn install(&mut self, epoch: Epoch, secret: SecretKey, seen: ReplaySet) {
+        self.keys.insert(epoch, Key { secret, seen });
+    }
+
+    /// Forgets every key whose window has ended, and says which.
+    pub fn retire(&mut self, schedule: &Schedule, now: Utc) -> Vec<Epoch> {
+        let ended = |epoch: &Epoch| schedule.opens(*epoch).end <= now;
+        let (gone, kept) = core::mem::take(&mut self.keys)
+            .into_iter()
+            .partition(|(epoch, _)| ended(epoch));
+        self.keys = kept;
+        BTreeMap::into_keys(gone).collect()
+    }
+
+    /// How full the fullest replay set is: held, capacity.
+    #[must_use]
+    pub fn fullest(&self) -> Option<(usize, usize)> {
+        let sets = self.keys.values().map(|key| &key.seen);
+        sets.map(|seen| (seen.held(), seen.capacity()))
+            .max_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)))
+    }
+
+    /// Opens a batch that came at about `now` and admits its tags. `dropped` counts the rest.
+    pub fn open(
+        &mut self,
+        schedule: &Schedule,
+        now: Utc,
+        delay_max: Duration,
+        batch: Vec<Arrival>,
+        mut dropped: impl FnMut(PeelDrop),
+    ) -> Pending {
+        let cap = u64::try_from(delay_max.as_nanos()).unwrap_or(u64::MAX);
+        // The current epoch's key opens nearly everything; neighbours follow.
+        let current = schedule.at(now).unwrap_or(schedule.first);
+        let mut open_now: Vec<(Epoch, &mut Key)> = self
+            .keys
+            .iter_mut()
+            .filter(|(epoch, _)| schedule.opens(**epoch).contains(&now))
+            .map(|(epoch, key)| (*epoch, key))
+            .collect();
+        open_now.sort_by_key(|(epoch, _)| (*epoch != current, *epoch));
+
+        let mut rest: Vec<(Arrival, PeelDrop)> =
+            batch.into_iter().map(|arrival| (arrival, PeelDrop::NoKey)).collect();
+        let mut opened: Vec<(usize, Arrival, Opened)> = Vec::with_capacity(rest.len());
+        for (place, (_, key)) in open_now.iter().enumerate() {
+            let (arrivals, verdicts): (Vec<Arrival>, Vec<PeelDrop>) = rest.drain(..).unzip();
+            let (times, packets): (Vec<Time>, Vec<Box<Packet>>) =
+                arrivals.into_iter().map(|a| (a.received, a.packet)).unzip();
+            let results = sphinx::open(&key.secret, cap, &packets);
+            for ((result, first), (received, packet)) in
+                results.into_iter().zip(verdicts).zip(times.into_iter().zip(packets))
+            {
+                let arrival = Arrival { received, packet };
+                match (result, first) {
+                    (Ok(open), _) => opened.push((place, arrival, open)),
+                    // Only a wrong MAC may mean another epoch's key.
+                    (Err(Reject::Mac), PeelDrop::NoKey) => {
+                        rest.push((arrival, PeelDrop::Rejected(Reject::Mac)));
+                    }
+                    (Err(Reject::Mac), first) => rest.push((arrival, first)),
+                    (Err(why), _) => dropped(PeelDrop::Rejected(why)),
+                }
+            }
+        }
+        rest.into_iter().for_each(|(_, why)| dropped(why));
+
+        let mut pending = Pending::default();
+        for (place, arrival, open) in opened {
+            let Routing::Forward { next, delay_ns } = *open.routing() else {
+                dropped(PeelDrop::Final);
+                continue;
+            };
+            let (epoch, key) = &mut open_now[place];
+            let fingerprint = key.seen.fingerprint(open.tag());
+            match key.seen.admit(fingerprint) {
+                Ok(()) => {
+                    pending.journal.push((*epoch, fingerprint));
+                    let delay = Duration::from_nanos(delay_ns);
+                    pending.admitted.push((arrival, open, next, delay));
+                }
+                Err(why) => dropped(PeelDrop::Replay(why)),
+            }
+        }
+        pending
+    }
+}
+
+impl core::fmt::Debug for Stage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_list().entries(self.keys.keys()).finish()
+    }
+}
+
+/// Packets that are admitted and wait for their tags to be in the journal.
+#[derive(Default)]
+pub struct Pending {
+    /// What must be in the journal, of which epoch, before [`Pending::finish`] (RPL-4).
+    pub journal: Vec<(Epoch, Fingerprint)>,
+    admitted: Vec<(Arrival, Opened, Address, Duration)>,
+}
+
+impl Pending {
+    /// The packets, each as the next hop will read it. Call it when the journal's write has
+    /// returned; if the write failed, drop `self`.
+    pub fn finish(self) -> impl Iterator<Item = Peeled> {
+        self.admitted
+            .into_iter()
+            .map(|(mut arrival, open, next, delay)| {
+                sphinx::finish(open, &mut arrival.packet);
+                Peeled {
+                    received: arrival.received,
+                    next,
+                    delay,
+                    packet: arrival.packet,
+                }
+            })
+    }
+
+    /// How many packets wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.admitted.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.admitted.is_empty()
+    }
+}
