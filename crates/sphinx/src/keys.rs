@@ -1,0 +1,112 @@
+//! X25519 keys of hops and recipients, checked when they are parsed.
+//!
+//! Spec: docs/spec/packet.md, PKT-4 and PKT-5.
+//!
+//! | quantity      | type          | unit, range                                              |
+//! |---------------|---------------|----------------------------------------------------------|
+//! | secret key    | [`SecretKey`] | 32 bytes, clamped when used                              |
+//! | public key    | [`PublicKey`] | 32 bytes, u < 2²⁵⁵ − 19, a point of the prime-order group |
+//!
+//! Invariant: a [`PublicKey`] is free of torsion. Builders rest on that: they multiply scalars
+//! modulo the group order, which is right for such points only; and no reader of a packet can
+//! have been handed a key that everyone can compute with.
+
+use core::fmt;
+
+use curve25519_dalek::montgomery::MontgomeryPoint;
+use curve25519_dalek::traits::IsIdentity;
+use rand_core::CryptoRng;
+use x25519_dalek::StaticSecret;
+use zeroize::Zeroizing;
+
+/// A private X25519 key. Erased when dropped; its `Debug` shows nothing.
+#[derive(Clone)]
+pub struct SecretKey(StaticSecret);
+
+impl SecretKey {
+    /// A new key from 32 bytes of `rng`.
+    pub fn generate(rng: &mut impl CryptoRng) -> SecretKey {
+        SecretKey(StaticSecret::random_from_rng(rng))
+    }
+
+    /// The key of these 32 bytes; any bytes are a key.
+    pub fn from_bytes(bytes: [u8; 32]) -> SecretKey {
+        SecretKey(StaticSecret::from(bytes))
+    }
+
+    /// The key's 32 bytes, for storage.
+    pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(self.0.to_bytes())
+    }
+
+    /// The public key that belongs to it.
+    pub fn public(&self) -> PublicKey {
+        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+    }
+
+    /// The secret shared with the owner of `alpha`, or nothing if `alpha` is of low order (PKT-6).
+    pub(crate) fn shared_secret(&self, alpha: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
+        let secret = self
+            .0
+            .diffie_hellman(&x25519_dalek::PublicKey::from(*alpha));
+        secret
+            .was_contributory()
+            .then(|| Zeroizing::new(secret.to_bytes()))
+    }
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("SecretKey(..)")
+    }
+}
+
+/// A public X25519 key: canonical, and a point of the prime-order group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey([u8; 32]);
+
+/// Why 32 bytes are no [`PublicKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum KeyError {
+    /// The number is not below 2²⁵⁵ − 19: another spelling of some other key.
+    NotCanonical,
+    /// Of order 8 or less, on the curve or its twist: the shared secret would be zero for all.
+    LowOrder,
+    /// Not in the prime-order group: a point of it plus one of low order, or on the twist.
+    Torsion,
+}
+
+impl PublicKey {
+    /// Checks and takes a key (PKT-4).
+    ///
+    /// # Errors
+    /// The first of [`KeyError`]'s reasons that holds.
+    pub fn parse(bytes: [u8; 32]) -> Result<PublicKey, KeyError> {
+        if !is_canonical(&bytes) {
+            return Err(KeyError::NotCanonical);
+        }
+        let point = MontgomeryPoint(bytes);
+        // Clamped zero is 2²⁵⁴: it takes low order to the identity, and nothing else.
+        if point.mul_clamped([0; 32]).is_identity() {
+            return Err(KeyError::LowOrder);
+        }
+        // The sign is free: a point and its negative have the same order.
+        match point.to_edwards(0) {
+            Some(point) if point.is_torsion_free() => Ok(PublicKey(bytes)),
+            _ => Err(KeyError::Torsion),
+        }
+    }
+
+    /// The key's 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Whether the little-endian number is below 2²⁵⁵ − 19.
+fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let prime_from_top = core::iter::once(0x7f)
+        .chain([0xff; 30])
+        .chain(core::iter::once(0xed));
+    bytes.iter().rev().copied().lt(prime_from_top)
+}

@@ -1,0 +1,112 @@
+//! What a hop derives from the secret it shares with the builder.
+//!
+//! Spec: docs/spec/packet.md, PKT-7.
+//!
+//! | key           | bytes of the expansion | use                                        |
+//! |---------------|------------------------|--------------------------------------------|
+//! | stream key    | 0..16                  | AES-128-CTR over β                         |
+//! | MAC key       | 16..32                 | HMAC-SHA256 over β, first 16 bytes         |
+//! | payload seed  | 32..48                 | HKDF-SHA256 → 192 bytes → LIONESS          |
+//! | blinding      | 224..256               | clamped scalar that turns α into the next  |
+//! | tag           | 256..288               | replay tag                                 |
+//!
+//! Bytes 48..224 belong to older versions and are used by nothing.
+//!
+//! Invariant: all of it is erased when dropped. (Not erased: the round keys and hash states that
+//! the cipher crates keep on the stack while they work.)
+
+use aes::cipher::{KeyInit, KeyIvInit, StreamCipher};
+use hkdf::Hkdf;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use sphinx_packet::constants::{
+    EXPANDED_SHARED_SECRET_HKDF_INFO, EXPANDED_SHARED_SECRET_HKDF_SALT,
+    EXPANDED_SHARED_SECRET_LENGTH,
+};
+use sphinx_packet::payload::NymLioness;
+use sphinx_packet::payload::key::derive_payload_key;
+use subtle::ConstantTimeEq;
+use x25519_dalek::StaticSecret;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::layout::{ALPHA_LEN, BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
+
+const STREAM_KEY: usize = 0;
+const MAC_KEY: usize = 16;
+const PAYLOAD_SEED: usize = 32;
+const BLINDING: usize = 224;
+const TAG: usize = 256;
+
+/// The keys of one hop for one packet.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(crate) struct Secrets([u8; EXPANDED_SHARED_SECRET_LENGTH]);
+
+impl Secrets {
+    /// Expands a shared secret.
+    pub(crate) fn expand(shared_secret: &[u8; 32]) -> Secrets {
+        let mut expanded = [0; EXPANDED_SHARED_SECRET_LENGTH];
+        Hkdf::<Sha256>::new(Some(EXPANDED_SHARED_SECRET_HKDF_SALT), shared_secret)
+            .expand(EXPANDED_SHARED_SECRET_HKDF_INFO, &mut expanded)
+            .expect("288 bytes are within the limit of HKDF-SHA256");
+        Secrets(expanded)
+    }
+
+    pub(crate) fn tag(&self) -> &Tag {
+        array(&self.0, TAG)
+    }
+
+    pub(crate) fn payload_seed(&self) -> &[u8; SEED_LEN] {
+        array(&self.0, PAYLOAD_SEED)
+    }
+
+    /// The bytes of the blinding factor, not yet clamped.
+    pub(crate) fn blinding(&self) -> &[u8; 32] {
+        array(&self.0, BLINDING)
+    }
+
+    /// The α that the next hop reads.
+    pub(crate) fn blind(&self, alpha: &[u8; ALPHA_LEN]) -> [u8; ALPHA_LEN] {
+        StaticSecret::from(*self.blinding())
+            .diffie_hellman(&x25519_dalek::PublicKey::from(*alpha))
+            .to_bytes()
+    }
+
+    /// Adds (or takes off) the first bytes of this hop's key stream.
+    pub(crate) fn apply_stream(&self, bytes: &mut [u8]) {
+        debug_assert!(bytes.len() <= STREAM_LEN);
+        let key: &[u8; 16] = array(&self.0, STREAM_KEY);
+        ctr::Ctr64BE::<aes::Aes128>::new(key.into(), &Default::default()).apply_keystream(bytes);
+    }
+
+    /// γ of a β.
+    pub(crate) fn mac(&self, beta: &[u8; BETA_LEN]) -> [u8; GAMMA_LEN] {
+        let key: &[u8; 16] = array(&self.0, MAC_KEY);
+        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        mac.update(beta);
+        *array(&mac.finalize().into_bytes(), 0)
+    }
+
+    /// Whether γ belongs to β, in constant time (PKT-8).
+    pub(crate) fn verify(&self, beta: &[u8; BETA_LEN], gamma: &[u8; GAMMA_LEN]) -> bool {
+        self.mac(beta).ct_eq(gamma).into()
+    }
+}
+
+/// Adds a hop's layer to a payload.
+pub(crate) fn add_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+    wide_block(seed)
+        .encrypt_block(payload)
+        .expect("a payload is longer than 32 bytes");
+}
+
+/// Takes a hop's layer off a payload.
+pub(crate) fn remove_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+    wide_block(seed)
+        .decrypt_block(payload)
+        .expect("a payload is longer than 32 bytes");
+}
+
+fn wide_block(seed: &[u8; SEED_LEN]) -> NymLioness {
+    let key = Zeroizing::new(derive_payload_key(seed));
+    NymLioness::new((&*key).into())
+}
