@@ -1,6 +1,6 @@
 //! Building forward packets.
 //!
-//! Spec: docs/spec/packet.md, PKT-12 to PKT-15.
+//! Spec: docs/spec/packet.md, PKT-14 to PKT-17.
 //!
 //! | quantity      | type          | unit, range                                              |
 //! |---------------|---------------|----------------------------------------------------------|

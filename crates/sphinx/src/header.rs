@@ -1,6 +1,6 @@
 //! Building headers: one scalar multiplication a hop.
 //!
-//! Spec: docs/spec/packet.md, PKT-12 to PKT-14.
+//! Spec: docs/spec/packet.md, PKT-14 to PKT-16.
 //!
 //! The builder knows its secret x and every blinding factor, so the secret shared with hop i is
 //! (x · b₁ ⋯ bᵢ mod ℓ) · Pᵢ: one multiplication, where `sphinx-packet` walks the whole chain. The
@@ -8,7 +8,7 @@
 //! between 2²⁵⁴ and 2²⁵⁵, and its only candidate multiple of ℓ, 8ℓ, lies above.
 //!
 //! Randomness, in this order: 32 bytes for x, then the padding of the last block,
-//! 300 − 60 (n − 1) − 52 bytes for n hops (PKT-14).
+//! 300 − 60 (n − 1) − 52 bytes for n hops (PKT-16).
 
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
@@ -53,7 +53,7 @@ pub(crate) fn build_header(
     Built { header, secrets }
 }
 
-/// The first α and every hop's secrets.
+/// The first α and every hop's secrets (PKT-14).
 fn derive(rng: &mut impl CryptoRng, route: &[Hop]) -> ([u8; ALPHA_LEN], Vec<Secrets>) {
     let mut x = Zeroizing::new([0; 32]);
     rng.fill_bytes(&mut *x);
@@ -95,7 +95,7 @@ fn encrypt(
     block[BLOCK_VERSION].copy_from_slice(&VERSION);
     block[BLOCK_ADDRESS].copy_from_slice(destination);
     block[BLOCK_SURB_ID].copy_from_slice(surb_id);
-    // Random, not zero: zeros would tell the last hop how long the route was (PKT-14).
+    // Random, not zero: zeros would tell the last hop how long the route was (PKT-16).
     rng.fill_bytes(&mut block[FINAL_LEN..]);
     last.apply_stream(block);
     beta[own_len..].copy_from_slice(&filler);
@@ -116,13 +116,13 @@ fn encrypt(
     (beta, gamma)
 }
 
-/// The tail of the last hop's β: what the hops before it make of the zeros they append (PKT-13).
+/// The tail of the last hop's β: what the hops before it make of the zeros they append (PKT-15).
 fn filler(before: &[Secrets]) -> Vec<u8> {
     let mut filler = Vec::with_capacity(BETA_LEN);
     for secrets in before {
         filler.resize(filler.len() + BLOCK_LEN, 0);
-        let mut stream = [0; STREAM_LEN];
-        secrets.apply_stream(&mut stream);
+        let mut stream = Zeroizing::new([0; STREAM_LEN]);
+        secrets.apply_stream(&mut *stream);
         let tail = &stream[STREAM_LEN - filler.len()..];
         for (byte, stream) in filler.iter_mut().zip(tail) {
             *byte ^= stream;

@@ -17,10 +17,10 @@ use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::traits::IsIdentity;
 use rand_core::CryptoRng;
 use x25519_dalek::StaticSecret;
-use zeroize::Zeroizing;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-/// A private X25519 key. Erased when dropped; its `Debug` shows nothing.
-#[derive(Clone)]
+/// A private X25519 key. Erased when dropped; its `Debug` shows nothing (PKT-5).
+#[derive(Clone, ZeroizeOnDrop)]
 pub struct SecretKey(StaticSecret);
 
 impl SecretKey {

@@ -50,7 +50,7 @@ pub const PACKET_LEN: usize = HEADER_LEN + PAYLOAD_LEN;
 pub const MESSAGE_LEN: usize = PAYLOAD_LEN - ZEROS_LEN - 1;
 /// Most hops of a route; the least is 1.
 pub const ROUTE_LEN_MAX: usize = 5;
-/// Length of a written [`Surb`](crate::Surb), in bytes: header, first hop, one seed (PKT-16).
+/// Length of a written [`Surb`](crate::Surb), in bytes: header, first hop, one seed (PKT-18).
 pub const SURB_LEN: usize = HEADER_LEN + 32 + SEED_LEN;
 /// Length of a written [`SurbSecret`](crate::SurbSecret), in bytes: id, five seeds.
 pub const SURB_SECRET_LEN: usize = 16 + ROUTE_LEN_MAX * SEED_LEN;
@@ -74,7 +74,7 @@ pub(crate) const VERSION: [u8; 3] = {
     [0, high, low]
 };
 
-/// Places within a decrypted routing block.
+/// Places within a decrypted routing block (PKT-3).
 pub(crate) const BLOCK_VERSION: Range<usize> = 1..4;
 pub(crate) const BLOCK_ADDRESS: Range<usize> = 4..36;
 pub(crate) const BLOCK_DELAY: Range<usize> = 36..44;
@@ -105,7 +105,7 @@ pub(crate) fn array<const N: usize>(bytes: &[u8], at: usize) -> &[u8; N] {
         .expect("offsets and lengths are constants of this file")
 }
 
-/// α, γ and β of a header.
+/// α, γ and β of a header (PKT-2).
 pub(crate) fn split_header(
     header: &[u8; HEADER_LEN],
 ) -> (&[u8; ALPHA_LEN], &[u8; GAMMA_LEN], &[u8; BETA_LEN]) {

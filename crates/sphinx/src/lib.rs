@@ -1,6 +1,6 @@
 //! Sphinx packets of one size: build, open, finish, reply blocks.
 //!
-//! Spec: docs/spec/packet.md, rules PKT-1 to PKT-20.
+//! Spec: docs/spec/packet.md, rules PKT-1 to PKT-22.
 //!
 //! | quantity      | type               | unit, range                                          |
 //! |---------------|--------------------|------------------------------------------------------|
@@ -51,4 +51,5 @@ pub use surb::{Surb, SurbSecret, surb};
 #[doc(hidden)]
 pub mod any_size {
     pub use crate::open::{finish_parts, open_header};
+    pub use crate::surb::recover_parts;
 }

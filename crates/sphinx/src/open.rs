@@ -1,6 +1,6 @@
 //! Peeling a packet: [`open`] decides, [`finish`] changes.
 //!
-//! Spec: docs/spec/packet.md, PKT-6 to PKT-11.
+//! Spec: docs/spec/packet.md, PKT-6 to PKT-13.
 //!
 //! | quantity      | type          | unit, range                                              |
 //! |---------------|---------------|----------------------------------------------------------|
@@ -16,6 +16,8 @@
 //! refused, since clamping would bend the law of the delays).
 
 use core::fmt;
+
+use zeroize::ZeroizeOnDrop;
 
 use crate::keys::SecretKey;
 use crate::layout::{
@@ -60,7 +62,7 @@ pub enum Routing {
 }
 
 /// A packet that passed every check of [`open`], not yet changed. Its keys are erased when it is
-/// dropped.
+/// dropped (PKT-5).
 pub struct Opened {
     secrets: Secrets,
     routing: Routing,
@@ -77,6 +79,9 @@ impl Opened {
         &self.routing
     }
 }
+
+/// Its only secret field erases itself; [`finish`] takes it apart, so it has no `Drop` of its own.
+impl ZeroizeOnDrop for Opened {}
 
 impl fmt::Debug for Opened {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,7 +123,7 @@ pub fn open_header(
     // PKT-6: before anything else, so that no key is ever derived from a secret that all know.
     let shared_secret = key.shared_secret(alpha).ok_or(Reject::LowOrder)?;
     let secrets = Secrets::expand(&shared_secret);
-    // PKT-8
+    // PKT-8: before any byte of β means anything.
     if !secrets.verify(beta, gamma) {
         return Err(Reject::Mac);
     }
@@ -130,6 +135,7 @@ pub fn open_header(
 
 /// Reads a decrypted routing block (PKT-9, PKT-10).
 fn read_block(block: &[u8; BLOCK_LEN], delay_max_ns: u64) -> Result<Routing, Reject> {
+    // PKT-9: all three bytes, and here: the crate asserts that the first is zero.
     if block[BLOCK_VERSION] != VERSION {
         return Err(Reject::Version);
     }
@@ -137,6 +143,7 @@ fn read_block(block: &[u8; BLOCK_LEN], delay_max_ns: u64) -> Result<Routing, Rej
     match block[0] {
         FORWARD => {
             let delay_ns = u64::from_be_bytes(*array(block, BLOCK_DELAY.start));
+            // PKT-10
             if delay_ns > delay_max_ns {
                 return Err(Reject::DelayTooLong);
             }
@@ -153,8 +160,8 @@ fn read_block(block: &[u8; BLOCK_LEN], delay_max_ns: u64) -> Result<Routing, Rej
     }
 }
 
-/// Turns the packet that was opened, in place, into what the next hop reads. At a final hop only
-/// the payload's layer comes off, and the header stays.
+/// Turns the packet that was opened, in place, into what the next hop reads (PKT-12). At a final
+/// hop only the payload's layer comes off, and the header stays (PKT-13).
 pub fn finish(opened: Opened, packet: &mut Packet) {
     let (header, payload) = split_packet(packet);
     finish_parts(opened, header, payload);
@@ -164,10 +171,12 @@ pub fn finish(opened: Opened, packet: &mut Packet) {
 pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut [u8]) {
     let Opened { secrets, routing } = opened;
     remove_layer(secrets.payload_seed(), payload);
+    // PKT-13
     if matches!(routing, Routing::Final { .. }) {
         return;
     }
     let (alpha, _, beta) = split_header(header);
+    // PKT-12
     let next_alpha = secrets.blind(alpha);
     let mut blocks = [0; STREAM_LEN];
     blocks[..BETA_LEN].copy_from_slice(beta);

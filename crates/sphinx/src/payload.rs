@@ -1,6 +1,6 @@
 //! What a payload looks like when all its layers are off.
 //!
-//! Spec: docs/spec/packet.md, PKT-15.
+//! Spec: docs/spec/packet.md, PKT-17.
 //!
 //! | part          | bytes         | content                                                  |
 //! |---------------|---------------|----------------------------------------------------------|
@@ -36,7 +36,7 @@ pub fn unpad(payload: &[u8; PAYLOAD_LEN]) -> Result<&[u8], BadPayload> {
     let (zeros, padded) = payload.split_at(ZEROS_LEN);
     let zeros_whole = zeros.ct_eq(&[0; ZEROS_LEN]);
 
-    // The last byte that is not zero must be the mark (PKT-15).
+    // The last byte that is not zero must be the mark (PKT-17).
     let mut is_mark = Choice::from(0);
     let mut message_len = 0u32;
     for (at, byte) in (0u32..).zip(padded) {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn pkt_15_one_error_for_every_fault() {
+    fn pkt_17_one_error_for_every_fault() {
         for at in 0..ZEROS_LEN {
             let mut payload = bare(b"hello");
             payload[at] = 0x80;

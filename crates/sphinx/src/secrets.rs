@@ -1,6 +1,6 @@
 //! What a hop derives from the secret it shares with the builder.
 //!
-//! Spec: docs/spec/packet.md, PKT-7.
+//! Spec: docs/spec/packet.md, PKT-5, PKT-7 and PKT-8.
 //!
 //! | key           | bytes of the expansion | use                                        |
 //! |---------------|------------------------|--------------------------------------------|
@@ -37,12 +37,12 @@ const PAYLOAD_SEED: usize = 32;
 const BLINDING: usize = 224;
 const TAG: usize = 256;
 
-/// The keys of one hop for one packet.
+/// The keys of one hop for one packet, erased when dropped (PKT-5).
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Secrets([u8; EXPANDED_SHARED_SECRET_LENGTH]);
 
 impl Secrets {
-    /// Expands a shared secret.
+    /// Expands a shared secret (PKT-7).
     pub(crate) fn expand(shared_secret: &[u8; 32]) -> Secrets {
         let mut expanded = [0; EXPANDED_SHARED_SECRET_LENGTH];
         Hkdf::<Sha256>::new(Some(EXPANDED_SHARED_SECRET_HKDF_SALT), shared_secret)

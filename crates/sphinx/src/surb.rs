@@ -1,6 +1,6 @@
 //! Single-use reply blocks, and what their creator keeps to read the replies.
 //!
-//! Spec: docs/spec/packet.md, PKT-16 to PKT-19.
+//! Spec: docs/spec/packet.md, PKT-18 to PKT-21.
 //!
 //! | quantity      | type           | unit, range                                             |
 //! |---------------|----------------|---------------------------------------------------------|
@@ -33,7 +33,7 @@ const FIRST_HOP: usize = HEADER_LEN;
 const SEED: usize = FIRST_HOP + 32;
 const ID_LEN: usize = 16;
 
-/// A reply block: whoever holds it can send one packet to its creator.
+/// A reply block: whoever holds it can send one packet to its creator (PKT-18).
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct Surb([u8; SURB_LEN]);
 
@@ -53,7 +53,7 @@ impl Surb {
         *array(&self.0, FIRST_HOP)
     }
 
-    /// The packet that carries `message` to the SURB's creator.
+    /// The packet that carries `message` to the SURB's creator (PKT-19).
     ///
     /// # Panics
     /// If the message is longer than [`MESSAGE_LEN`](crate::MESSAGE_LEN): our own bug.
@@ -101,17 +101,22 @@ impl SurbSecret {
     }
 
     /// Turns the payload that [`finish`](crate::finish) left at the creator into a bare one, to
-    /// which [`unpad`](crate::unpad) applies.
+    /// which [`unpad`](crate::unpad) applies (PKT-21).
     pub fn recover(&self, payload: &mut [u8; PAYLOAD_LEN]) {
-        let absent = [0; SEED_LEN];
-        let mut hops = self.seeds.iter().rev().filter(|seed| **seed != absent);
-        let Some(last) = hops.next() else { return };
-        add_layer(last, payload);
-        for seed in hops {
-            add_layer(seed, payload);
-        }
-        remove_layer(last, payload);
+        recover_parts(self, payload);
     }
+}
+
+/// [`SurbSecret::recover`] for a payload of any length above 32 bytes.
+pub fn recover_parts(secret: &SurbSecret, payload: &mut [u8]) {
+    let absent = [0; SEED_LEN];
+    let mut hops = secret.seeds.iter().rev().filter(|seed| **seed != absent);
+    let Some(last) = hops.next() else { return };
+    add_layer(last, payload);
+    for seed in hops {
+        add_layer(seed, payload);
+    }
+    remove_layer(last, payload);
 }
 
 impl fmt::Debug for SurbSecret {
@@ -127,7 +132,7 @@ impl fmt::Debug for SurbSecret {
 /// If the route is empty or longer than 5: our own bug.
 pub fn surb(rng: &mut impl CryptoRng, route: &[Hop], destination: Address) -> (Surb, SurbSecret) {
     let mut id = [0; ID_LEN];
-    // Zero is the id of forward packets (PKT-18).
+    // Zero is the id of forward packets (PKT-20).
     while id == [0; ID_LEN] {
         rng.fill_bytes(&mut id);
     }

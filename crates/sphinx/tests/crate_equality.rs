@@ -1,5 +1,5 @@
 //! Differential tests against `sphinx-packet` 0.8.0: each opens what the other builds, hop by
-//! hop, with every byte, tag, routing field and verdict equal (PKT-20).
+//! hop, with every byte, tag, routing field and verdict equal (PKT-22).
 
 mod support;
 
@@ -34,7 +34,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn pkt_20_forward(seed: u64, hops in 1usize..=5, len in 0..=MESSAGE_LEN, ours: bool) {
+    fn pkt_22_forward(seed: u64, hops in 1usize..=5, len in 0..=MESSAGE_LEN, ours: bool) {
         let mut rng = seeded(seed);
         let (keys, route) = route(&mut rng, hops);
         let (destination, surb_id) = (bytes(&mut rng), bytes(&mut rng));
@@ -60,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn pkt_20_reply(seed: u64, hops in 1usize..=5, len in 0..=MESSAGE_LEN, ours: bool, used_by_us: bool) {
+    fn pkt_22_reply(seed: u64, hops in 1usize..=5, len in 0..=MESSAGE_LEN, ours: bool, used_by_us: bool) {
         let mut rng = seeded(seed);
         let (keys, route) = route(&mut rng, hops);
         let destination = bytes(&mut rng);

@@ -181,3 +181,27 @@ pub fn forge(secret: &SecretKey, header: &mut [u8], change: impl FnOnce(&mut [u8
     keys.apply_stream(header);
     keys.repair_mac(header);
 }
+
+/// A generator that hands out fixed bytes, so that a vector holds all the randomness it needs.
+pub struct Script<'a>(pub &'a [u8]);
+
+impl rand_core::TryRng for Script<'_> {
+    type Error = core::convert::Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Self::Error> {
+        rand_core::utils::next_word_via_fill(self)
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Self::Error> {
+        rand_core::utils::next_word_via_fill(self)
+    }
+
+    fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Self::Error> {
+        let (now, later) = self.0.split_at(to.len());
+        to.copy_from_slice(now);
+        self.0 = later;
+        Ok(())
+    }
+}
+
+impl rand_core::TryCryptoRng for Script<'_> {}
