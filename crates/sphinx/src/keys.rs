@@ -110,3 +110,77 @@ fn is_canonical(bytes: &[u8; 32]) -> bool {
         .chain(core::iter::once(0xed));
     bytes.iter().rev().copied().lt(prime_from_top)
 }
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::constants::EIGHT_TORSION;
+
+    use super::*;
+
+    fn public(seed: u8) -> [u8; 32] {
+        *SecretKey::from_bytes([seed; 32]).public().as_bytes()
+    }
+
+    #[test]
+    fn pkt_4_honest_keys_parse() {
+        for seed in 0..=255 {
+            let bytes = public(seed);
+            assert_eq!(
+                PublicKey::parse(bytes).map(|key| *key.as_bytes()),
+                Ok(bytes)
+            );
+        }
+    }
+
+    #[test]
+    fn pkt_4_other_spellings_and_torsion_are_refused() {
+        for seed in 0..32 {
+            let honest = public(seed);
+            let mut top_set = honest;
+            top_set[31] |= 0x80;
+            assert_eq!(PublicKey::parse(top_set), Err(KeyError::NotCanonical));
+
+            let point = MontgomeryPoint(honest).to_edwards(0).unwrap();
+            for low in &EIGHT_TORSION[1..] {
+                let mixed = (point + low).to_montgomery().to_bytes();
+                assert_eq!(PublicKey::parse(mixed), Err(KeyError::Torsion));
+            }
+        }
+        // u = 2 lies on the twist.
+        let mut twist = [0; 32];
+        twist[0] = 2;
+        assert_eq!(MontgomeryPoint(twist).to_edwards(0), None);
+        assert_eq!(PublicKey::parse(twist), Err(KeyError::Torsion));
+    }
+
+    #[test]
+    fn pkt_4_canonical_is_below_the_prime() {
+        let mut bytes = [0xff; 32];
+        bytes[31] = 0x7f;
+        for (last, canonical) in [(0xec, true), (0xed, false), (0xee, false), (0xff, false)] {
+            bytes[0] = last;
+            assert_eq!(is_canonical(&bytes), canonical, "{last:02x}");
+        }
+        bytes[1] = 0xfe;
+        assert!(is_canonical(&bytes));
+        assert!(is_canonical(&[0; 32]));
+        assert!(!is_canonical(&[0x80; 32]));
+    }
+
+    #[test]
+    fn pkt_5_secrets_print_as_nothing_and_are_erased() {
+        fn erased<T: ZeroizeOnDrop>() {}
+        erased::<SecretKey>();
+        erased::<crate::Opened>();
+        erased::<crate::Surb>();
+        erased::<crate::SurbSecret>();
+        erased::<crate::secrets::Secrets>();
+
+        let key = SecretKey::from_bytes([0xab; 32]);
+        assert_eq!(format!("{key:?}"), "SecretKey(..)");
+        assert_eq!(
+            *SecretKey::from_bytes(*key.to_bytes()).to_bytes(),
+            [0xab; 32]
+        );
+    }
+}

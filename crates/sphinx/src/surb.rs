@@ -34,7 +34,7 @@ const SEED: usize = FIRST_HOP + 32;
 const ID_LEN: usize = 16;
 
 /// A reply block: whoever holds it can send one packet to its creator (PKT-18).
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct Surb([u8; SURB_LEN]);
 
 impl Surb {
@@ -69,7 +69,7 @@ impl fmt::Debug for Surb {
 }
 
 /// What the creator of a SURB keeps, durably, until a reply came or the SURB expired.
-#[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct SurbSecret {
     id: SurbId,
     /// In the order of the route; zeros where the route has no hop.

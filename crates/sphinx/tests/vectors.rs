@@ -210,7 +210,7 @@ fn make_all() -> Vec<Full> {
         .collect()
 }
 
-/// PKT-1, PKT-14, PKT-15, PKT-16, PKT-18: the bytes are what they were.
+/// PKT-1, PKT-2, PKT-3, PKT-14, PKT-15, PKT-16, PKT-18: the bytes are what they were.
 #[test]
 fn full_size_packets_are_reproduced() {
     let made = make_all();
