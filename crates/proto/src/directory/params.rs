@@ -6,12 +6,15 @@
 //! | field              | default  | unit, range                                          |
 //! |--------------------|----------|------------------------------------------------------|
 //! | `epoch_s`          | 10 800   | s, 90 to 86 400                                      |
-//! | `epochs`           | 8        | epochs of a period; keys are published for twice that|
+//! | `epochs`           | 8        | epochs of a period, 1 to 64; keys are for twice that |
 //! | `delay_mean_ms`    | 50       | ms per mix, 1 to 60 000                              |
-//! | `expiry_s`         | 1 209 600| s a mailbox keeps a packet (14 days)                 |
-//! | `profiles`         | five     | see [`Profile`]                                      |
+//! | `expiry_s`         | 1 209 600| s a mailbox keeps a packet, 60 to 90 days            |
+//! | `profiles`         | five     | 1 to 16, see [`Profile`]                             |
+//!
+//! Invariant of checked parameters: a quarter epoch leaves room for a client's switch between two
+//! keys (EPO-3), whatever the delays.
 
-use core::time::Duration;
+use core::{fmt, time::Duration};
 
 use minicbor::{Decode, Encode};
 
@@ -58,7 +61,93 @@ pub struct Profile {
     pub confirm_ms: u32,
 }
 
+/// Which rule of DIR-2 the parameters break; `Display` names the range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParamsError {
+    /// `epoch_s` is out of range.
+    EpochLength,
+    /// `epochs` is out of range.
+    Epochs,
+    /// `delay_mean_ms` is out of range.
+    DelayMean,
+    /// A packet may be under way for longer than a switch between two keys allows.
+    SwitchRoom,
+    /// `expiry_s` is out of range.
+    Expiry,
+    /// There is no profile, or more than 16.
+    Profiles,
+    /// The profile of this index has an unusable name, or one that another has.
+    ProfileName(u8),
+    /// The profile of this index has rates or ticks out of range.
+    ProfileRates(u8),
+}
+
+impl fmt::Display for ParamsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EpochLength => f.write_str("epoch_s must be 90 to 86400"),
+            Self::Epochs => f.write_str("epochs must be 1 to 64"),
+            Self::DelayMean => f.write_str("delay_mean_ms must be 1 to 60000"),
+            Self::SwitchRoom => f.write_str(
+                "epoch_s is too short for delay_mean_ms: an eighth of it must exceed 5 s and \
+                 82.8 mean delays",
+            ),
+            Self::Expiry => f.write_str("expiry_s must be 60 to 7776000"),
+            Self::Profiles => f.write_str("there must be 1 to 16 profiles"),
+            Self::ProfileName(i) => write!(
+                f,
+                "the name of profile {i} must be its own, 1 to 16 characters of a-z 0-9 -"
+            ),
+            Self::ProfileRates(i) => write!(
+                f,
+                "profile {i} needs rates up to 10000 per second, downstream_uhz at least \
+                 loops_uhz / 0.8 and above 0, confirm_ms 100 to 3600000"
+            ),
+        }
+    }
+}
+
+impl core::error::Error for ParamsError {}
+
+/// Most profiles of a network.
+pub const PROFILES_MAX: usize = 16;
+/// Highest rate of a profile: 10 000 per second, in microhertz.
+const RATE_MAX_UHZ: u64 = 10_000_000_000;
+
 impl Params {
+    /// Whether every number is in its range (DIR-2).
+    ///
+    /// # Errors
+    ///
+    /// The first rule that is broken.
+    pub fn check(&self) -> Result<(), ParamsError> {
+        let rule = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        rule(
+            (90..=86_400).contains(&self.epoch_s),
+            ParamsError::EpochLength,
+        )?;
+        rule((1..=64).contains(&self.epochs), ParamsError::Epochs)?;
+        rule(
+            (1..=60_000).contains(&self.delay_mean_ms),
+            ParamsError::DelayMean,
+        )?;
+        let eighth = Duration::from_secs(self.epoch_s.into()) / 8; // grace less two skews, or less
+        rule(eighth > self.transit(), ParamsError::SwitchRoom)?;
+        rule(
+            (60..=90 * 86_400).contains(&self.expiry_s),
+            ParamsError::Expiry,
+        )?;
+        let count = self.profiles.len();
+        rule((1..=PROFILES_MAX).contains(&count), ParamsError::Profiles)?;
+        for (i, profile) in (0u8..).zip(&self.profiles) {
+            let first = self.profile(&profile.name).map(|(at, _)| at);
+            let named = profile.name_is_usable() && first == Some(i);
+            rule(named, ParamsError::ProfileName(i))?;
+            rule(profile.rates_are_usable(), ParamsError::ProfileRates(i))?;
+        }
+        Ok(())
+    }
+
     /// Mean delay at each mix.
     #[must_use]
     pub fn delay_mean(&self) -> Duration {
@@ -86,14 +175,27 @@ impl Params {
 }
 
 impl Profile {
+    fn name_is_usable(&self) -> bool {
+        let usable = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        (1..=16).contains(&self.name.len()) && self.name.bytes().all(usable)
+    }
+
+    /// A mailbox drains only if its downstream outruns its loops (load 0.8 at most).
+    fn rates_are_usable(&self) -> bool {
+        let rates = [self.payload_uhz, self.loops_uhz, self.downstream_uhz];
+        rates.into_iter().all(|rate| rate <= RATE_MAX_UHZ)
+            && self.downstream_uhz > 0
+            && self.downstream_uhz * 4 >= self.loops_uhz * 5
+            && (100..=3_600_000).contains(&self.confirm_ms)
+    }
+
     fn of(name: &str, rates_hz: [f64; 3], confirm_ms: u32) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "small positive constants of this file"
         )]
-        let [payload_uhz, loops_uhz, downstream_uhz] =
-            rates_hz.map(|hz| (hz * 1e6).round() as u64);
+        let [payload_uhz, loops_uhz, downstream_uhz] = rates_hz.map(|hz| (hz * 1e6).round() as u64);
         Self {
             name: name.to_owned(),
             payload_uhz,
@@ -119,5 +221,81 @@ impl Default for Params {
                 Profile::of("nym-like", [50.0, 5.0, 70.0], 1_000),
             ],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DIR-2
+    #[test]
+    fn the_defaults_hold_and_each_rule_is_told_apart() {
+        assert_eq!(Params::default().check(), Ok(()));
+        let with = |change: &dyn Fn(&mut Params)| {
+            let mut params = Params::default();
+            change(&mut params);
+            params.check()
+        };
+        type Case<'a> = (&'a dyn Fn(&mut Params), ParamsError);
+        let cases: [Case<'_>; 18] = [
+            (&|p| p.epoch_s = 89, ParamsError::EpochLength),
+            (&|p| p.epoch_s = 86_401, ParamsError::EpochLength),
+            (&|p| p.epochs = 0, ParamsError::Epochs),
+            (&|p| p.epochs = 65, ParamsError::Epochs),
+            (&|p| p.delay_mean_ms = 0, ParamsError::DelayMean),
+            (&|p| p.delay_mean_ms = 60_001, ParamsError::DelayMean),
+            (
+                &|p| (p.epoch_s, p.delay_mean_ms) = (90, 80),
+                ParamsError::SwitchRoom,
+            ),
+            (&|p| p.expiry_s = 59, ParamsError::Expiry),
+            (&|p| p.expiry_s = 7_776_001, ParamsError::Expiry),
+            (&|p| p.profiles.clear(), ParamsError::Profiles),
+            (
+                &|p| p.profiles = vec![p.profiles[0].clone(); 17],
+                ParamsError::Profiles,
+            ),
+            (
+                &|p| p.profiles[1].name = p.profiles[0].name.clone(),
+                ParamsError::ProfileName(1),
+            ),
+            (
+                &|p| p.profiles[2].name = String::new(),
+                ParamsError::ProfileName(2),
+            ),
+            (
+                &|p| p.profiles[2].name = "Chat".into(),
+                ParamsError::ProfileName(2),
+            ),
+            (
+                &|p| p.profiles[0].name = "a".repeat(17),
+                ParamsError::ProfileName(0),
+            ),
+            (
+                &|p| p.profiles[0].downstream_uhz = 2_400_000,
+                ParamsError::ProfileRates(0),
+            ),
+            (
+                &|p| p.profiles[3].payload_uhz = RATE_MAX_UHZ + 1,
+                ParamsError::ProfileRates(3),
+            ),
+            (
+                &|p| p.profiles[4].confirm_ms = 99,
+                ParamsError::ProfileRates(4),
+            ),
+        ];
+        for (change, why) in cases {
+            assert_eq!(with(change), Err(why));
+        }
+        assert_eq!(with(&|p| p.epoch_s = 90), Ok(()));
+        assert_eq!(with(&|p| p.profiles[0].downstream_uhz = 2_500_000), Ok(()));
+    }
+
+    #[test]
+    fn the_cap_is_far_in_the_tail() {
+        let params = Params::default();
+        assert_eq!(params.delay_cap(), Duration::from_millis(1_380));
+        assert_eq!(params.transit(), Duration::from_millis(9_140));
     }
 }
