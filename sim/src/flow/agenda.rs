@@ -1,0 +1,211 @@
+//! Who leaves next: a calendar queue of waiting packets.
+//!
+//! Time is cut into buckets of a width that holds about [`PER_BUCKET`] departures. Only the
+//! bucket of the present is sorted; the rest are heaps of paper. Push and pop cost O(1) at any
+//! number of packets in flight, where a binary heap slows down with its depth and its cache
+//! misses. The ring covers some eight mean delays; what is due later waits in the bucket of
+//! its year and is passed over until then.
+//!
+//! | quantity    | unit                                                               |
+//! |-------------|--------------------------------------------------------------------|
+//! | time        | `u64` ticks, [`TICKS`] per unit of time (a mean delay), from [`ORIGIN`] |
+//! | bucket width| a power of two of ticks                                            |
+//!
+//! Invariants: `due` is sorted descending and holds every packet of the present bucket; packets
+//! with equal times leave in the order of the rest of their fields, so a run depends on nothing
+//! but its input.
+
+/// Ticks in one unit of time.
+pub(crate) const TICKS: f64 = 1_099_511_627_776.0; // 2^40
+
+/// The time at which runs start, so that births before it stay positive.
+pub(crate) const ORIGIN: u64 = 1 << 50;
+
+const PER_BUCKET: f64 = 24.0;
+const YEAR_UNITS: f64 = 8.0;
+
+/// A packet in a mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Waiting {
+    /// When it leaves, in ticks.
+    pub(crate) at: u64,
+    /// When it entered the network, in ticks.
+    pub(crate) born: u64,
+    /// The mix that holds it and the target it is: see [`Waiting::mix`], [`Waiting::target`].
+    place: u32,
+    /// Its own posterior, if it has one: a slot of the arena.
+    pub(crate) slot: u32,
+}
+
+/// Mixes that a place can name.
+const PLACE_MIXES: u32 = 1 << 24;
+
+impl Waiting {
+    /// A packet in `mix` (below 2²⁴) that is target number `target` (below 255), if any.
+    #[inline]
+    pub(crate) fn new(at: u64, born: u64, mix: usize, target: Option<usize>, slot: u32) -> Self {
+        let mix = u32::try_from(mix).expect("the scenario bounds the mixes");
+        let target = target.map_or(0, |target| 1 + u32::try_from(target).expect("few lanes"));
+        debug_assert!(mix < PLACE_MIXES && target < 256, "a place has 32 bits");
+        let place = target * PLACE_MIXES + mix;
+        Self {
+            at,
+            born,
+            place,
+            slot,
+        }
+    }
+
+    /// The mix that holds it.
+    #[inline]
+    pub(crate) fn mix(&self) -> usize {
+        (self.place % PLACE_MIXES) as usize
+    }
+
+    /// The target it is, if it is one.
+    #[inline]
+    pub(crate) fn target(&self) -> Option<usize> {
+        ((self.place / PLACE_MIXES) as usize).checked_sub(1)
+    }
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct Agenda {
+    shift: u32,
+    ring: Vec<Vec<Waiting>>,
+    /// Number of the present bucket, counted from time zero.
+    present: u64,
+    due: Vec<Waiting>,
+    waiting: usize,
+}
+
+impl Agenda {
+    /// A queue that starts at [`ORIGIN`] and expects `in_flight` packets, each of which waits
+    /// one unit of time on average.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a logarithm, and a size bounded by the packets in memory"
+    )]
+    pub(crate) fn new(in_flight: f64) -> Self {
+        let width = (PER_BUCKET / in_flight.max(PER_BUCKET)).log2().floor();
+        let shift = (40.0 + width) as u32;
+        let buckets = (YEAR_UNITS * (-width).exp2()) as usize;
+        Self {
+            shift,
+            ring: vec![Vec::new(); buckets.next_power_of_two()],
+            present: ORIGIN >> shift,
+            due: Vec::new(),
+            waiting: 0,
+        }
+    }
+
+    /// Forgets everything and goes back to [`ORIGIN`].
+    pub(crate) fn clear(&mut self) {
+        for bucket in &mut self.ring {
+            bucket.clear();
+        }
+        self.due.clear();
+        self.present = ORIGIN >> self.shift;
+        self.waiting = 0;
+    }
+
+    #[inline]
+    fn bucket(&mut self, number: u64) -> &mut Vec<Waiting> {
+        let mask = self.ring.len() as u64 - 1;
+        let index = usize::try_from(number & mask).expect("below the ring's length");
+        &mut self.ring[index]
+    }
+
+    /// Adds a packet, due now or later.
+    #[inline]
+    pub(crate) fn push(&mut self, packet: Waiting) {
+        self.waiting += 1;
+        let number = packet.at >> self.shift;
+        if number > self.present {
+            self.bucket(number).push(packet);
+        } else {
+            let place = self.due.partition_point(|other| *other > packet);
+            self.due.insert(place, packet);
+        }
+    }
+
+    /// The time of the next departure; the end of time if nothing waits.
+    #[inline]
+    pub(crate) fn next_at(&mut self) -> u64 {
+        if self.due.is_empty() {
+            if self.waiting == 0 {
+                return u64::MAX;
+            }
+            self.turn();
+        }
+        self.due.last().map_or(u64::MAX, |packet| packet.at)
+    }
+
+    /// Takes the packet of [`next_at`](Self::next_at), which must have been asked since the
+    /// last change.
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<Waiting> {
+        let packet = self.due.pop()?;
+        self.waiting -= 1;
+        Some(packet)
+    }
+
+    /// Goes to the next bucket with something due in it.
+    fn turn(&mut self) {
+        while self.due.is_empty() {
+            self.present += 1;
+            let (present, shift) = (self.present, self.shift);
+            let mut due = core::mem::take(&mut self.due);
+            let bucket = self.bucket(present);
+            core::mem::swap(&mut due, bucket);
+            if due.iter().any(|packet| packet.at >> shift > present) {
+                bucket.extend(due.extract_if(.., |packet| packet.at >> shift > present));
+            }
+            due.sort_unstable_by(|a, b| b.cmp(a));
+            self.due = due;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Beside a sorted list: delays from nothing to many years, any expected load.
+        #[test]
+        fn packets_leave_in_order(
+            in_flight in 0.1..5000.0_f64,
+            steps in prop::collection::vec((any::<bool>(), 0_u64..1 << 47), 1..200),
+        ) {
+            let mut agenda = Agenda::new(in_flight);
+            let mut model: Vec<Waiting> = Vec::new();
+            let mut now = ORIGIN;
+            for (number, (leave, delay)) in steps.into_iter().enumerate() {
+                // Half of the delays are far below a bucket.
+                let delay = if number % 2 == 0 { delay } else { delay >> 20 };
+                if leave {
+                    model.sort_unstable_by(|a, b| b.cmp(a));
+                    let expected = model.pop();
+                    prop_assert_eq!(agenda.next_at(), expected.map_or(u64::MAX, |packet| packet.at));
+                    prop_assert_eq!(agenda.pop(), expected);
+                    now = expected.map_or(now, |packet| packet.at);
+                } else {
+                    let packet = Waiting::new(now + delay, now, number, Some(number), 0);
+                    prop_assert_eq!((packet.mix(), packet.target()), (number, Some(number)));
+                    model.push(packet);
+                    agenda.push(packet);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_packet_in_flight_takes_24_bytes() {
+        assert_eq!(size_of::<Waiting>(), 24);
+    }
+}

@@ -1,0 +1,478 @@
+//! From observations to figures and plots.
+//!
+//! Latency is reported end to end: the time in mixes, plus one link more than there are layers.
+//! Theory is drawn where it is exact: Erlang latency and Poisson pools for Poisson mixes, the
+//! single-mix entropy for one honest Poisson mix; the network limit is an upper bound.
+
+use std::collections::BTreeMap;
+
+use super::{LATENCY_STEPS, Section, Setup, posterior::Target};
+use crate::{
+    closed,
+    outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
+    scenario::Scenario,
+    stats::{Estimate, mean, quantile},
+};
+
+/// Quantiles of latency that are reported, with their names.
+const LATENCY_QUANTILES: [(f64, &str); 5] = [
+    (0.5, "p50"),
+    (0.9, "p90"),
+    (0.95, "p95"),
+    (0.99, "p99"),
+    (0.999, "p999"),
+];
+
+/// Bars in a histogram.
+const BARS: usize = 48;
+
+struct Reader<'a> {
+    scenario: &'a Scenario,
+    setup: &'a Setup,
+    unit_s: f64,
+    sections: &'a [Section],
+    all: Section,
+    figures: Vec<Figure>,
+}
+
+pub(super) fn outcome(
+    scenario: &Scenario,
+    setup: &Setup,
+    unit_s: f64,
+    sections: &[Section],
+) -> Outcome {
+    let mut all = Section::default();
+    for section in sections {
+        all.absorb(section);
+    }
+    let mut reader = Reader {
+        scenario,
+        setup,
+        unit_s,
+        sections,
+        all,
+        figures: Vec::new(),
+    };
+    reader.anonymity();
+    reader.latency();
+    reader.pools();
+    reader.cost();
+    let plots = [
+        reader.latency_plot(),
+        reader.entropy_plot(),
+        reader.occupancy_plot(),
+    ];
+    let counts = [
+        ("events", reader.all.events),
+        ("packets", reader.all.packets),
+        ("targets", reader.all.targets.len() as u64),
+        ("window_arrivals", reader.all.arrivals),
+        ("window_exits", reader.all.exits),
+    ];
+    Outcome {
+        counts: counts
+            .map(|(name, n)| (name.to_owned(), n))
+            .into_iter()
+            .collect::<BTreeMap<_, _>>(),
+        plots: plots.into_iter().flatten().collect(),
+        figures: reader.figures,
+        failures: Vec::new(),
+        trace: None,
+    }
+}
+
+impl Reader<'_> {
+    fn push(&mut self, name: &str, label: &str, estimate: Estimate, expected: Option<Expected>) {
+        self.figures.push(Figure {
+            name: name.to_owned(),
+            label: label.to_owned(),
+            estimate,
+            expected,
+        });
+    }
+
+    /// An estimator applied to all observations and to each section alone.
+    fn estimate(&self, n: u64, estimator: impl Fn(&Section) -> f64) -> Estimate {
+        let parts: Vec<f64> = self.sections.iter().map(&estimator).collect();
+        Estimate::from_sections(estimator(&self.all), n, &parts)
+    }
+
+    fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
+        let n = self.all.targets.len() as u64;
+        self.estimate(n, |section| mean(&section.column(metric)))
+    }
+
+    fn poisson(&self) -> bool {
+        self.setup.pool.is_none()
+    }
+
+    /// The network limit, for Poisson mixes.
+    fn limit(&self) -> Option<f64> {
+        let limit = closed::network_limit_bits(
+            self.scenario.traffic.total_per_s(),
+            self.setup.layers,
+            self.unit_s,
+        );
+        self.poisson().then_some(limit)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts fit in memory")]
+    fn anonymity(&mut self) {
+        let honest = self.setup.corrupt == 0;
+        let single = self.setup.layers == 1 && honest;
+        let expected = match self.setup.pool {
+            None if single => Some(Expected::Equals(
+                closed::single_poisson_mix(self.setup.occupancy()).entropy,
+            )),
+            None => self.limit().map(Expected::AtMost),
+            Some((batch, kept)) if single => Some(Expected::Equals(closed::threshold_pool_bits(
+                batch as f64,
+                kept as f64,
+            ))),
+            Some(_) => None,
+        };
+        let entropy = self.of_targets(|target| target.entropy);
+        self.push(
+            "entropy_mean_bits",
+            "Shannon entropy, mean",
+            entropy,
+            expected,
+        );
+        for (q, name) in [(0.01, "p01"), (0.05, "p05"), (0.5, "p50")] {
+            let estimate = self.estimate(entropy.n, |section| {
+                let mut column = section.column(|target| target.entropy);
+                column.sort_unstable_by(f64::total_cmp);
+                quantile(&column, q)
+            });
+            let percent = q * 100.0;
+            self.push(
+                &format!("entropy_{name}_bits"),
+                &format!("Shannon entropy, worst {percent:.0} % of messages at or below"),
+                estimate,
+                None,
+            );
+        }
+        let set = self.of_targets(|target| target.entropy.exp2());
+        self.push(
+            "effective_set_mean_packets",
+            "Effective set 2^H, mean",
+            set,
+            None,
+        );
+        let min = self.of_targets(|target| target.min_entropy);
+        self.push("min_entropy_mean_bits", "Min-entropy, mean", min, None);
+        let renyi = self.of_targets(|target| target.renyi2);
+        self.push("renyi2_mean_bits", "Rényi-2 entropy, mean", renyi, None);
+        let bayes = self.of_targets(|target| (-target.min_entropy).exp2());
+        self.push(
+            "bayes_vulnerability_mean",
+            "Bayes vulnerability: one guess is right",
+            bayes,
+            None,
+        );
+        if self.setup.guesswork {
+            let guesses = self.of_targets(|target| target.guesswork);
+            self.push("guesswork_mean_packets", "Guesswork, mean", guesses, None);
+        }
+        if self.setup.receivers > 0 {
+            let limit = (self.setup.receivers as f64).log2();
+            let over = self.of_targets(|target| target.receiver_entropy);
+            self.push(
+                "receiver_entropy_mean_bits",
+                "Shannon entropy over receivers, mean",
+                over,
+                Some(Expected::AtMost(limit)),
+            );
+            let degree = Estimate {
+                value: over.value / limit,
+                standard_error: over.standard_error / limit,
+                ..over
+            };
+            self.push(
+                "receiver_degree_mean",
+                "Degree of anonymity over receivers, mean",
+                degree,
+                Some(Expected::AtMost(1.0)),
+            );
+        }
+        let loss = self.of_targets(|target| target.log_loss);
+        self.push(
+            "log_loss_mean_bits",
+            "Log-loss of the true exit, mean",
+            loss,
+            None,
+        );
+        let gap = self.of_targets(|target| target.log_loss - target.entropy);
+        self.push(
+            "calibration_gap_bits",
+            "Calibration: log-loss less entropy",
+            gap,
+            Some(Expected::Equals(0.0)),
+        );
+    }
+
+    /// Seconds that links add to a packet's time in mixes.
+    #[expect(clippy::cast_precision_loss, reason = "layers are few")]
+    fn links_s(&self) -> f64 {
+        self.scenario.link_delay_s * (self.setup.layers + 1) as f64
+    }
+
+    fn latency(&mut self) {
+        if self.all.latency.is_empty() {
+            return;
+        }
+        let links = self.links_s();
+        let layers = self.setup.layers;
+        let ms = |units: f64, unit_s: f64| (units * unit_s + links) * 1e3;
+        let unit_s = self.unit_s;
+        let estimate = self.estimate(self.all.exits, |section| {
+            ms(section.latency.mean() / LATENCY_STEPS, unit_s)
+        });
+        #[expect(clippy::cast_precision_loss, reason = "layers are few")]
+        let expected = ms(layers as f64, unit_s);
+        let expected = self.poisson().then_some(Expected::Equals(expected));
+        self.push("latency_mean_ms", "Latency, mean", estimate, expected);
+        for (q, name) in LATENCY_QUANTILES {
+            let estimate = self.estimate(self.all.exits, |section| {
+                ms(section.latency_quantile(q), unit_s)
+            });
+            let erlang = ms(closed::erlang_quantile(layers, 1.0, q), unit_s);
+            self.push(
+                &format!("latency_{name}_ms"),
+                &format!("Latency, {name}"),
+                estimate,
+                self.poisson().then_some(Expected::Equals(erlang)),
+            );
+        }
+    }
+
+    fn pools(&mut self) {
+        let n: u64 = self.all.occupancy.iter().sum();
+        if n == 0 {
+            return;
+        }
+        let rho = self
+            .poisson()
+            .then_some(Expected::Equals(self.setup.occupancy()));
+        let estimate = self.estimate(n, |section| section.occupancy_moments().0);
+        self.push(
+            "occupancy_mean_packets",
+            "Packets that an arrival finds in a mix, mean",
+            estimate,
+            rho,
+        );
+        let estimate = self.estimate(n, |section| section.occupancy_moments().1);
+        self.push(
+            "occupancy_variance_packets2",
+            "The same, variance",
+            estimate,
+            rho,
+        );
+    }
+
+    /// What needs no simulation, for the reader's convenience.
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+    fn cost(&mut self) {
+        let traffic = &self.scenario.traffic;
+        let per_user = traffic.payload_per_user_per_s + traffic.loop_per_user_per_s;
+        let bytes = per_user * traffic.frame_bytes as f64;
+        let mix = traffic.total_per_s() / self.setup.width as f64;
+        for (name, label, value) in [
+            (
+                "user_upstream_bytes_per_s",
+                "Upstream of each user, computed",
+                bytes,
+            ),
+            (
+                "mix_packets_per_s",
+                "Packets through each mix, computed",
+                mix,
+            ),
+            (
+                "mix_bytes_per_s",
+                "Bytes into each mix, computed",
+                mix * traffic.frame_bytes as f64,
+            ),
+        ] {
+            self.push(name, label, Estimate::exact(value), None);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    fn latency_plot(&self) -> Option<Plot> {
+        if self.all.latency.is_empty() {
+            return None;
+        }
+        let links = self.links_s();
+        let last = self.all.latency_quantile(0.9995);
+        let grid = (0..=200).map(|i| last * f64::from(i) / 200.0);
+        let total = self.all.latency.len() as f64;
+        let mut steps = self.all.latency.iter_recorded().peekable();
+        let (mut measured, mut reference) = (Vec::new(), Vec::new());
+        let mut below = 0;
+        for units in grid {
+            while let Some(step) =
+                steps.next_if(|step| step.value_iterated_to() as f64 <= units * LATENCY_STEPS)
+            {
+                below += step.count_since_last_iteration();
+            }
+            let x = (units * self.unit_s + links) * 1e3;
+            measured.push((x, below as f64 / total));
+            reference.push((x, closed::erlang_cdf(self.setup.layers, 1.0, units)));
+        }
+        let mut series = vec![Series {
+            name: "simulated".to_owned(),
+            mark: Mark::Line,
+            points: measured,
+        }];
+        if self.poisson() {
+            series.push(Series {
+                name: format!("Erlang({} stages)", self.setup.layers),
+                mark: Mark::Reference,
+                points: reference,
+            });
+        }
+        let rows = self
+            .figures
+            .iter()
+            .filter(|figure| figure.name.starts_with("latency_"));
+        Some(Plot {
+            title: "Latency from end to end".to_owned(),
+            caption: "Share of packets that have arrived after a given time. With Poisson mixes \
+                      the time in the mixes is a sum of exponential times: the Erlang law."
+                .to_owned(),
+            x_label: "latency (ms)".to_owned(),
+            y_label: "share of packets".to_owned(),
+            series,
+            table_head: head("quantile"),
+            table_rows: rows.map(row).collect(),
+        })
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bins of a histogram"
+    )]
+    fn entropy_plot(&self) -> Option<Plot> {
+        let mut column = self.all.column(|target| target.entropy);
+        column.sort_unstable_by(f64::total_cmp);
+        let (low, high) = (*column.first()?, *column.last()?);
+        let width = ((high - low) / BARS as f64).max(1e-6);
+        let mut bins = [0_u32; BARS];
+        for entropy in &column {
+            bins[(((entropy - low) / width) as usize).min(BARS - 1)] += 1;
+        }
+        let bars = bins.iter().enumerate().map(|(bin, count)| {
+            let middle = low + (bin as f64 + 0.5) * width;
+            (middle, f64::from(*count) / column.len() as f64)
+        });
+        let tallest = f64::from(bins.iter().copied().max()?) / column.len() as f64;
+        let mut series = vec![Series {
+            name: "messages".to_owned(),
+            mark: Mark::Bars,
+            points: bars.collect(),
+        }];
+        let mut upright = |name: String, x: f64| {
+            series.push(Series {
+                name,
+                mark: Mark::Reference,
+                points: vec![(x, 0.0), (x, tallest)],
+            });
+        };
+        let average = mean(&column);
+        upright(format!("mean {average:.3}"), average);
+        if let Some(limit) = self.limit() {
+            upright(format!("limit {limit:.3}"), limit);
+        }
+        let rows = self
+            .figures
+            .iter()
+            .filter(|figure| figure.name.contains("entropy") || figure.name.contains("renyi2"));
+        Some(Plot {
+            title: "Anonymity of messages".to_owned(),
+            caption: "Shannon entropy of the adversary's posterior over exit packets, one value \
+                      per measured message. The limit is that of infinitely large pools."
+                .to_owned(),
+            x_label: "entropy (bits)".to_owned(),
+            y_label: "share of messages".to_owned(),
+            series,
+            table_head: head("metric"),
+            table_rows: rows.map(row).collect(),
+        })
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts fit in memory")]
+    fn occupancy_plot(&self) -> Option<Plot> {
+        let total: u64 = self.all.occupancy.iter().sum();
+        let first = self.all.occupancy.iter().position(|n| *n > 0)?;
+        let last = self.all.occupancy.len();
+        // Wide pools are shown in steps of several packets.
+        let step = (last - first).div_ceil(2 * BARS);
+        let (mut bars, mut reference) = (Vec::new(), Vec::new());
+        for from in (first..last).step_by(step) {
+            let to = (from + step).min(last);
+            let middle = from as f64 + (step - 1) as f64 / 2.0;
+            let seen: u64 = self.all.occupancy[from..to].iter().sum();
+            bars.push((middle, seen as f64 / total as f64));
+            let expected =
+                (from..from + step).map(|n| closed::poisson_pmf(self.setup.occupancy(), n as u64));
+            reference.push((middle, expected.sum()));
+        }
+        let mut series = vec![Series {
+            name: "simulated".to_owned(),
+            mark: Mark::Bars,
+            points: bars,
+        }];
+        if self.poisson() {
+            series.push(Series {
+                name: format!("Poisson({:.3})", self.setup.occupancy()),
+                mark: Mark::Dots,
+                points: reference,
+            });
+        }
+        let grouped = if step > 1 {
+            format!(" Each bar covers {step} sizes.")
+        } else {
+            String::new()
+        };
+        let rows = self
+            .figures
+            .iter()
+            .filter(|figure| figure.name.starts_with("occupancy_"));
+        Some(Plot {
+            title: "Pools of the mixes".to_owned(),
+            caption: format!(
+                "How many packets an arriving packet finds in its mix, over all mixes.{grouped}"
+            ),
+            x_label: "packets in the mix".to_owned(),
+            y_label: "share of arrivals".to_owned(),
+            series,
+            table_head: head("moment"),
+            table_rows: rows.map(row).collect(),
+        })
+    }
+}
+
+fn head(first: &str) -> Vec<String> {
+    [first, "simulated", "standard error", "theory", "z"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+fn row(figure: &Figure) -> Vec<String> {
+    let theory = match figure.expected {
+        Some(Expected::Equals(value)) => format!("{value:.4}"),
+        Some(Expected::AtMost(value)) => format!("≤ {value:.4}"),
+        None => "–".to_owned(),
+    };
+    let z = figure.z().map_or("–".to_owned(), |z| format!("{z:+.2}"));
+    vec![
+        figure.label.clone(),
+        format!("{:.4}", figure.estimate.value),
+        format!("{:.4}", figure.estimate.standard_error),
+        theory,
+        z,
+    ]
+}

@@ -1,0 +1,171 @@
+//! What leaves the network tells of the targets.
+//!
+//! A pass tracks [`LANES`] targets side by side, one lane each. Every packet that leaves takes
+//! its share `p` of each target's mass: the probability, given everything that the adversary
+//! saw, that this packet is the target. From these shares the metrics of `crate::metrics` are
+//! summed as they come; only guesswork and receivers need them kept.
+//!
+//! | field       | shape          | unit                                     |
+//! |-------------|----------------|------------------------------------------|
+//! | lanes       | [`LANES`] f64  | probability mass                         |
+//! | entropy     | per lane       | bits                                     |
+//! | kept        | per lane, list | probabilities, when guesswork is wanted  |
+//! | receivers   | R × lanes      | probability mass, when R > 0             |
+//!
+//! Invariant: a lane's mass in the network and what has left sum to 1 from the moment its
+//! target entered.
+
+use crate::{
+    metrics::{guesswork, surprise},
+    random::Stream,
+};
+
+/// Targets tracked side by side.
+pub(crate) const LANES: usize = 8;
+
+/// One number per target.
+pub(crate) type Lanes = [f64; LANES];
+
+/// The mass that may be left in the network when a target counts as finished.
+pub(crate) const RESIDUAL: f64 = 1e-9;
+
+/// What was measured of one target.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Target {
+    /// Shannon entropy over exit packets, bits.
+    pub entropy: f64,
+    /// −log₂ of the largest share.
+    pub min_entropy: f64,
+    /// −log₂ of the sum of squared shares.
+    pub renyi2: f64,
+    /// −log₂ of the share of the packet that was the target.
+    pub log_loss: f64,
+    /// Shannon entropy over receivers, bits; 0 if not measured.
+    pub receiver_entropy: f64,
+    /// Expected guesses among exit packets; 0 if not measured.
+    pub guesswork: f64,
+}
+
+/// Sums over the packets that have left, per lane.
+#[derive(Debug)]
+pub(crate) struct Posterior {
+    entropy: Lanes,
+    square: Lanes,
+    largest: Lanes,
+    total: Lanes,
+    log_loss: Lanes,
+    kept: Option<Vec<Vec<f64>>>,
+    receivers: Vec<Lanes>,
+}
+
+impl Posterior {
+    pub(crate) fn new(receivers: usize, keep: bool) -> Self {
+        let zero = [0.0; LANES];
+        Self {
+            entropy: zero,
+            square: zero,
+            largest: zero,
+            total: zero,
+            log_loss: zero,
+            kept: keep.then(|| vec![Vec::new(); LANES]),
+            receivers: vec![zero; receivers],
+        }
+    }
+
+    /// A packet leaves with shares `p`, whose [`surprise`] per lane is `spent`; it is the
+    /// target of lane `target`, if any.
+    #[inline]
+    pub(crate) fn leave(
+        &mut self,
+        p: &Lanes,
+        spent: &Lanes,
+        target: Option<usize>,
+        receiver: &mut Stream,
+    ) {
+        for lane in 0..LANES {
+            self.entropy[lane] += spent[lane];
+            self.square[lane] += p[lane] * p[lane];
+            self.largest[lane] = self.largest[lane].max(p[lane]);
+            self.total[lane] += p[lane];
+        }
+        if let Some(target) = target {
+            self.log_loss[target] = -p[target].log2();
+        }
+        if !self.receivers.is_empty() {
+            let to = receiver.index(self.receivers.len());
+            for (sum, p) in self.receivers[to].iter_mut().zip(p) {
+                *sum += p;
+            }
+        }
+        if let Some(kept) = &mut self.kept {
+            for (list, p) in kept.iter_mut().zip(p) {
+                if *p > 0.0 {
+                    list.push(*p);
+                }
+            }
+        }
+    }
+
+    /// Mass of each target that has left.
+    #[cfg(test)]
+    pub(crate) fn total(&self) -> Lanes {
+        self.total
+    }
+
+    /// Whether no target has more than `residual` left in the network.
+    pub(crate) fn finished(&self, residual: f64) -> bool {
+        self.total.iter().all(|total| *total >= 1.0 - residual)
+    }
+
+    /// What was measured, lane by lane; everything starts anew.
+    pub(crate) fn take(&mut self) -> [Target; LANES] {
+        let targets = core::array::from_fn(|lane| Target {
+            entropy: self.entropy[lane],
+            min_entropy: -self.largest[lane].log2(),
+            renyi2: -self.square[lane].log2(),
+            log_loss: self.log_loss[lane],
+            receiver_entropy: self.receivers.iter().map(|sum| surprise(sum[lane])).sum(),
+            guesswork: match &mut self.kept {
+                Some(kept) => guesswork(&mut kept[lane]),
+                None => 0.0,
+            },
+        });
+        *self = Self::new(self.receivers.len(), self.kept.is_some());
+        targets
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        metrics,
+        random::{Purpose, SOURCE},
+    };
+
+    #[test]
+    fn the_running_sums_are_the_metrics_of_the_whole_posterior() {
+        let p = [0.5, 0.25, 0.125, 0.0625, 0.0625];
+        let mut receiver = Stream::new(1, 0, SOURCE, Purpose::Receiver);
+        let mut posterior = Posterior::new(1, true);
+        for (number, share) in p.into_iter().enumerate() {
+            assert!(!posterior.finished(RESIDUAL));
+            let shares = [share; LANES];
+            let target = (number == 2).then_some(3);
+            posterior.leave(&shares, &shares.map(surprise), target, &mut receiver);
+        }
+        assert!(posterior.finished(RESIDUAL));
+        let target = posterior.take()[3];
+        for (value, expected) in [
+            (target.entropy, metrics::shannon_bits(&p)),
+            (target.min_entropy, metrics::min_entropy_bits(&p)),
+            (target.renyi2, metrics::renyi2_bits(&p)),
+            (target.log_loss, 3.0),
+            (target.guesswork, metrics::guesswork(&mut p.clone())),
+            (target.receiver_entropy, 0.0),
+        ] {
+            assert!((value - expected).abs() < 1e-12, "{value} for {expected}");
+        }
+        assert!(!posterior.finished(RESIDUAL));
+    }
+}

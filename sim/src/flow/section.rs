@@ -1,0 +1,179 @@
+//! What one section of a run observed: the raw material of every figure.
+//!
+//! | field     | shape                | unit                                                   |
+//! |-----------|----------------------|--------------------------------------------------------|
+//! | targets   | list                 | one [`Target`] per measured message                    |
+//! | latency   | hdrhistogram         | [`LATENCY_UNIT`] of the unit of time, exits in the window |
+//! | occupancy | counts by pool size  | arrivals that found this many packets (PASTA)          |
+//! | gaps      | moments              | units of time between exits in the window              |
+//! | events    | count                | arrivals from the source and departures from mixes      |
+
+use hdrhistogram::Histogram;
+
+use super::posterior::Target;
+
+/// Resolution of latency: this many steps in one unit of time. Histograms are linear up to
+/// eight units and keep four digits beyond.
+pub const LATENCY_STEPS: f64 = 4096.0;
+
+/// Observations of one section.
+#[derive(Clone, Debug)]
+pub struct Section {
+    /// Measured messages, in order.
+    pub targets: Vec<Target>,
+    /// Latency of the packets that left during windows, in steps.
+    pub latency: Histogram<u64>,
+    /// How many arrivals found a mix with this many packets, during windows.
+    pub occupancy: Vec<u64>,
+    /// Gaps between exits during windows.
+    pub gaps: Gaps,
+    /// Events of the whole section.
+    pub events: u64,
+    /// Packets that entered in the whole section.
+    pub packets: u64,
+    /// Packets that entered during windows.
+    pub arrivals: u64,
+    /// Packets that left during windows.
+    pub exits: u64,
+}
+
+/// Moments of the gaps between exits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Gaps {
+    /// Gaps counted.
+    pub count: u64,
+    /// Σ g.
+    pub sum: f64,
+    /// Σ g².
+    pub square: f64,
+    /// Σ g g', over consecutive pairs.
+    pub product: f64,
+    /// Pairs counted.
+    pub pairs: u64,
+}
+
+impl Default for Section {
+    fn default() -> Self {
+        Self {
+            targets: Vec::new(),
+            latency: Histogram::new(4).expect("four digits are allowed"),
+            occupancy: Vec::new(),
+            gaps: Gaps::default(),
+            events: 0,
+            packets: 0,
+            arrivals: 0,
+            exits: 0,
+        }
+    }
+}
+
+impl Section {
+    /// An arrival found `held` packets.
+    #[inline]
+    pub(crate) fn saw(&mut self, held: u32) {
+        let held = held as usize;
+        if held >= self.occupancy.len() {
+            self.occupancy.resize(held + 1, 0);
+        }
+        self.occupancy[held] += 1;
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a latency is positive and far below 2^50 steps"
+    )]
+    pub(crate) fn latency_units(&mut self, units: f64) {
+        self.latency
+            .record((units * LATENCY_STEPS + 0.5) as u64)
+            .expect("the histogram grows");
+    }
+
+    /// A gap between exits, and the one before it (NaN if none).
+    pub(crate) fn gap(&mut self, gap: f64, before: f64) {
+        self.gaps.count += 1;
+        self.gaps.sum += gap;
+        self.gaps.square += gap * gap;
+        if !before.is_nan() {
+            self.gaps.product += gap * before;
+            self.gaps.pairs += 1;
+        }
+    }
+
+    /// Adds what another section observed.
+    pub fn absorb(&mut self, other: &Self) {
+        self.targets.extend_from_slice(&other.targets);
+        self.latency
+            .add(&other.latency)
+            .expect("the histogram grows");
+        if self.occupancy.len() < other.occupancy.len() {
+            self.occupancy.resize(other.occupancy.len(), 0);
+        }
+        for (sum, n) in self.occupancy.iter_mut().zip(&other.occupancy) {
+            *sum += n;
+        }
+        self.gaps.count += other.gaps.count;
+        self.gaps.sum += other.gaps.sum;
+        self.gaps.square += other.gaps.square;
+        self.gaps.product += other.gaps.product;
+        self.gaps.pairs += other.gaps.pairs;
+        self.events += other.events;
+        self.packets += other.packets;
+        self.arrivals += other.arrivals;
+        self.exits += other.exits;
+    }
+
+    /// One number per target.
+    pub fn column(&self, metric: impl Fn(&Target) -> f64) -> Vec<f64> {
+        self.targets.iter().map(metric).collect()
+    }
+
+    /// The `q`-quantile of latency, in units of time.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53 steps")]
+    pub fn latency_quantile(&self, q: f64) -> f64 {
+        self.latency.value_at_quantile(q) as f64 / LATENCY_STEPS
+    }
+
+    /// Mean and variance of what arrivals found.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    pub fn occupancy_moments(&self) -> (f64, f64) {
+        let (mut n, mut sum, mut square) = (0.0, 0.0, 0.0);
+        for (held, count) in self.occupancy.iter().enumerate() {
+            let (held, count) = (held as f64, *count as f64);
+            n += count;
+            sum += held * count;
+            square += held * held * count;
+        }
+        (sum / n, square / n - (sum / n).powi(2))
+    }
+
+    /// Share of arrivals that found at most `held` packets.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    pub fn occupancy_cdf(&self, held: usize) -> f64 {
+        let all: u64 = self.occupancy.iter().sum();
+        let below: u64 = self.occupancy.iter().take(held + 1).sum();
+        below as f64 / all as f64
+    }
+}
+
+impl Gaps {
+    /// Standard deviation over mean; 1 for a Poisson process.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    pub fn variation(&self) -> f64 {
+        let mean = self.sum / self.count as f64;
+        (self.square / self.count as f64 - mean * mean).sqrt() / mean
+    }
+
+    /// Correlation of consecutive gaps; 0 for a Poisson process.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    pub fn lag1(&self) -> f64 {
+        let mean = self.sum / self.count as f64;
+        let variance = self.square / self.count as f64 - mean * mean;
+        (self.product / self.pairs as f64 - mean * mean) / variance
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run found: the one shape that both engines fill and that the summary, the report
+//! and the tests read.
+//!
+//! | part     | what                                                                    |
+//! |----------|-------------------------------------------------------------------------|
+//! | figures  | estimates with standard error, n, and what theory expects, if anything    |
+//! | counts   | exact numbers (packets, targets, drops), no error                         |
+//! | plots    | data and reference curves, drawn by [`crate::plot`] as they stand         |
+//! | failures | what makes the run fail (a safety violation); empty when all is well      |
+//! | trace    | hash of everything that happened, where an engine keeps one               |
+//!
+//! Invariant: a function of scenario and seed alone, whatever the number of threads.
+
+use std::collections::BTreeMap;
+
+use crate::stats::Estimate;
+
+/// One estimated number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Figure {
+    /// Stable name, the unit last: `entropy_mean_bits`.
+    pub name: String,
+    /// What a person calls it: "Shannon entropy, mean".
+    pub label: String,
+    /// Value, standard error, sample size.
+    pub estimate: Estimate,
+    /// What theory says of it, where it does.
+    pub expected: Option<Expected>,
+}
+
+/// What theory says of a figure.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Expected {
+    /// A closed form gives exactly this.
+    Equals(f64),
+    /// A closed form bounds it from above.
+    AtMost(f64),
+}
+
+impl Figure {
+    /// Standard errors between the value and its closed form, if it has one.
+    #[must_use]
+    pub fn z(&self) -> Option<f64> {
+        match self.expected? {
+            Expected::Equals(value) => Some(self.estimate.z(value)),
+            Expected::AtMost(_) => None,
+        }
+    }
+}
+
+/// How a series is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// A polyline.
+    Line,
+    /// A thin dashed polyline, for what theory says.
+    Reference,
+    /// Bars from zero, centred on x, of unit width of the x grid.
+    Bars,
+    /// Dots.
+    Dots,
+}
+
+/// Points of one colour.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Legend entry.
+    pub name: String,
+    /// How to draw it.
+    pub mark: Mark,
+    /// In increasing x.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// One picture, with the table that stands beneath it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plot {
+    /// Heading.
+    pub title: String,
+    /// One or two sentences on how to read it.
+    pub caption: String,
+    /// X axis with its unit.
+    pub x_label: String,
+    /// Y axis with its unit.
+    pub y_label: String,
+    /// What is drawn, references last.
+    pub series: Vec<Series>,
+    /// Head of the table beneath; empty for none.
+    pub table_head: Vec<String>,
+    /// Rows of the table beneath: the exact figures.
+    pub table_rows: Vec<Vec<String>>,
+}
+
+/// What a run found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// Estimates, in the order of the report.
+    pub figures: Vec<Figure>,
+    /// Exact counts by name.
+    pub counts: BTreeMap<String, u64>,
+    /// Pictures, in the order of the report.
+    pub plots: Vec<Plot>,
+    /// What went wrong, one line each. A run with any exits with 1.
+    pub failures: Vec<String>,
+    /// Hash of the trace, in hexadecimal.
+    pub trace: Option<String>,
+}
+
+impl Outcome {
+    /// The figure called `name`.
+    #[must_use]
+    pub fn figure(&self, name: &str) -> Option<&Figure> {
+        self.figures.iter().find(|figure| figure.name == name)
+    }
+}
+
+/// Why a run gave no [`Outcome`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunError {
+    /// The scenario or the command asks for what cannot be: exit code 2.
+    Usage(String),
+    /// Failed while running: exit code 1.
+    Failed(String),
+}
+
+impl core::fmt::Display for RunError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Usage(message) | Self::Failed(message) => f.write_str(message),
+        }
+    }
+}
+
+impl core::error::Error for RunError {}

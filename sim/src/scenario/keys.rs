@@ -1,0 +1,187 @@
+//! The scenario language: every key with its kind, range, default and meaning.
+//!
+//! One table is the reference: the reader, the error messages, the canonical form that is
+//! hashed, `lacuna-sim keys` and the table in `docs/SIMULATOR.md` all come from it. A new
+//! setting is a line here and a field of [`Scenario`](super::Scenario).
+//!
+//! Keys under `flow.` are read by the flow engine alone, keys under `packet.` by the packet
+//! engine alone, so that one file can serve both; all others mean the same to both.
+
+/// What a key may hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A whole number in `min..=max`.
+    Count {
+        /// Least value allowed.
+        min: u64,
+        /// Greatest value allowed.
+        max: u64,
+    },
+    /// A finite number in `min..=max`.
+    Real {
+        /// Least value allowed.
+        min: f64,
+        /// Greatest value allowed.
+        max: f64,
+    },
+    /// One of a few words.
+    Choice(&'static [&'static str]),
+    /// Any string.
+    Text,
+    /// `true` or `false`.
+    Flag,
+}
+
+/// A value, from a file or as a default.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// For [`Kind::Count`].
+    Count(u64),
+    /// For [`Kind::Real`].
+    Real(f64),
+    /// For [`Kind::Text`] and [`Kind::Choice`].
+    Text(std::borrow::Cow<'static, str>),
+    /// For [`Kind::Flag`].
+    Flag(bool),
+}
+
+/// One key of a scenario file.
+#[derive(Clone, Debug)]
+pub struct Key {
+    /// Dotted name, the unit last: `mix.delay_mean_ms`.
+    pub name: &'static str,
+    /// What it may hold.
+    pub kind: Kind,
+    /// What it holds when absent; `None` if it must be given.
+    pub default: Option<Value>,
+    /// What it means, in one line.
+    pub meaning: &'static str,
+}
+
+impl core::fmt::Display for Kind {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Count { min, max } => write!(f, "a whole number from {min} to {max}"),
+            Self::Real { min, max } => write!(f, "a number from {min} to {max}"),
+            Self::Choice(words) => {
+                let words: Vec<_> = words.iter().map(|word| format!("\"{word}\"")).collect();
+                write!(f, "one of {}", words.join(", "))
+            }
+            Self::Text => f.write_str("a string"),
+            Self::Flag => f.write_str("true or false"),
+        }
+    }
+}
+
+impl core::fmt::Display for Value {
+    /// As TOML would write it.
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Count(n) => write!(f, "{n}"),
+            Self::Real(x) => write!(f, "{x:?}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+        }
+    }
+}
+
+const fn count(
+    name: &'static str,
+    (min, max): (u64, u64),
+    default: u64,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind: Kind::Count { min, max },
+        default: Some(Value::Count(default)),
+        meaning,
+    }
+}
+
+const fn real(
+    name: &'static str,
+    (min, max): (f64, f64),
+    default: f64,
+    meaning: &'static str,
+) -> Key {
+    Key {
+        name,
+        kind: Kind::Real { min, max },
+        default: Some(Value::Real(default)),
+        meaning,
+    }
+}
+
+const fn word(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    Key {
+        name,
+        kind,
+        default: Some(Value::Text(std::borrow::Cow::Borrowed(default))),
+        meaning,
+    }
+}
+
+const fn flag(name: &'static str, default: bool, meaning: &'static str) -> Key {
+    Key {
+        name,
+        kind: Kind::Flag,
+        default: Some(Value::Flag(default)),
+        meaning,
+    }
+}
+
+/// Every key, in the order of the canonical form. Changing a name, default or the order
+/// changes every scenario hash.
+#[rustfmt::skip]
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "version",
+        kind: Kind::Count { min: 1, max: 1 },
+        default: None,
+        meaning: "version of this language; this program reads 1",
+    },
+    word("title", Kind::Text, "", "heading of the report"),
+    word("engine", Kind::Choice(&["flow", "packet"]), "flow",
+        "flow: exact anonymity of simple packets; packet: the deployed machines"),
+
+    count("network.layers", (1, 32), 3, "mixes that a packet passes, one per layer"),
+    count("network.mixes_per_layer", (1, 10_000), 3, "width of each layer; 1 is a cascade"),
+    count("network.gateways", (2, 1_000), 2, "gateways, where clients enter and have mailboxes"),
+
+    word("mix.strategy", Kind::Choice(&["poisson", "pool"]), "poisson",
+        "poisson: each packet waits an exponential time; pool: a batch leaves when full"),
+    real("mix.delay_mean_ms", (0.001, 600_000.0), 50.0, "mean wait per mix (poisson)"),
+    count("mix.batch", (1, 1_000_000), 100, "packets that leave together (pool)"),
+    count("mix.kept", (0, 1_000_000), 0, "packets that stay behind, chosen at random (pool); 0 is a threshold mix"),
+
+    real("links.delay_ms", (0.0, 10_000.0), 0.0, "one-way delay of every link, constant"),
+
+    count("traffic.users", (1, 1_000_000_000), 100, "users (clients)"),
+    real("traffic.payload_per_user_per_s", (0.0, 1e6), 1.0,
+        "payload slots of each user, a Poisson process; an idle slot sends a drop"),
+    real("traffic.loop_per_user_per_s", (0.0, 1e6), 0.0, "loops of each user, a Poisson process"),
+    count("traffic.frame_bytes", (1, 1_000_000), 2432, "size of everything on a link"),
+
+    count("adversary.corrupt_mixes_per_layer", (0, 10_000), 0,
+        "mixes of each layer that tell the adversary which packet went where"),
+
+    count("flow.targets", (16, 10_000_000), 512, "messages whose anonymity is measured"),
+    real("flow.window_means", (0.0, 10_000.0), 8.0,
+        "time measured for latency and occupancy in each replication, in units of one pass of the network"),
+    count("flow.receivers", (0, 100_000), 0,
+        "receivers over which exits are aggregated, uniform; 0 leaves this out"),
+    flag("flow.guesswork", false, "sort every posterior to measure guesswork"),
+
+    real("packet.duration_s", (0.1, 86_400.0), 60.0, "virtual time during which messages are sent"),
+    count("packet.messages_per_user", (0, 100_000), 3, "messages that each client sends"),
+    count("packet.message_bytes", (1, 10_000_000), 1000, "size of each message"),
+    count("packet.loss_ppm", (0, 500_000), 0, "frames that links lose, in parts per million"),
+    count("packet.restarts", (0, 10_000), 0, "restarts of random nodes"),
+];
+
+/// The table's line for `name`.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}

@@ -1,0 +1,253 @@
+//! What is simulated: one file that both engines read.
+//!
+//! A scenario is TOML, versioned, with the unit of each number in its key; see
+//! [`keys::KEYS`] for the language and [`ScenarioError`] for how faults are reported.
+//! Its [`hash`](Scenario::hash) is SHA-256 of the canonical form: comments, order and
+//! defaults written out do not change it.
+
+pub mod keys;
+mod read;
+
+use keys::Value;
+pub use read::{ScenarioError, Values};
+use sha2::{Digest, Sha256};
+
+/// Which engine runs the scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// Simple packets, exact posterior tracking: how anonymous, how slow, how costly.
+    Flow,
+    /// The deployed state machines with real packets: is the code right.
+    Packet,
+}
+
+/// How a mix decides when packets leave.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Strategy {
+    /// Each packet waits an exponential time.
+    Poisson {
+        /// Its mean, in seconds.
+        delay_mean_s: f64,
+    },
+    /// When `batch + kept` packets are held, `batch` of them chosen at random leave.
+    Pool {
+        /// Packets that leave together, ≥ 1.
+        batch: usize,
+        /// Packets that stay; 0 makes it a threshold mix.
+        kept: usize,
+    },
+}
+
+/// Layers and widths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Mixes that a packet passes, 1 to 32.
+    pub layers: usize,
+    /// Mixes in each layer, 1 to 10 000.
+    pub mixes_per_layer: usize,
+    /// Gateways; the flow engine has none.
+    pub gateways: usize,
+}
+
+/// What users send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Traffic {
+    /// Clients.
+    pub users: u64,
+    /// Payload slots per user and second (a message or a drop).
+    pub payload_per_user_per_s: f64,
+    /// Loops per user and second.
+    pub loop_per_user_per_s: f64,
+    /// Bytes of a frame on a link.
+    pub frame_bytes: u64,
+}
+
+impl Traffic {
+    /// Packets that all users together send, per second.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "at most 1e9 users")]
+    pub fn total_per_s(&self) -> f64 {
+        self.users as f64 * (self.payload_per_user_per_s + self.loop_per_user_per_s)
+    }
+}
+
+/// Settings of the flow engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FlowSettings {
+    /// Messages to measure.
+    pub targets: u64,
+    /// Length of the stationary window of each replication, in mean passes of the network.
+    pub window_means: f64,
+    /// Receivers over which exits are aggregated; 0 for none.
+    pub receivers: usize,
+    /// Whether posteriors are kept whole and sorted.
+    pub guesswork: bool,
+}
+
+/// Settings of the packet engine.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PacketSettings {
+    /// Virtual seconds during which messages are sent.
+    pub duration_s: f64,
+    /// Messages that each client sends.
+    pub messages_per_user: u64,
+    /// Bytes of each message.
+    pub message_bytes: usize,
+    /// Frames lost by links, in parts per million.
+    pub loss_ppm: u32,
+    /// Restarts of random nodes.
+    pub restarts: u32,
+}
+
+/// One scenario, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scenario {
+    /// Heading of the report; may be empty.
+    pub title: String,
+    /// Which engine runs it.
+    pub engine: Engine,
+    /// Layers and widths.
+    pub network: Network,
+    /// How a mix decides when packets leave.
+    pub strategy: Strategy,
+    /// One-way delay of every link, in seconds.
+    pub link_delay_s: f64,
+    /// What users send.
+    pub traffic: Traffic,
+    /// Corrupt mixes in each layer, at most its width.
+    pub corrupt_mixes_per_layer: usize,
+    /// Settings of the flow engine.
+    pub flow: FlowSettings,
+    /// Settings of the packet engine.
+    pub packet: PacketSettings,
+    /// Every key and value, defaults included: what is hashed.
+    pub canonical: String,
+}
+
+impl Scenario {
+    /// Reads a scenario file's text.
+    ///
+    /// # Errors
+    ///
+    /// The first fault by line: syntax, an unknown key, a value of the wrong kind or out of
+    /// range, a missing version, or values that do not go together.
+    pub fn parse(text: &str) -> Result<Self, ScenarioError> {
+        Self::from_values(&Values::read(text)?)
+    }
+
+    /// As [`parse`](Self::parse), with values from outside that win over the file's.
+    ///
+    /// # Errors
+    ///
+    /// As `parse`.
+    pub fn parse_with(
+        text: &str,
+        overrides: impl IntoIterator<Item = (&'static str, Value)>,
+    ) -> Result<Self, ScenarioError> {
+        let mut values = Values::read(text)?;
+        for (name, value) in overrides {
+            values.set(name, value);
+        }
+        Self::from_values(&values)
+    }
+
+    fn from_values(v: &Values) -> Result<Self, ScenarioError> {
+        let size = |name| usize::try_from(v.count(name)).expect("the table bounds it");
+        let small = |name| u32::try_from(v.count(name)).expect("the table bounds it");
+        let scenario = Self {
+            title: v.text("title").to_owned(),
+            engine: match v.text("engine") {
+                "packet" => Engine::Packet,
+                _ => Engine::Flow,
+            },
+            network: Network {
+                layers: size("network.layers"),
+                mixes_per_layer: size("network.mixes_per_layer"),
+                gateways: size("network.gateways"),
+            },
+            strategy: match v.text("mix.strategy") {
+                "pool" => Strategy::Pool {
+                    batch: size("mix.batch"),
+                    kept: size("mix.kept"),
+                },
+                _ => Strategy::Poisson {
+                    delay_mean_s: v.real("mix.delay_mean_ms") / 1e3,
+                },
+            },
+            link_delay_s: v.real("links.delay_ms") / 1e3,
+            traffic: Traffic {
+                users: v.count("traffic.users"),
+                payload_per_user_per_s: v.real("traffic.payload_per_user_per_s"),
+                loop_per_user_per_s: v.real("traffic.loop_per_user_per_s"),
+                frame_bytes: v.count("traffic.frame_bytes"),
+            },
+            corrupt_mixes_per_layer: size("adversary.corrupt_mixes_per_layer"),
+            flow: FlowSettings {
+                targets: v.count("flow.targets"),
+                window_means: v.real("flow.window_means"),
+                receivers: size("flow.receivers"),
+                guesswork: v.flag("flow.guesswork"),
+            },
+            packet: PacketSettings {
+                duration_s: v.real("packet.duration_s"),
+                messages_per_user: v.count("packet.messages_per_user"),
+                message_bytes: size("packet.message_bytes"),
+                loss_ppm: small("packet.loss_ppm"),
+                restarts: small("packet.restarts"),
+            },
+            canonical: v.canonical(),
+        };
+        scenario.check(v)?;
+        Ok(scenario)
+    }
+
+    /// What no single key can show.
+    fn check(&self, v: &Values) -> Result<(), ScenarioError> {
+        let width = self.network.mixes_per_layer;
+        if self.corrupt_mixes_per_layer > width {
+            return Err(v.refuse(
+                "adversary.corrupt_mixes_per_layer",
+                &format!("be at most network.mixes_per_layer = {width}"),
+            ));
+        }
+        if self.traffic.total_per_s() <= 0.0 {
+            return Err(v.refuse(
+                "traffic.payload_per_user_per_s",
+                "be above 0 unless traffic.loop_per_user_per_s is",
+            ));
+        }
+        match self.strategy {
+            Strategy::Poisson { delay_mean_s } => {
+                let held = self.traffic.total_per_s() * delay_mean_s;
+                #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
+                let in_flight = held * self.network.layers as f64;
+                if self.engine == Engine::Flow && in_flight > MAX_IN_FLIGHT {
+                    return Err(v.refuse(
+                        "traffic.users",
+                        &format!(
+                            "keep users × packets per second × layers × delay (here {in_flight:.0}) \
+                             at or below {MAX_IN_FLIGHT:.0} packets in flight"
+                        ),
+                    ));
+                }
+            }
+            Strategy::Pool { .. } if self.engine == Engine::Packet => {
+                return Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""));
+            }
+            Strategy::Pool { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// SHA-256 of the canonical form, in hexadecimal.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        Sha256::digest(self.canonical.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+}
+
+/// Packets in flight that the flow engine accepts: about 6 GB.
+const MAX_IN_FLIGHT: f64 = 1e8;

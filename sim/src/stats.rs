@@ -1,0 +1,163 @@
+//! Estimates with their errors.
+//!
+//! A run is cut into *sections*: equal shares of its independent replications, fixed by the
+//! scenario and never by the number of threads. Every estimator, linear or not, is computed
+//! once from all data (the value) and once from each section (its spread gives the standard
+//! error): `se² = Σ(xₛ − x̄)² / S(S−1)`. One method serves means, quantiles and variances,
+//! and correlation inside a replication cannot shrink an error. (Sectioning: Asmussen and
+//! Glynn, *Stochastic Simulation*, III.5.)
+
+/// A value with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// From all data.
+    pub value: f64,
+    /// Standard error; 0 for what is computed and not estimated.
+    pub standard_error: f64,
+    /// Observations behind the value: messages, packets or arrivals; 0 if computed.
+    pub n: u64,
+    /// Sections behind the standard error.
+    pub sections: usize,
+}
+
+impl Estimate {
+    /// A computed number, without error.
+    #[must_use]
+    pub fn exact(value: f64) -> Self {
+        Self {
+            value,
+            standard_error: 0.0,
+            n: 0,
+            sections: 0,
+        }
+    }
+
+    /// `value` from all `n` observations, and what each section alone would say.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "sections are few")]
+    pub fn from_sections(value: f64, n: u64, sections: &[f64]) -> Self {
+        let count = sections.len() as f64;
+        let mean = sections.iter().sum::<f64>() / count;
+        let squares: f64 = sections.iter().map(|x| (x - mean).powi(2)).sum();
+        Self {
+            value,
+            standard_error: (squares / (count * (count - 1.0))).sqrt(),
+            n,
+            sections: sections.len(),
+        }
+    }
+
+    /// The 95 % interval, by Student's t with one degree of freedom less than sections.
+    #[must_use]
+    pub fn interval(&self) -> (f64, f64) {
+        let half = if self.standard_error == 0.0 {
+            0.0
+        } else {
+            self.standard_error * student_975(self.sections.saturating_sub(1))
+        };
+        (self.value - half, self.value + half)
+    }
+
+    /// Standard errors between the value and `expected`.
+    #[must_use]
+    pub fn z(&self, expected: f64) -> f64 {
+        let difference = self.value - expected;
+        if difference == 0.0 {
+            0.0
+        } else {
+            difference / self.standard_error
+        }
+    }
+}
+
+/// The 97.5 % quantile of Student's t with `freedom` degrees of freedom: exact for 1 and 2,
+/// else by the Cornish-Fisher series (Abramowitz and Stegun 26.7.5), within 0.5 %.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "degrees of freedom are few")]
+pub fn student_975(freedom: usize) -> f64 {
+    const Z: f64 = 1.959_963_985;
+    match freedom {
+        0 => f64::INFINITY,
+        1 => 12.706_205,
+        2 => 4.302_653,
+        _ => {
+            let v = freedom as f64;
+            let (z3, z5, z7, z9) = (Z.powi(3), Z.powi(5), Z.powi(7), Z.powi(9));
+            Z + (z3 + Z) / (4.0 * v)
+                + (5.0 * z5 + 16.0 * z3 + 3.0 * Z) / (96.0 * v * v)
+                + (3.0 * z7 + 19.0 * z5 + 17.0 * z3 - 15.0 * Z) / (384.0 * v.powi(3))
+                + (79.0 * z9 + 776.0 * z7 + 1482.0 * z5 - 1920.0 * z3 - 945.0 * Z)
+                    / (92_160.0 * v.powi(4))
+        }
+    }
+}
+
+/// The mean of `values`; NaN if there are none.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+pub fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
+/// The `q`-quantile of `sorted` (ascending): the least value that a share `q` does not exceed.
+/// NaN if there are none.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an index into memory"
+)]
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or(f64::NAN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn student_quantiles_meet_the_tables() {
+        for (freedom, table) in [
+            (1, 12.7062),
+            (2, 4.3027),
+            (3, 3.1824),
+            (5, 2.5706),
+            (10, 2.2281),
+            (30, 2.0423),
+            (63, 1.9983),
+        ] {
+            let value = student_975(freedom);
+            assert!((value / table - 1.0).abs() < 5e-3, "{freedom}: {value}");
+        }
+    }
+
+    #[test]
+    fn sections_give_the_textbook_standard_error() {
+        let estimate = Estimate::from_sections(2.5, 40, &[1.0, 2.0, 3.0, 4.0]);
+        // Sample standard deviation 1.290994 over the square root of 4.
+        assert!((estimate.standard_error - 0.645_497).abs() < 1e-6);
+        assert!((estimate.z(2.5)).abs() < 1e-12);
+        let (low, high) = estimate.interval();
+        assert!((high - low - 2.0 * 0.645_497 * student_975(3)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn quantiles_are_order_statistics() {
+        let sorted: Vec<f64> = (1..=100).map(f64::from).collect();
+        for (q, expected) in [
+            (0.01, 1.0),
+            (0.05, 5.0),
+            (0.5, 50.0),
+            (0.99, 99.0),
+            (1.0, 100.0),
+        ] {
+            assert!((quantile(&sorted, q) - expected).abs() < 1e-12);
+        }
+        assert!(quantile(&[], 0.5).is_nan());
+    }
+}
