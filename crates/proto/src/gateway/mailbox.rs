@@ -194,7 +194,7 @@ impl Mailboxes {
                 now.after(Duration::from_nanos(phase))
             })
         });
-        self.set_tick(link, tick.filter(|tick| *tick > now));
+        self.set_tick(link, tick);
     }
 
     fn set_tick(&mut self, link: LinkId, tick: Option<Time>) {

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// An honest client's frames are a Poisson process, and networks bunch them. In a bucket that
 /// fills exactly at their rate about one in 2 × `BURST` of them would find it empty; filling
-/// [`HEADROOM`] faster, less than one in 10¹¹ does.
+/// [`HEADROOM`] faster, about one in 10¹³ does.
 pub(super) const BURST: u32 = 64;
 
 /// How much faster than the profile's rate a bucket fills, as a fraction (GW-3).
