@@ -1,1 +1,9 @@
-//! shell
+//! Everything that touches the outside world, shared by the programs.
+
+pub mod clock;
+pub mod drive;
+pub mod journal;
+pub mod settings;
+pub mod store;
+pub mod timer;
+pub mod tls;

@@ -16,7 +16,6 @@ pub(super) const BATCH: usize = 512;
 pub(super) const WAITING: usize = 8192;
 
 /// The sending side. Dropped last, it lets the thread finish what waits, and joins it.
-
 pub(super) struct Group<R> {
     queue: Option<SyncSender<R>>,
     thread: Option<JoinHandle<()>>,
