@@ -2,7 +2,9 @@
 
 pub mod clock;
 pub mod drive;
+pub mod entropy;
 pub mod journal;
+pub mod link;
 pub mod settings;
 pub mod store;
 pub mod timer;
