@@ -33,11 +33,12 @@ use proto::{calendar::Epoch, replay::Fingerprint};
 use rustix::fs::{FallocateFlags, fallocate};
 
 const MAGIC: &[u8; 8] = b"LacRpl01";
-const EPOCH: u64 = 8;
+const EPOCH: usize = 8;
 const BOOT: usize = 16;
-const OPENED: u64 = 56;
-const CLOSED: u64 = 64;
-const RECORDS: u64 = 96;
+const OPENED: usize = 56;
+const CLOSED: usize = 64;
+const CAPACITY: usize = 72;
+const RECORDS: usize = 96;
 const RECORD: usize = 8;
 
 /// Which boot of the kernel this is.
@@ -83,6 +84,11 @@ pub struct Journal {
 
 fn path(folder: &Path, epoch: Epoch) -> PathBuf {
     folder.join(format!("epoch-{}.replay", epoch.0))
+}
+
+/// Where record `i` stands.
+fn place(i: u64) -> u64 {
+    RECORDS as u64 + i * RECORD as u64
 }
 
 /// The count of openings that stands beside the journal.
@@ -136,7 +142,7 @@ impl Journal {
         }
 
         let fingerprints: Vec<Fingerprint> = bytes
-            .get(RECORDS as usize..)
+            .get(RECORDS..)
             .unwrap_or_default()
             .chunks_exact(RECORD)
             .map_while(|record| {
@@ -150,13 +156,7 @@ impl Journal {
         let held = fingerprints.len() as u64;
         let capacity = (capacity as u64).max(held);
         // All space is taken now, so that no append can find the disk full.
-        fallocate(
-            &file,
-            FallocateFlags::empty(),
-            0,
-            RECORDS + capacity * RECORD as u64,
-        )
-        .map_err(io::Error::from)?;
+        fallocate(&file, FallocateFlags::empty(), 0, place(capacity)).map_err(io::Error::from)?;
 
         let opened = opened_before + 1;
         let header = Header {
@@ -186,8 +186,7 @@ impl Journal {
             return Err(JournalError::Full);
         }
         let bytes: Vec<u8> = batch.iter().flat_map(|one| one.to_bytes()).collect();
-        let at = RECORDS + self.held * RECORD as u64;
-        self.file.write_all_at(&bytes, at)?;
+        self.file.write_all_at(&bytes, place(self.held))?;
         self.held += batch.len() as u64;
         Ok(())
     }
@@ -199,7 +198,7 @@ impl Journal {
     /// If the disk fails; the journal then counts as not closed.
     pub fn close(self) -> Result<(), JournalError> {
         self.file.sync_all()?;
-        self.file.write_all_at(&1u64.to_be_bytes(), CLOSED)?;
+        self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
         self.file.sync_all()?;
         Ok(())
     }
@@ -229,24 +228,23 @@ struct Header {
 }
 
 impl Header {
-    fn to_bytes(&self) -> [u8; RECORDS as usize] {
-        let mut bytes = [0; RECORDS as usize];
-        let mut put = |at: u64, field: &[u8]| {
-            let at = at as usize;
+    fn to_bytes(&self) -> [u8; RECORDS] {
+        let mut bytes = [0; RECORDS];
+        let mut put = |at: usize, field: &[u8]| {
             bytes[at..at + field.len()].copy_from_slice(field);
         };
         put(0, MAGIC);
         put(EPOCH, &self.epoch.to_be_bytes());
-        put(BOOT as u64, &self.boot.0);
+        put(BOOT, &self.boot.0);
         put(OPENED, &self.opened.to_be_bytes());
         put(CLOSED, &u64::from(self.closed).to_be_bytes());
-        put(CLOSED + 8, &self.capacity.to_be_bytes());
+        put(CAPACITY, &self.capacity.to_be_bytes());
         bytes
     }
 
     fn parse(bytes: &[u8]) -> Option<Self> {
-        let number = |at: u64| {
-            let field = bytes.get(at as usize..)?.first_chunk()?;
+        let number = |at: usize| {
+            let field = bytes.get(at..)?.first_chunk()?;
             Some(u64::from_be_bytes(*field))
         };
         (bytes.first_chunk() == Some(MAGIC)).then_some(())?;
@@ -255,7 +253,7 @@ impl Header {
             boot: BootId(*bytes.get(BOOT..)?.first_chunk()?),
             opened: number(OPENED)?,
             closed: number(CLOSED)? == 1,
-            capacity: number(CLOSED + 8)?,
+            capacity: number(CAPACITY)?,
         })
     }
 }
