@@ -153,7 +153,7 @@ impl FromStr for Address {
             use bech32::primitives::decode::CheckedHrpstringError;
             match why {
                 CheckedHrpstringError::Parse(_) => AddressError::Character,
-                _ => AddressError::Checksum,
+                CheckedHrpstringError::Checksum(_) | _ => AddressError::Checksum,
             }
         })?;
         let mut bytes = [0; ADDRESS_LEN];

@@ -65,6 +65,9 @@ impl core::fmt::Debug for Output {
     }
 }
 
+/// Due time, number, next hop, packet; the earliest on top of the heap.
+type Held = Reverse<(Time, u64, NodeId, Box<Packet>)>;
+
 /// The state machine. Drive it as [`Machine`] describes.
 pub struct Mix {
     /// Most packets held at once: this node's memory, from its own settings.
@@ -73,7 +76,7 @@ pub struct Mix {
     now: Time,
     /// Breaks ties between equal due times, so that the heap's order is total.
     admitted: u64,
-    pool: BinaryHeap<Reverse<(Time, u64, NodeId, Box<Packet>)>>,
+    pool: BinaryHeap<Held>,
     out: VecDeque<Output>,
 }
 

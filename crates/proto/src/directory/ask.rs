@@ -115,6 +115,9 @@ pub enum Refusal {
     /// The link certificate does not cover the period.
     #[n(5)]
     Certificate,
+    /// A later descriptor of this node is held.
+    #[n(6)]
+    Older,
 }
 
 impl Question {

@@ -191,8 +191,13 @@ impl Consensus {
     /// Whether this is the document that `terms` and its own nodes call for (DIR-6).
     #[must_use]
     pub fn is_of(&self, terms: &Terms) -> bool {
-        let again = Self::build(terms, self.valid_from_s, self.descriptors.iter().cloned());
-        again.as_ref() == Ok(self)
+        let mixes = self.nodes.iter().filter(|node| node.role == Role::Mix);
+        let mixes = mixes.map(|node| node.id).collect();
+        self.network == terms.network
+            && self.period == terms.period
+            && self.previous == terms.previous
+            && self.params == terms.params
+            && self.layers == assign(terms, &self.descriptors, mixes)
     }
 
     /// Reads a document that is not signed yet.
@@ -231,13 +236,13 @@ impl Consensus {
         if !self.nodes.is_sorted_by(|a, b| a.id < b.id) {
             return Err(ConsensusError::Order);
         }
-        let keys = 2 * usize::from(self.params.epochs);
+        let keys = self.params.packet_keys();
         let ends_s = self.ends().as_secs();
         for node in &self.nodes {
             if node.period != self.period || node.packet_keys.len() != keys {
                 return Err(ConsensusError::PacketKeys);
             }
-            if node.link.not_before_s > self.valid_from_s || node.link.not_after_s < ends_s {
+            if !node.link.covers(&(self.valid_from_s..ends_s)) {
                 return Err(ConsensusError::Certificate);
             }
         }

@@ -141,6 +141,12 @@ impl LinkCertificate {
         }
     }
 
+    /// Whether it is valid throughout the UTC seconds `span`.
+    #[must_use]
+    pub fn covers(&self, span: &Range<u64>) -> bool {
+        self.not_before_s <= span.start && span.end <= self.not_after_s
+    }
+
     /// Its canonical encoding, which fits a frame.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -291,10 +297,8 @@ pub fn is_address(text: &str) -> bool {
         (1..=63).contains(&label.len()) && label.bytes().all(usable) && !label.starts_with('-')
     };
     // A name whose last label is a number would be an address that did not parse.
-    let last_is_name = !host
-        .rsplit('.')
-        .next()
-        .is_some_and(|l| l.parse::<u64>().is_ok());
+    let last = host.rsplit('.').next().unwrap_or(host);
+    let last_is_name = last.parse::<u64>().is_err();
     let decimal = port.bytes().all(|c| c.is_ascii_digit());
     let port = port.parse::<u16>().is_ok_and(|port| port != 0);
     host.split('.').all(label) && last_is_name && decimal && port

@@ -166,6 +166,18 @@ impl Params {
         self.delay_cap() * 3 + Duration::from_secs(5)
     }
 
+    /// How many packet keys a descriptor carries: one for each epoch of two periods.
+    #[must_use]
+    pub fn packet_keys(&self) -> usize {
+        2 * usize::from(self.epochs)
+    }
+
+    /// How long a document holds: all epochs of two periods.
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_secs(self.epoch_s.into()) * 2 * u32::from(self.epochs)
+    }
+
     /// The profile called `name`, and its index.
     #[must_use]
     pub fn profile(&self, name: &str) -> Option<(u8, &Profile)> {
