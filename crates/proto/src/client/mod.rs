@@ -1,1 +1,450 @@
-//! client
+//! A client: cover traffic, messages, a mailbox.
+//!
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-30; docs/spec/message.md, rules MSG-1 to MSG-18.
+//!
+//! ```text
+//! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
+//!                   acks ──┼─ payload slot ─▷ entry link  │     └─ journal ─ acks
+//!                  probes ─┤   (cover)                    ├─ acks: outbox
+//!            nothing: drop ┘                   mailbox ▷──┼─ loops
+//! loops ──────────── loop slot ─▷ entry link     link     └─ probes: acks
+//! confirmations ── constant ticks ─▷ mailbox link
+//! ```
+//!
+//! | part        | what it decides                                                             |
+//! |-------------|-----------------------------------------------------------------------------|
+//! | `cover`     | when something is sent; nothing else has a say in it                        |
+//! | `route`     | which way, how long at each mix, under which epoch's keys                   |
+//! | `outbox`    | which fragment is next; `fountain` codes it, `content` writes it            |
+//! | `inbox`     | what a fragment completes                                                   |
+//! | `acks`      | which ack is next; `returns` knows the way back                             |
+//! | `surbs`     | own reply blocks, under way                                                 |
+//! | `loops`     | which loops came back; the loss of the path                                 |
+//! | `mailbox`   | opening, cursors, confirmations                                             |
+//! | `journal`   | what must be durable before anything of it shows                            |
+//!
+//! Invariants: the times at which the entry link is written depend on seed and rates alone; real
+//! packets take the place of drops. Nothing is sent without a valid epoch (CLI-5). Nothing is
+//! confirmed, acked, delivered or reported before it is durable (CLI-16).
+//!
+//! Not done here: links, storage, sealing of bodies (they come sealed by their application).
+//! The seed must be fresh for each start: packets of equal seeds are equal.
+
+mod acks;
+pub mod content;
+mod cover;
+pub mod fountain;
+mod identity;
+mod inbox;
+mod journal;
+mod loops;
+mod mailbox;
+mod outbox;
+mod receive;
+mod restore;
+mod returns;
+mod route;
+mod send;
+mod surbs;
+mod types;
+
+use core::time::Duration;
+use std::{collections::VecDeque, sync::Arc};
+
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng as _;
+
+pub use acks::REST;
+pub use cover::LATE_MAX;
+pub use identity::{IDENTITY_LEN, Identity};
+pub use loops::{LOSS_PRIOR, PATIENCE};
+pub use outbox::BACKOFF_MAX;
+pub use restore::RestoreError;
+pub use types::{
+    ClientDrop, ClientEvent, Config, Delivery, Failure, Input, Limits, MessageId, Op, Output,
+    Progress, ReplyToken, Return, State, Target,
+};
+
+use crate::{
+    Machine, NodeId, Time,
+    address::Address,
+    calendar::{Calendar, Epoch, Utc},
+    directory::{Consensus, Profile},
+};
+
+/// Time between two looks for what has expired.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// The state machine. Drive it as [`Machine`] describes.
+pub struct Client {
+    config: Config,
+    slots: Vec<Identity>,
+    now: Time,
+    rng: ChaCha20Rng,
+    calendar: Option<Calendar>,
+    consensus: Option<Arc<Consensus>>,
+    /// The next document, until its first epoch starts.
+    coming: Option<Arc<Consensus>>,
+    entry: Option<NodeId>,
+    entry_up: bool,
+    payload: cover::Poisson,
+    looping: cover::Poisson,
+    sweep_at: Option<Time>,
+    outbox: outbox::Outbox,
+    probes: VecDeque<(MessageId, content::ReturnPart)>,
+    inbox: inbox::Inbox,
+    acks: acks::Acks,
+    returns: returns::Returns,
+    surbs: surbs::Surbs,
+    loops: loops::Loops,
+    mailbox: mailbox::Mailbox,
+    journal: journal::Journal,
+    out: VecDeque<Output>,
+}
+
+/// How much of everything a client holds, for status and for tests of its bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Messages on their way out, and bytes of their bodies.
+    pub outgoing: (usize, usize),
+    /// Messages being put together.
+    pub incoming: usize,
+    /// Bytes of them, and of bodies not yet taken.
+    pub incoming_bytes: usize,
+    /// Acks that wait for a slot.
+    pub acks: usize,
+    /// Packets remembered.
+    pub tags: usize,
+    /// Finished messages remembered.
+    pub finished: usize,
+    /// Messages with a way back, and reply blocks of others among those.
+    pub returns: (usize, usize),
+    /// Secrets of own reply blocks.
+    pub surbs: usize,
+    /// Loops under way.
+    pub loops: usize,
+    /// Frames read whose effects are not durable yet.
+    pub unstored: usize,
+}
+
+impl Client {
+    /// Seeds of the parts, which must not draw from one stream: what is sent may not move when.
+    const PAYLOAD_STREAM: u64 = 1;
+    const LOOP_STREAM: u64 = 2;
+
+    fn empty(config: Config, seed: [u8; 32], identity: Identity) -> Self {
+        Self {
+            config,
+            slots: vec![identity],
+            now: Time::ZERO,
+            rng: ChaCha20Rng::from_seed(seed),
+            calendar: None,
+            consensus: None,
+            coming: None,
+            entry: None,
+            entry_up: false,
+            payload: cover::Poisson::new(seed, Self::PAYLOAD_STREAM),
+            looping: cover::Poisson::new(seed, Self::LOOP_STREAM),
+            sweep_at: None,
+            outbox: outbox::Outbox::default(),
+            probes: VecDeque::new(),
+            inbox: inbox::Inbox::default(),
+            acks: acks::Acks::default(),
+            returns: returns::Returns::default(),
+            surbs: surbs::Surbs::default(),
+            loops: loops::Loops::default(),
+            mailbox: mailbox::Mailbox::default(),
+            journal: journal::Journal::default(),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Where others reach this client.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.slots[0].address()
+    }
+
+    /// The gateway to hold the entry link to, once there is a consensus.
+    #[must_use]
+    pub fn entry(&self) -> Option<NodeId> {
+        self.entry
+    }
+
+    /// The gateway to hold the mailbox link to.
+    #[must_use]
+    pub fn mailbox_gateway(&self) -> NodeId {
+        self.slots[0].gateway()
+    }
+
+    /// The consensus in force.
+    #[must_use]
+    pub fn consensus(&self) -> Option<&Arc<Consensus>> {
+        self.consensus.as_ref()
+    }
+
+    /// The traffic profile, and its index in the consensus.
+    #[must_use]
+    pub fn profile(&self) -> Option<(u8, &Profile)> {
+        let consensus = self.consensus.as_ref()?;
+        consensus.params.profile(&self.config.profile)
+    }
+
+    /// The epoch whose keys this client uses at `now`, for forward packets and reply blocks
+    /// alike; none without calendar or consensus, or outside its epochs (CLI-5, CLI-12).
+    #[must_use]
+    pub fn epoch(&self, now: Time) -> Option<Epoch> {
+        let utc = self.utc(now)?;
+        let schedule = self.consensus.as_ref()?.schedule();
+        let epoch = schedule.at(utc)?;
+        // The same draw after a restart: a client that went back would use both epochs' keys.
+        let seed = self.slots[0].seed_of(b"lacuna epoch switch v1", epoch.0);
+        let uniform = cover::uniform(&mut ChaCha20Rng::from_seed(seed));
+        let before = epoch > schedule.first && utc < schedule.switch(epoch, uniform);
+        Some(if before { Epoch(epoch.0 - 1) } else { epoch })
+    }
+
+    /// UTC at `now`, once the calendar is known.
+    #[must_use]
+    pub fn utc(&self, now: Time) -> Option<Utc> {
+        self.calendar.map(|calendar| calendar.utc(now))
+    }
+
+    /// How much of everything is held.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        let [incoming, incoming_bytes, tags, finished] = self.inbox.held();
+        Held {
+            outgoing: (self.outbox.len(), self.outbox.bytes()),
+            incoming,
+            incoming_bytes,
+            acks: self.acks.len(),
+            tags,
+            finished,
+            returns: (self.returns.len(), self.returns.held()),
+            surbs: self.surbs.len(),
+            loops: self.loops.under_way(),
+            unstored: self.journal.unstored(),
+        }
+    }
+
+    /// Loops sent, and returned, since the start.
+    #[must_use]
+    pub fn loops(&self) -> (u64, u64) {
+        (self.loops.sent, self.loops.returned)
+    }
+
+    /// The path's loss, as first bursts are sized for: the 95 % upper bound of what loops
+    /// measured, or the prior.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        self.loops.loss()
+    }
+
+    /// Whether both links are up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.entry_up && self.mailbox.is_up()
+    }
+
+    /// Whether frames from the mailbox link are being refused until it is opened again: the
+    /// driver should close and reopen it (CLI-15).
+    #[must_use]
+    pub fn is_deaf(&self) -> bool {
+        self.mailbox.is_up() && !self.mailbox.hears()
+    }
+
+    fn event(&mut self, event: ClientEvent) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    /// Takes a document, for now or for when its first epoch starts. One of an earlier period is
+    /// old news.
+    fn document(&mut self, document: Arc<Consensus>) {
+        let period = self.consensus.as_ref().map(|current| current.period);
+        if period.is_some_and(|period| document.period < period) {
+            return;
+        }
+        let starts = document.schedule().valid_from;
+        let early = self.utc(self.now).is_some_and(|utc| utc < starts);
+        if early && period.is_some_and(|period| document.period > period) {
+            self.coming = Some(document);
+        } else {
+            self.adopt(document);
+        }
+    }
+
+    fn adopt(&mut self, document: Arc<Consensus>) {
+        let home = self.mailbox_gateway();
+        let choices = [self.entry, self.config.entry];
+        let entry = route::entry(&mut self.rng, &document, &home, choices);
+        if entry != self.entry {
+            self.entry = entry;
+            self.entry_up = false;
+            if let Some(entry) = entry {
+                self.journal.entry(entry);
+            }
+        }
+        self.consensus = Some(document);
+        let rates = self.profile().map(|(_, profile)| {
+            let Profile {
+                payload_uhz,
+                loops_uhz,
+                ..
+            } = *profile;
+            (payload_uhz, loops_uhz)
+        });
+        let (payload, looping) = rates.unwrap_or_default();
+        self.payload.set_rate(self.now, payload);
+        self.looping.set_rate(self.now, looping);
+    }
+
+    /// When the next document takes over.
+    fn adopts_at(&self) -> Option<Time> {
+        let coming = self.coming.as_ref()?;
+        Some(self.calendar?.time(coming.schedule().valid_from))
+    }
+
+    fn confirm_interval(&self) -> Option<Duration> {
+        let (_, profile) = self.profile()?;
+        Some(Duration::from_millis(profile.confirm_ms.into()))
+    }
+
+    /// Does what has fallen due by `now`.
+    fn due(&mut self) {
+        let now = self.now;
+        if self.adopts_at().is_some_and(|at| at <= now)
+            && let Some(document) = self.coming.take()
+        {
+            self.adopt(document);
+        }
+        if self.sweep_at.is_some_and(|at| at <= now) {
+            self.sweep_at = Some(now.after(SWEEP));
+            self.sweep();
+        }
+        match self.looping.take(now) {
+            Some(cover::Tick::Due) => self.loop_slot(),
+            Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
+            None => {}
+        }
+        match self.payload.take(now) {
+            Some(cover::Tick::Due) => self.payload_slot(),
+            Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
+            None => {}
+        }
+        if let Some(interval) = self.confirm_interval() {
+            match self.mailbox.take(now, interval) {
+                Some(cover::Tick::Due) => self.confirm(),
+                Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
+                None => {}
+            }
+        }
+        self.journal.flush(false, &mut self.out);
+    }
+
+    /// A confirmation tick (CLI-13). It is sent only in a valid epoch, like everything else.
+    fn confirm(&mut self) {
+        self.journal.flush(true, &mut self.out);
+        if self.epoch(self.now).is_some()
+            && let Some(frame) = self.mailbox.confirmation(&self.slots, &self.config.network)
+        {
+            self.out.push_back(Output::Mailbox(frame));
+        }
+    }
+
+    /// Forgets what has expired, and asks again for acks that have no way back any more.
+    fn sweep(&mut self) {
+        let Some(utc) = self.utc(self.now) else {
+            return;
+        };
+        let (now_s, epoch) = (utc.as_secs(), self.epoch(self.now));
+        self.inbox.expire(now_s, &mut self.journal);
+        self.surbs.expire(now_s, &mut self.journal);
+        self.returns.expire(now_s, epoch, &mut self.journal);
+        self.outbox.expire(now_s, &mut self.journal);
+        if let Some(epoch) = epoch {
+            self.fail_replies(epoch);
+            self.ask(epoch);
+        }
+    }
+
+    /// A transaction is durable: what waited for it happens.
+    fn stored(&mut self, txn: u64) {
+        use journal::Effect;
+        for effect in self.journal.stored(txn) {
+            match effect {
+                Effect::Confirm { slot, seq } => self.mailbox.stored(slot, seq),
+                Effect::Ack { message, block } => self.queue_ack(message, block),
+                Effect::Send(id) => self.start(id),
+                Effect::Probe(id, part) => self.probes.push_back((id, part)),
+                Effect::Deliver(delivery) => self.out.push_back(Output::Deliver(delivery)),
+                Effect::Progress(progress) => self.out.push_back(Output::Progress(progress)),
+            }
+        }
+    }
+
+    fn advance(&mut self, now: Time) {
+        assert!(now >= self.now, "driver broke law 1: time went backwards");
+        self.now = now;
+    }
+}
+
+impl Machine for Client {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.advance(now);
+        match input {
+            Input::Consensus(document) => self.document(document),
+            Input::Calendar(calendar) => {
+                self.calendar = Some(calendar);
+                self.sweep_at.get_or_insert(now.after(SWEEP));
+            }
+            Input::EntryUp => self.entry_up = self.entry.is_some(),
+            Input::EntryDown => self.entry_up = false,
+            Input::MailboxUp { exporter } => self.mailbox.up(now, exporter),
+            Input::MailboxDown => self.mailbox.down(),
+            Input::Frame(frame) => self.frame(&frame),
+            Input::Send {
+                ticket,
+                to,
+                body,
+                reply,
+            } => self.send(ticket, to, body, reply),
+            Input::Taken { message } => self.inbox.taken(message, &mut self.journal),
+            Input::Stored { txn } => self.stored(txn),
+        }
+        // On every call, so that a flood of frames can't starve a tick.
+        self.due();
+    }
+
+    fn wake(&mut self, now: Time) {
+        self.advance(now);
+        self.due();
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        self.out.pop_front()
+    }
+
+    fn next_wake(&self) -> Option<Time> {
+        let confirm = self.confirm_interval().and(self.mailbox.next());
+        [
+            self.payload.next(),
+            self.looping.next(),
+            confirm,
+            self.sweep_at,
+            self.adopts_at(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+impl core::fmt::Debug for Client {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        self.held().fmt(f)
+    }
+}

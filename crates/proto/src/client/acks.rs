@@ -1,0 +1,114 @@
+//! Acks that wait for a payload slot: one for each finished block.
+//!
+//! Spec: docs/spec/message.md, rules MSG-5, MSG-6; docs/spec/client.md, rule CLI-21.
+//!
+//! | quantity  | unit, range                                                                    |
+//! |-----------|--------------------------------------------------------------------------------|
+//! | waiting   | acks, each block once, <= `acks_max`                                           |
+//! | [`REST`]  | time in which a block's ack is queued at most once                             |
+//!
+//! Acks that go the same way share a packet. Acks are not acked, and are queued by nothing but a
+//! fragment or a probe that passed every check: garbage has no answer.
+
+use core::time::Duration;
+use std::collections::{BTreeSet, VecDeque};
+
+use sphinx::Surb;
+
+use super::{
+    content::{ACKS_IN_PACKET, Content},
+    journal::Journal,
+    returns::{Returns, Way},
+    types::MessageId,
+};
+use crate::{Time, address::Address, calendar::Epoch};
+
+/// A block's ack is queued at most once in this time (MSG-6).
+pub const REST: Duration = Duration::from_secs(10);
+
+type Key = (MessageId, u32);
+
+/// How a packet travels.
+pub(crate) enum Carrier {
+    /// On a route of its own to this address.
+    Address(Address),
+    /// On this reply block.
+    Surb(Surb),
+}
+
+#[derive(Default)]
+pub(crate) struct Acks {
+    queue: VecDeque<Key>,
+    waiting: BTreeSet<Key>,
+    recent: VecDeque<(Time, Key)>,
+    resting: BTreeSet<Key>,
+}
+
+impl Acks {
+    /// Queues an ack, unless it waits already, was queued a moment ago, or `acks_max` wait.
+    pub(crate) fn queue(&mut self, now: Time, message: MessageId, block: u32, acks_max: usize) {
+        while let Some((queued, key)) = self.recent.front().copied()
+            && now.since(queued) >= REST
+        {
+            self.recent.pop_front();
+            self.resting.remove(&key);
+        }
+        let key = (message, block);
+        let room = self.queue.len() < acks_max && self.recent.len() < acks_max;
+        if room && !self.waiting.contains(&key) && self.resting.insert(key) {
+            self.recent.push_back((now, key));
+            self.waiting.insert(key);
+            self.queue.push_back(key);
+        }
+    }
+
+    /// The next packet of acks and its way, if any can be sent now. `known` says whether packets
+    /// can be sent to an address.
+    pub(crate) fn next(
+        &mut self,
+        returns: &mut Returns,
+        epoch: Epoch,
+        known: impl Fn(&Address) -> bool,
+        journal: &mut Journal,
+    ) -> Option<(Carrier, Content)> {
+        let waiting = &mut self.waiting;
+        // What has no way any more will never have one, except by a probe, which queues again.
+        self.queue.retain(|key| {
+            let way = returns.way(key.0, epoch);
+            let hope = way.is_some_and(|way| way != Way::Surbs { now: 0, later: 0 });
+            hope || !waiting.remove(key)
+        });
+        let usable = |message: MessageId| match returns.way(message, epoch) {
+            Some(Way::Address(address)) => known(&address),
+            Some(Way::Surbs { now, .. }) => now > 0,
+            None => false,
+        };
+        let first = self.queue.iter().find(|key| usable(key.0)).copied()?;
+        let way = returns.way(first.0, epoch)?;
+        let same = |key: &&Key| match way {
+            Way::Address(_) => returns.way(key.0, epoch) == Some(way),
+            Way::Surbs { .. } => key.0 == first.0,
+        };
+        let acks: Vec<Key> = self
+            .queue
+            .iter()
+            .filter(same)
+            .take(ACKS_IN_PACKET)
+            .copied()
+            .collect();
+        let way = match way {
+            Way::Address(address) => Carrier::Address(address),
+            Way::Surbs { .. } => Carrier::Surb(returns.take(first.0, epoch, journal)?),
+        };
+        acks.iter().for_each(|key| {
+            self.waiting.remove(key);
+        });
+        self.queue.retain(|key| self.waiting.contains(key));
+        Some((way, Content::Acks(acks)))
+    }
+
+    /// How many wait.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
+    }
+}

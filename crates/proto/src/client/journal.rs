@@ -1,0 +1,206 @@
+//! What must survive a restart, and what may happen only once it does.
+//!
+//! Spec: docs/spec/client.md, rules CLI-16 and CLI-17.
+//!
+//! | record            | key after its first byte       | value                                      |
+//! |-------------------|--------------------------------|--------------------------------------------|
+//! | `c` cursor        | slot u16                       | sequence u64                               |
+//! | `e` entry         |                                | node id 32                                 |
+//! | `t` tag           | tag 32                         | until u64                                  |
+//! | `f` fragment      | id 16, block u32, symbol u32   | slot u16, until u64, length u64,           |
+//! |                   |                                | return length u16, symbol                  |
+//! | `b` block         | id 16, block u32               | slot u16, until u64, length u64, share     |
+//! | `d` delivery      | id 16                          | slot u16, answerable u8, body              |
+//! | `s` finished      | id 16                          | until u64, blocks u32                      |
+//! | `p` return        | id 16, batch u32               | until u64, return part                     |
+//! | `u` used          | id 16, batch u32               | reply blocks of the batch used, u16        |
+//! | `r` SURB secret   | SURB id 16                     | until u64, secret 96                       |
+//! | `o` outgoing      | id 16                          | see `outbox`                               |
+//! | `n` sent          | id 16                          | epoch of the last probe u64                |
+//! | `k` acked block   | id 16, block u32               |                                            |
+//!
+//! "until" is UTC seconds. One transaction is under way at a time; what is asked for meanwhile is
+//! gathered into the next, so a slow disk makes transactions larger, not more.
+//!
+//! Invariant: an effect leaves the journal only after the transaction that holds everything asked
+//! for before it is durable (CLI-16).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::content::ReturnPart;
+use super::types::{Delivery, MessageId, Op, Output, Progress};
+use crate::NodeId;
+
+/// First byte of a record's key.
+pub(crate) mod kind {
+    pub(crate) const CURSOR: u8 = b'c';
+    pub(crate) const ENTRY: u8 = b'e';
+    pub(crate) const TAG: u8 = b't';
+    pub(crate) const FRAGMENT: u8 = b'f';
+    pub(crate) const BLOCK: u8 = b'b';
+    pub(crate) const DELIVERY: u8 = b'd';
+    pub(crate) const FINISHED: u8 = b's';
+    pub(crate) const RETURN: u8 = b'p';
+    pub(crate) const USED: u8 = b'u';
+    pub(crate) const SURB: u8 = b'r';
+    pub(crate) const OUTGOING: u8 = b'o';
+    pub(crate) const SENT: u8 = b'n';
+    pub(crate) const ACKED: u8 = b'k';
+}
+
+/// A key: its kind, then its parts.
+pub(crate) fn key(kind: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![kind];
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+/// What may happen once everything asked for before it is durable.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// This sequence may be confirmed.
+    Confirm { slot: u16, seq: u64 },
+    /// This block may be acknowledged.
+    Ack { message: MessageId, block: u32 },
+    /// This message may be sent.
+    Send(MessageId),
+    /// This probe may be sent.
+    Probe(MessageId, ReturnPart),
+    /// The application may have this.
+    Deliver(Delivery),
+    /// The owner may hear this.
+    Progress(Progress),
+}
+
+#[derive(Default)]
+pub(crate) struct Journal {
+    last_txn: u64,
+    under_way: Option<(u64, usize, Vec<Effect>)>,
+    ops: Vec<Op>,
+    frames: usize,
+    effects: Vec<Effect>,
+    /// Only the highest sequence of a slot is worth writing.
+    cursors: BTreeMap<u16, u64>,
+    /// Something waits that should not wait for the next tick.
+    urgent: bool,
+}
+
+impl Journal {
+    pub(crate) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.ops.push(Op::Put { key, value });
+        self.urgent = true;
+    }
+
+    pub(crate) fn delete(&mut self, key: Vec<u8>) {
+        self.ops.push(Op::Delete { key });
+        self.urgent = true;
+    }
+
+    /// Once all this is durable, `effect` happens.
+    pub(crate) fn then(&mut self, effect: Effect) {
+        self.effects.push(effect);
+        self.urgent = true;
+    }
+
+    /// A frame was read and all it does is written above. Alone it can wait for a confirmation
+    /// tick, which is when it is of use (CLI-17).
+    pub(crate) fn cursor(&mut self, slot: u16, seq: u64) {
+        self.cursors.insert(slot, seq);
+        self.frames += 1;
+    }
+
+    pub(crate) fn entry(&mut self, entry: NodeId) {
+        self.put(key(kind::ENTRY, &[]), entry.0.to_vec());
+    }
+
+    /// Frames whose effects are not durable yet.
+    pub(crate) fn unstored(&self) -> usize {
+        let under_way = self.under_way.as_ref().map_or(0, |(_, frames, _)| *frames);
+        self.frames + under_way
+    }
+
+    /// Starts a transaction, if none is under way and something is worth it: anything at a
+    /// confirmation tick, else what is urgent.
+    pub(crate) fn flush(&mut self, at_tick: bool, out: &mut VecDeque<Output>) {
+        let something = self.urgent || (at_tick && !self.cursors.is_empty());
+        if self.under_way.is_some() || !something {
+            return;
+        }
+        let mut ops = core::mem::take(&mut self.ops);
+        let mut effects = core::mem::take(&mut self.effects);
+        for (slot, seq) in core::mem::take(&mut self.cursors) {
+            let key = key(kind::CURSOR, &[&slot.to_be_bytes()]);
+            let value = seq.to_be_bytes().to_vec();
+            ops.push(Op::Put { key, value });
+            effects.push(Effect::Confirm { slot, seq });
+        }
+        self.last_txn += 1;
+        let txn = self.last_txn;
+        self.under_way = Some((txn, core::mem::take(&mut self.frames), effects));
+        self.urgent = false;
+        out.push_back(Output::Store { txn, ops });
+    }
+
+    /// That transaction is durable: what may happen now.
+    pub(crate) fn stored(&mut self, txn: u64) -> Vec<Effect> {
+        match self.under_way.take() {
+            Some((number, _, effects)) if number == txn => effects,
+            other => {
+                self.under_way = other;
+                Vec::new()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flush(journal: &mut Journal, at_tick: bool) -> Option<(u64, usize)> {
+        let mut out = VecDeque::new();
+        journal.flush(at_tick, &mut out);
+        match out.pop_front() {
+            Some(Output::Store { txn, ops }) => Some((txn, ops.len())),
+            _ => None,
+        }
+    }
+
+    /// CLI-16
+    #[test]
+    fn one_transaction_at_a_time_and_effects_after_it() {
+        let mut journal = Journal::default();
+        journal.put(vec![1], vec![2]);
+        journal.cursor(0, 1);
+        journal.then(Effect::Send(MessageId([1; 16])));
+        assert_eq!(flush(&mut journal, false), Some((1, 2)));
+        journal.put(vec![3], vec![4]);
+        journal.delete(vec![1]);
+        journal.then(Effect::Send(MessageId([2; 16])));
+        assert_eq!(flush(&mut journal, true), None, "one is under way");
+        journal.cursor(0, 2);
+        assert_eq!(journal.unstored(), 2);
+        assert!(journal.stored(7).is_empty(), "of another number");
+        assert!(matches!(
+            journal.stored(1)[..],
+            [Effect::Send(MessageId(id)), Effect::Confirm { slot: 0, seq: 1 }] if id == [1; 16]
+        ));
+        assert_eq!(flush(&mut journal, false), Some((2, 3)));
+        assert_eq!(journal.stored(2).len(), 2);
+        assert_eq!((journal.unstored(), flush(&mut journal, true)), (0, None));
+    }
+
+    /// CLI-17
+    #[test]
+    fn a_cursor_alone_waits_for_a_tick() {
+        let mut journal = Journal::default();
+        journal.cursor(0, 5);
+        journal.cursor(0, 6);
+        assert_eq!(flush(&mut journal, false), None);
+        assert_eq!(flush(&mut journal, true), Some((1, 1)));
+        assert!(matches!(
+            journal.stored(1)[..],
+            [Effect::Confirm { slot: 0, seq: 6 }]
+        ));
+    }
+}

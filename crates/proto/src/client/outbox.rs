@@ -1,0 +1,526 @@
+//! Messages on their way out: cut into blocks, sent a fragment at a slot, repaired until acked.
+//!
+//! Spec: docs/spec/message.md, rules MSG-11 to MSG-14; docs/spec/client.md, rules CLI-23 to CLI-26.
+//!
+//! | quantity  | unit, range                                                                     |
+//! |-----------|---------------------------------------------------------------------------------|
+//! | burst     | symbols of a block to send at first, sized for the loss (MSG-11)                |
+//! | round     | of repair: a share of `k` that doubles with each, at most `k` symbols           |
+//! | back-off  | doubles with each round from the base, jittered by ½ to 1½, at most an hour     |
+//! | stock     | repair symbols made ahead, <= [`STOCK`] a block                                 |
+//!
+//! Messages take turns, a fragment each (CLI-23). A packet is built when its slot fires, so that
+//! it takes the epoch, the route and the delays of that moment.
+
+use core::time::Duration;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use chacha20::ChaCha20Rng;
+use rand::RngExt as _;
+
+use super::{
+    content::{ESI_END, Fragment},
+    cover::uniform,
+    fountain::{self, SYMBOL_LEN},
+    journal::{Effect, Journal, key, kind},
+    types::{Failure, MessageId, Progress, ReplyToken, State, Target},
+};
+use crate::{
+    Time,
+    address::{ADDRESS_LEN, Address},
+    calendar::Epoch,
+};
+
+/// Repair symbols made at once: coding a large block costs milliseconds, whatever their number.
+const STOCK: u32 = 32;
+/// First repair round: this part of a block's symbols, at least one; it doubles each round.
+const FIRST_REPAIR: u32 = 32;
+/// Longest back-off.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(3600);
+
+/// A message as its owner gave it, with the return part of each of its blocks.
+pub(crate) struct Outgoing {
+    pub(crate) ticket: u64,
+    pub(crate) to: Target,
+    /// When it was made: no fragment of it is taken later than expiry + 1 epoch (MSG-4).
+    pub(crate) epoch: Epoch,
+    /// UTC seconds after which it is given up.
+    pub(crate) expires_s: u64,
+    /// Written return parts: one for each block, or one for all.
+    pub(crate) returns: Vec<Vec<u8>>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// How far a block is.
+struct Block {
+    /// Next symbol to send.
+    esi: u32,
+    /// Symbols left of this burst or round.
+    left: u32,
+    round: u32,
+    /// Its first burst has not left.
+    burst: bool,
+    acked: bool,
+    stock: VecDeque<Vec<u8>>,
+}
+
+struct Message {
+    out: Outgoing,
+    blocks: Vec<Block>,
+    /// Blocks with something to send now.
+    turns: VecDeque<u32>,
+    sent: bool,
+    /// Epoch of the latest reply blocks that it, or a probe for it, brought.
+    asked: Epoch,
+}
+
+impl Outgoing {
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.body.len() + 1024);
+        bytes.extend(self.ticket.to_be_bytes());
+        bytes.extend(self.epoch.0.to_be_bytes());
+        bytes.extend(self.expires_s.to_be_bytes());
+        match &self.to {
+            Target::Address(address) => {
+                bytes.push(1);
+                bytes.extend(address.to_bytes());
+            }
+            Target::Reply(token) => {
+                bytes.push(2);
+                bytes.extend(token.to_bytes());
+            }
+        }
+        let count = u32::try_from(self.returns.len()).expect("one a block");
+        bytes.extend(count.to_be_bytes());
+        for part in &self.returns {
+            let len = u32::try_from(part.len()).expect("at most RETURN_MAX");
+            bytes.extend(len.to_be_bytes());
+            bytes.extend(part);
+        }
+        bytes.extend(&self.body);
+        bytes
+    }
+
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let (ticket, rest) = bytes.split_first_chunk()?;
+        let (epoch, rest) = rest.split_first_chunk()?;
+        let (expires_s, rest) = rest.split_first_chunk()?;
+        let (to, rest) = match rest.split_first()? {
+            (1, rest) => {
+                let (address, rest) = rest.split_first_chunk::<ADDRESS_LEN>()?;
+                (Target::Address(Address::from_bytes(address).ok()?), rest)
+            }
+            (2, rest) => {
+                let (token, rest) = rest.split_first_chunk()?;
+                (Target::Reply(ReplyToken::from_bytes(*token)), rest)
+            }
+            _ => return None,
+        };
+        let (count, mut rest) = rest.split_first_chunk()?;
+        let mut returns = Vec::new();
+        for _ in 0..u32::from_be_bytes(*count) {
+            let (len, more) = rest.split_first_chunk()?;
+            let (part, more) = more.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+            returns.push(part.to_vec());
+            rest = more;
+        }
+        (!returns.is_empty()).then(|| Self {
+            ticket: u64::from_be_bytes(*ticket),
+            to,
+            epoch: Epoch(u64::from_be_bytes(*epoch)),
+            expires_s: u64::from_be_bytes(*expires_s),
+            returns,
+            body: rest.to_vec(),
+        })
+    }
+
+    /// The return part of a block.
+    fn part(&self, block: u32) -> &[u8] {
+        self.returns.get(block as usize).unwrap_or(&self.returns[0])
+    }
+
+    /// Whether its blocks can be acknowledged, so that it is repaired until they are.
+    fn acks(&self) -> bool {
+        self.returns[0] != [0]
+    }
+
+    /// A block's share of the body.
+    fn share(&self, block: u32) -> &[u8] {
+        let start = block as usize * fountain::SHARE_LEN;
+        &self.body[start..start + fountain::share(self.body.len() as u64, block)]
+    }
+
+    /// Symbols of a block.
+    pub(crate) fn symbols(&self, block: u32) -> u32 {
+        fountain::symbols(self.part(block).len() + self.share(block).len())
+    }
+
+    /// Symbols of all its blocks.
+    pub(crate) fn needs(&self) -> u32 {
+        (0..self.blocks()).map(|block| self.symbols(block)).sum()
+    }
+
+    /// How many blocks it has.
+    pub(crate) fn blocks(&self) -> u32 {
+        fountain::blocks(self.body.len() as u64)
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Outbox {
+    messages: BTreeMap<MessageId, Message>,
+    bytes: usize,
+    /// Messages with something to send now, in turn.
+    ready: VecDeque<MessageId>,
+    /// When a block's next repair round starts.
+    repairs: BTreeSet<(Time, MessageId, u32)>,
+}
+
+impl Outbox {
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether `body_len` more bytes fit.
+    pub(crate) fn has_room(&self, body_len: usize, messages_max: usize, bytes_max: usize) -> bool {
+        self.messages.len() < messages_max && self.bytes + body_len <= bytes_max
+    }
+
+    /// Takes a message; it is sent from [`Outbox::start`] on.
+    pub(crate) fn queue(&mut self, id: MessageId, out: Outgoing, journal: &mut Journal) {
+        journal.put(key(kind::OUTGOING, &[&id.0]), out.to_bytes());
+        journal.then(Effect::Progress(Progress {
+            ticket: out.ticket,
+            message: id,
+            state: State::Queued,
+        }));
+        journal.then(Effect::Send(id));
+        self.insert(id, out);
+    }
+
+    fn insert(&mut self, id: MessageId, out: Outgoing) {
+        self.bytes += out.body.len();
+        let blocks = (0..out.blocks()).map(|_| Block {
+            esi: 0,
+            left: 0,
+            round: 0,
+            burst: true,
+            acked: false,
+            stock: VecDeque::new(),
+        });
+        let message = Message {
+            blocks: blocks.collect(),
+            turns: VecDeque::new(),
+            sent: false,
+            asked: out.epoch,
+            out,
+        };
+        self.messages.insert(id, message);
+    }
+
+    /// Reads a message back. Symbols that were sent before are not known any more, so its repair
+    /// goes on from a random number (CLI-26).
+    pub(crate) fn restore(&mut self, id: MessageId, out: Outgoing, rng: &mut ChaCha20Rng) {
+        self.insert(id, out);
+        if let Some(message) = self.messages.get_mut(&id) {
+            for (number, block) in (0..).zip(&mut message.blocks) {
+                let k = message.out.symbols(number);
+                block.esi = rng.random_range(k..ESI_END / 2);
+            }
+        }
+    }
+
+    /// The first burst of this restored message has left before, and a probe of this epoch was
+    /// the last; `false` if it is unknown.
+    pub(crate) fn restore_sent(&mut self, id: MessageId, value: &[u8]) -> bool {
+        let (Some(message), Ok(asked)) = (self.messages.get_mut(&id), value.try_into()) else {
+            return false;
+        };
+        message.sent = true;
+        message.asked = Epoch(u64::from_be_bytes(asked));
+        true
+    }
+
+    /// This block of a restored message is acked; `false` if it is unknown.
+    pub(crate) fn restore_acked(&mut self, id: MessageId, block: u32) -> bool {
+        let message = self.messages.get_mut(&id);
+        let block = message.and_then(|message| message.blocks.get_mut(block as usize));
+        block.map(|block| block.acked = true).is_some()
+    }
+
+    /// Starts to send all that was restored.
+    pub(crate) fn start_restored(&mut self, loss: f64) {
+        let ids: Vec<MessageId> = self.messages.keys().copied().collect();
+        ids.into_iter()
+            .for_each(|id| self.start(id, loss, u32::MAX));
+    }
+
+    /// Starts to send a message: it is durable. At most `most` packets can carry its first burst
+    /// (reply blocks), which are at least as many as it has symbols. One whose burst has left
+    /// before gets a repair round at once, which also brings an ack that was lost meanwhile.
+    pub(crate) fn start(&mut self, id: MessageId, loss: f64, most: u32) {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return;
+        };
+        let mut spare = most.saturating_sub(message.out.needs());
+        for (number, block) in (0..).zip(&mut message.blocks) {
+            if block.acked {
+                continue;
+            }
+            block.burst = !message.sent;
+            block.left = 1;
+            if block.burst {
+                let k = message.out.symbols(number);
+                let more = (fountain::first_burst(k, loss) - k).min(spare);
+                spare -= more;
+                block.left = k + more;
+            }
+            message.turns.push_back(number);
+        }
+        if !message.turns.is_empty() {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The message whose turn it is and which `can` go now. The others keep their order.
+    pub(crate) fn turn(
+        &mut self,
+        now: Time,
+        mut can: impl FnMut(&Target) -> bool,
+    ) -> Option<(MessageId, Target)> {
+        while let Some((due, id, number)) = self.repairs.first().copied()
+            && due <= now
+        {
+            self.repairs.pop_first();
+            self.repair(id, number);
+        }
+        let messages = &self.messages;
+        self.ready.retain(|id| messages.contains_key(id));
+        let at = self.ready.iter().position(|id| {
+            let message = messages.get(id);
+            message.is_some_and(|message| can(&message.out.to))
+        })?;
+        let id = *self.ready.get(at)?;
+        let to = messages.get(&id)?.out.to;
+        Some((id, to))
+    }
+
+    /// Starts a repair round of a block (MSG-13).
+    fn repair(&mut self, id: MessageId, number: u32) {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return;
+        };
+        let k = message.out.symbols(number);
+        let block = &mut message.blocks[number as usize];
+        if block.acked {
+            return;
+        }
+        block.left = (k << block.round.min(5)).div_ceil(FIRST_REPAIR).clamp(1, k);
+        block.round += 1;
+        message.turns.push_back(number);
+        if !self.ready.contains(&id) {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// The next fragment of a message that [`Outbox::turn`] named; then it is the next one's turn.
+    pub(crate) fn fragment(
+        &mut self,
+        now: Time,
+        id: MessageId,
+        base: Duration,
+        rng: &mut ChaCha20Rng,
+        journal: &mut Journal,
+    ) -> Option<Fragment> {
+        self.ready.retain(|ready| *ready != id);
+        let message = self.messages.get_mut(&id)?;
+        let number = loop {
+            let number = message.turns.pop_front()?;
+            if !message.blocks[number as usize].acked {
+                break number;
+            }
+        };
+        let symbol = next_symbol(&message.out, number, &mut message.blocks[number as usize]);
+        let fragment = Fragment {
+            message: id,
+            length: message.out.body.len() as u64,
+            block: number,
+            esi: symbol.0,
+            epoch: message.out.epoch,
+            return_len: u16::try_from(message.out.part(number).len()).expect("at most RETURN_MAX"),
+            symbol: symbol.1,
+        };
+        let block = &mut message.blocks[number as usize];
+        block.left -= 1;
+        if block.left > 0 {
+            message.turns.push_front(number);
+        } else {
+            block.burst = false;
+            if message.out.acks() {
+                let due = now.after(backoff(base, block.round, rng));
+                self.repairs.insert((due, id, number));
+            }
+        }
+        if !message.turns.is_empty() {
+            self.ready.push_back(id);
+        }
+        self.maybe_sent(id, journal);
+        Some(fragment)
+    }
+
+    /// Says so once the first burst of all blocks has left (CLI-24). Without acks that is the
+    /// end.
+    fn maybe_sent(&mut self, id: MessageId, journal: &mut Journal) {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return;
+        };
+        if message.sent || message.blocks.iter().any(|block| block.burst) {
+            return;
+        }
+        message.sent = true;
+        let ticket = message.out.ticket;
+        if message.out.acks() {
+            let asked = message.asked.0.to_be_bytes().to_vec();
+            journal.put(key(kind::SENT, &[&id.0]), asked);
+        } else {
+            self.remove(id, journal);
+        }
+        let state = State::Sent;
+        journal.then(Effect::Progress(Progress {
+            ticket,
+            message: id,
+            state,
+        }));
+    }
+
+    /// The recipient has this block; whether that was news.
+    pub(crate) fn acked(&mut self, id: MessageId, number: u32, journal: &mut Journal) -> bool {
+        let Some(message) = self.messages.get_mut(&id) else {
+            return false;
+        };
+        let Some(block) = message.blocks.get_mut(number as usize) else {
+            return false;
+        };
+        if block.acked || !message.out.acks() {
+            return false;
+        }
+        block.acked = true;
+        block.burst = false;
+        block.stock.clear();
+        if message.blocks.iter().all(|block| block.acked) {
+            self.end(id, State::Acked, journal);
+        } else {
+            journal.put(
+                key(kind::ACKED, &[&id.0, &number.to_be_bytes()]),
+                Vec::new(),
+            );
+            message.turns.retain(|turn| *turn != number);
+            self.maybe_sent(id, journal);
+        }
+        true
+    }
+
+    /// Anonymous messages whose ack has no way back any more, since the epoch of their reply blocks
+    /// is over: each once an epoch (MSG-7).
+    pub(crate) fn ask(&mut self, epoch: Epoch, journal: &mut Journal) -> Vec<MessageId> {
+        let mut asking = Vec::new();
+        for (id, message) in &mut self.messages {
+            let anonymous = message.out.returns[0].first() == Some(&2);
+            if anonymous && message.sent && message.asked < epoch {
+                message.asked = epoch;
+                let asked = epoch.0.to_be_bytes().to_vec();
+                journal.put(key(kind::SENT, &[&id.0]), asked);
+                asking.push(*id);
+            }
+        }
+        asking
+    }
+
+    /// Where a message goes, while it is on its way.
+    pub(crate) fn target(&self, id: MessageId) -> Option<Target> {
+        self.messages.get(&id).map(|message| message.out.to)
+    }
+
+    /// Gives up what was not acknowledged in time.
+    pub(crate) fn expire(&mut self, now_s: u64, journal: &mut Journal) {
+        let over = |message: &&Message| message.out.expires_s <= now_s;
+        let over: Vec<MessageId> = self
+            .messages
+            .iter()
+            .filter(|(_, message)| over(message))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            self.end(id, State::Expired, journal);
+        }
+    }
+
+    /// Replies whose first burst has not left.
+    pub(crate) fn replies(&self) -> Vec<(MessageId, ReplyToken)> {
+        let replies = self
+            .messages
+            .iter()
+            .filter_map(|(id, message)| match message.out.to {
+                Target::Reply(token) if !message.sent => Some((*id, token)),
+                Target::Reply(_) | Target::Address(_) => None,
+            });
+        replies.collect()
+    }
+
+    /// A reply can't be sent any more.
+    pub(crate) fn fail(&mut self, id: MessageId, why: Failure, journal: &mut Journal) {
+        self.end(id, State::Failed(why), journal);
+    }
+
+    fn end(&mut self, id: MessageId, state: State, journal: &mut Journal) {
+        if let Some(ticket) = self.remove(id, journal) {
+            journal.then(Effect::Progress(Progress {
+                ticket,
+                message: id,
+                state,
+            }));
+        }
+    }
+
+    fn remove(&mut self, id: MessageId, journal: &mut Journal) -> Option<u64> {
+        let message = self.messages.remove(&id)?;
+        self.bytes -= message.out.body.len();
+        self.repairs.retain(|(_, of, _)| *of != id);
+        journal.delete(key(kind::OUTGOING, &[&id.0]));
+        journal.delete(key(kind::SENT, &[&id.0]));
+        for (number, block) in (0u32..).zip(&message.blocks) {
+            if block.acked {
+                journal.delete(key(kind::ACKED, &[&id.0, &number.to_be_bytes()]));
+            }
+        }
+        Some(message.out.ticket)
+    }
+}
+
+/// The next symbol of a block, and its number.
+fn next_symbol(out: &Outgoing, number: u32, block: &mut Block) -> (u32, Vec<u8>) {
+    let k = out.symbols(number);
+    let esi = block.esi;
+    block.esi += 1;
+    if esi < k {
+        let parts = [out.part(number), out.share(number)];
+        return (esi, fountain::source_symbol(parts, esi));
+    }
+    if block.stock.is_empty() {
+        let count = block.left.clamp(1, STOCK);
+        let whole = [out.part(number), out.share(number)].concat();
+        block.stock = fountain::repair_symbols(&whole, esi, count).into();
+    }
+    let symbol = block.stock.pop_front();
+    (esi, symbol.unwrap_or_else(|| vec![0; SYMBOL_LEN]))
+}
+
+/// How long to wait for an ack after a round (MSG-13).
+fn backoff(base: Duration, round: u32, rng: &mut ChaCha20Rng) -> Duration {
+    let doubled = base.saturating_mul(1 << round.min(12)).min(BACKOFF_MAX);
+    doubled.mul_f64(0.5 + uniform(rng))
+}

@@ -1,0 +1,256 @@
+//! What a frame from the mailbox does: peel the fifth layer, then act on the content.
+//!
+//! Spec: docs/spec/client.md, rules CLI-15, CLI-19, CLI-27; docs/spec/message.md, MSG-4, MSG-15.
+//!
+//! Everything that can be wrong is a count. Whatever a packet is, its sequence counts as read,
+//! nothing is sent for it but what its right content asks for, and that in slots that would have
+//! sent a drop: from outside, garbage and messages look alike (CLI-27).
+
+use sphinx::{PAYLOAD_LEN, Packet, Routing, SurbId, Tag, open_one};
+
+use super::{
+    Client, ClientDrop, ClientEvent, MessageId, Output,
+    content::{Content, Fragment, ReturnPart},
+    inbox::Finished,
+    journal::Effect,
+    returns,
+};
+use crate::{
+    calendar::{Epoch, Schedule},
+    wire::{Frame, Kind},
+};
+
+/// What was under the fifth layer.
+struct Peeled {
+    tag: Tag,
+    content: Content,
+}
+
+impl Client {
+    /// A frame from the mailbox link.
+    pub(super) fn frame(&mut self, frame: &Frame) {
+        let event = match frame.kind() {
+            Some(Kind::Dummy) => Ok(ClientEvent::DummyReceived),
+            Some(Kind::Packet) => self.packet(frame),
+            Some(Kind::Confirm | Kind::Hello | Kind::Certificate | Kind::Blob) | None => {
+                Err(ClientDrop::Frame)
+            }
+        };
+        self.event(event.unwrap_or_else(ClientEvent::Dropped));
+    }
+
+    fn packet(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
+        let slot = frame.slot();
+        if usize::from(slot) >= self.slots.len() {
+            return Err(ClientDrop::Slot);
+        }
+        // CLI-15: what can't be judged or kept now is left to the gateway.
+        let full = self.journal.unstored() >= self.config.limits.unstored_max;
+        if !self.mailbox.hears() || full || self.epoch(self.now).is_none() {
+            self.mailbox.deafen();
+            return Err(ClientDrop::Deaf);
+        }
+        let (seq, stored_s) = frame.numbers();
+        if !self.mailbox.read(slot, seq) {
+            return Err(ClientDrop::Sequence);
+        }
+        let peeled = self.peel(slot, frame.to_packet());
+        // A packet read in order of storage: loops due well before it are lost (CLI-6), this one
+        // apart.
+        let event = peeled.and_then(|peeled| self.content(slot, peeled));
+        for _ in 0..self.loops.read(stored_s) {
+            self.out.push_back(Output::Event(ClientEvent::LoopLost));
+        }
+        self.journal.cursor(slot, seq);
+        event
+    }
+
+    /// Takes the fifth layer off, and those of the client's own reply block.
+    fn peel(&mut self, slot: u16, mut packet: Box<Packet>) -> Result<Peeled, ClientDrop> {
+        let key = self.slots[usize::from(slot)].recipient();
+        // A last hop reads no delay.
+        let opened = open_one(key, 0, &packet).map_err(ClientDrop::Rejected)?;
+        let Routing::Final { surb_id, .. } = *opened.routing() else {
+            return Err(ClientDrop::Forward);
+        };
+        let tag = *opened.tag();
+        sphinx::finish(opened, &mut packet);
+        let mut payload: [u8; PAYLOAD_LEN] = *sphinx::payload(&packet);
+        if surb_id != SurbId::default() {
+            let secret = self.surbs.take(&surb_id, &mut self.journal);
+            let secret = secret.ok_or(ClientDrop::Surb)?; // CLI-19
+            secret.recover(&mut payload);
+        }
+        let message = sphinx::unpad(&payload).map_err(|_| ClientDrop::Payload)?;
+        let content = Content::parse(message).ok_or(ClientDrop::Content)?;
+        Ok(Peeled { tag, content })
+    }
+
+    fn content(&mut self, slot: u16, peeled: Peeled) -> Result<ClientEvent, ClientDrop> {
+        match peeled.content {
+            Content::Fragment(fragment) => self.fragment(slot, &peeled.tag, fragment),
+            Content::Acks(acks) => {
+                for (message, block) in acks {
+                    self.outbox.acked(message, block, &mut self.journal);
+                }
+                Ok(ClientEvent::AckReceived)
+            }
+            Content::Loop(id) => {
+                let latency = self.loops.returned(&id, self.now).ok_or(ClientDrop::Loop)?;
+                Ok(ClientEvent::LoopReturned { latency })
+            }
+            Content::Probe { message, reply } => self.probe(&peeled.tag, message, reply),
+        }
+    }
+
+    fn fragment(
+        &mut self,
+        slot: u16,
+        tag: &Tag,
+        fragment: Fragment,
+    ) -> Result<ClientEvent, ClientDrop> {
+        let until_s = self.taken_until(fragment.epoch)?;
+        let limits = self.config.limits;
+        if self
+            .inbox
+            .seen(tag, until_s, limits.tags_max, &mut self.journal)
+        {
+            return Err(ClientDrop::Replay); // MSG-15
+        }
+        let (message, block) = (fragment.message, fragment.block);
+        let taken = self
+            .inbox
+            .fragment(slot, fragment, until_s, &limits, &mut self.journal);
+        let (event, finished) = taken?;
+        if let Some(finished) = finished {
+            self.finished(finished);
+        } else if event == ClientEvent::SpareReceived
+            && self.inbox.finished_blocks(message).contains(&block)
+        {
+            self.ack(message, block); // MSG-6
+        }
+        Ok(event)
+    }
+
+    /// A block is rebuilt: keep its way back, queue its ack, deliver the message if it is whole.
+    fn finished(&mut self, finished: Finished) {
+        let Finished {
+            message,
+            block,
+            part,
+            until_s,
+        } = finished;
+        self.keep_return(message, block, part, until_s);
+        self.ack(message, block);
+        let finished_max = self.config.limits.finished_max;
+        self.inbox
+            .deliver(message, &self.returns, finished_max, &mut self.journal);
+    }
+
+    fn keep_return(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
+        let limits = self.config.limits;
+        let ways_max = limits.finished_max.saturating_add(limits.incoming_max);
+        let max = (ways_max, limits.held_surbs_max);
+        self.returns
+            .keep(message, batch, part, until_s, max, &mut self.journal);
+    }
+
+    /// Queues a block's ack, once what it confirms is durable (CLI-16).
+    fn ack(&mut self, message: MessageId, block: u32) {
+        if self.config.acks && self.returns.has(message) {
+            self.journal.then(Effect::Ack { message, block });
+        }
+    }
+
+    pub(super) fn queue_ack(&mut self, message: MessageId, block: u32) {
+        let acks_max = self.config.limits.acks_max;
+        self.acks.queue(self.now, message, block, acks_max);
+    }
+
+    /// An anonymous sender asks again for the acks of a message (MSG-7).
+    fn probe(
+        &mut self,
+        tag: &Tag,
+        message: MessageId,
+        reply: ReturnPart,
+    ) -> Result<ClientEvent, ClientDrop> {
+        let ReturnPart::Surbs { epoch, .. } = reply else {
+            return Err(ClientDrop::Content);
+        };
+        let until_s = self.taken_until(epoch)?;
+        let tags_max = self.config.limits.tags_max;
+        if self.inbox.seen(tag, until_s, tags_max, &mut self.journal) {
+            return Err(ClientDrop::Replay);
+        }
+        let blocks = self.inbox.finished_blocks(message);
+        if !blocks.is_empty() {
+            self.keep_return(message, returns::probe_batch(epoch), reply, until_s);
+            blocks
+                .into_iter()
+                .for_each(|block| self.ack(message, block));
+        }
+        Ok(ClientEvent::ProbeReceived)
+    }
+
+    /// UTC seconds until which what was made in `epoch` is taken, if it still is (MSG-4): for the
+    /// expiry, in whole epochs, and one epoch more.
+    fn taken_until(&self, epoch: Epoch) -> Result<u64, ClientDrop> {
+        let (consensus, utc) = self
+            .consensus
+            .as_ref()
+            .zip(self.utc(self.now))
+            .ok_or(ClientDrop::Epoch)?;
+        let schedule = consensus.schedule();
+        let until_s = until_s(&schedule, consensus.params.expiry_s, epoch);
+        let current = schedule.at(utc).ok_or(ClientDrop::Epoch)?;
+        // A sender's clock may be ahead by less than an epoch.
+        let future = epoch.0 > current.0.saturating_add(1);
+        if future || until_s <= utc.as_secs() {
+            return Err(ClientDrop::Epoch);
+        }
+        Ok(until_s)
+    }
+}
+
+/// When epoch + expiry (in whole epochs) + 1 is over, in UTC seconds.
+fn until_s(schedule: &Schedule, expiry_s: u32, epoch: Epoch) -> u64 {
+    let length_s = schedule.length.as_secs().max(1);
+    let epochs = u64::from(expiry_s).div_ceil(length_s) + 2;
+    let end = epoch.0.saturating_add(epochs);
+    let from_s = schedule.valid_from.as_secs();
+    if end >= schedule.first.0 {
+        from_s.saturating_add((end - schedule.first.0).saturating_mul(length_s))
+    } else {
+        from_s.saturating_sub((schedule.first.0 - end).saturating_mul(length_s))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use super::*;
+    use crate::calendar::Utc;
+
+    /// MSG-4
+    #[test]
+    fn what_was_made_in_an_epoch_is_taken_for_expiry_and_one_more() {
+        let schedule = Schedule {
+            valid_from: Utc::from_secs(1_000_000),
+            length: Duration::from_secs(100),
+            first: Epoch(80),
+            count: 16,
+            transit: Duration::from_secs(1),
+        };
+        // Expiry of 250 s is three epochs: made in 80, taken in 80, 81, …, 84.
+        for (epoch, until) in [
+            (80, 1_000_500),
+            (82, 1_000_700),
+            (75, 1_000_000),
+            (70, 999_500),
+        ] {
+            assert_eq!(until_s(&schedule, 250, Epoch(epoch)), until, "{epoch}");
+        }
+        assert_eq!(until_s(&schedule, 250, Epoch(u64::MAX)), u64::MAX);
+    }
+}

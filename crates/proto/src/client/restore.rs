@@ -1,0 +1,128 @@
+//! A client from its records.
+//!
+//! Spec: docs/spec/client.md, rules CLI-16 and CLI-26; the records are listed in `journal`.
+
+use std::collections::BTreeMap;
+
+use super::{Client, Config, Identity, MessageId, Output, journal::kind, outbox::Outgoing};
+use crate::NodeId;
+
+/// A record is not one that this client wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The first byte of its key; zero if the key is empty.
+    pub kind: u8,
+}
+
+impl core::fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let kind = char::from(self.kind);
+        write!(
+            f,
+            "the client's store holds a record (kind {kind:?}) that this version can't read"
+        )
+    }
+}
+
+impl core::error::Error for RestoreError {}
+
+impl Client {
+    /// A client with what its records say; none for a new one. `seed` must be fresh for each
+    /// start. Messages that were delivered but not taken come first out of [`poll`](crate::Machine::poll).
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] if a record is not one that a client wrote.
+    pub fn new(
+        config: Config,
+        seed: [u8; 32],
+        identity: Identity,
+        records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<Self, RestoreError> {
+        let mut client = Self::empty(config, seed, identity);
+        // Sorted, and by what depends on what: a message before what became of it.
+        let records: BTreeMap<Vec<u8>, Vec<u8>> = records.into_iter().collect();
+        let late = [kind::SENT, kind::ACKED, kind::USED];
+        let is_late = |key: &[u8]| key.first().is_some_and(|kind| late.contains(kind));
+        for pass in [false, true] {
+            for (key, value) in records.iter().filter(|(key, _)| is_late(key) == pass) {
+                let kind = key.first().copied().unwrap_or(0);
+                let error = RestoreError { kind };
+                client.record(key, value).ok_or(error)?;
+            }
+        }
+        let loss = client.loops.loss();
+        client.outbox.start_restored(loss);
+        Ok(client)
+    }
+
+    /// Reads one record back.
+    fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
+        let (kind, rest) = key.split_first()?;
+        let known = match *kind {
+            kind::CURSOR => {
+                let slot = u16::from_be_bytes(rest.try_into().ok()?);
+                let seq = u64::from_be_bytes(value.try_into().ok()?);
+                self.mailbox.restore(slot, seq);
+                true
+            }
+            kind::ENTRY => {
+                self.entry = Some(NodeId(value.try_into().ok()?));
+                rest.is_empty()
+            }
+            kind::TAG => {
+                let until_s = u64::from_be_bytes(value.try_into().ok()?);
+                self.inbox.restore_tag(rest.try_into().ok()?, until_s);
+                true
+            }
+            kind::SURB => self.surbs.restore(rest, value),
+            _ => {
+                let (message, rest) = rest.split_first_chunk()?;
+                self.message_record(*kind, MessageId(*message), rest, value)?
+            }
+        };
+        known.then_some(())
+    }
+
+    /// Reads a record back whose key begins with a message.
+    fn message_record(
+        &mut self,
+        kind: u8,
+        message: MessageId,
+        rest: &[u8],
+        value: &[u8],
+    ) -> Option<bool> {
+        let number = || rest.try_into().ok().map(u32::from_be_bytes);
+        Some(match kind {
+            kind::FRAGMENT => {
+                let (block, esi) = rest.split_first_chunk()?;
+                let block = u32::from_be_bytes(*block);
+                let esi = u32::from_be_bytes(esi.try_into().ok()?);
+                self.inbox.restore_fragment(message, block, esi, value)
+            }
+            kind::BLOCK => self.inbox.restore_block(message, number()?, value),
+            kind::DELIVERY => {
+                let delivery = self.inbox.restore_delivery(message, value)?;
+                self.out.push_back(Output::Deliver(delivery));
+                true
+            }
+            kind::FINISHED => {
+                let (until_s, blocks) = value.split_first_chunk()?;
+                let until_s = u64::from_be_bytes(*until_s);
+                let blocks = u32::from_be_bytes(blocks.try_into().ok()?);
+                self.inbox.restore_finished(message, until_s, blocks);
+                true
+            }
+            kind::RETURN => self.returns.restore(message, number()?, value),
+            kind::USED => self.returns.restore_used(message, number()?, value),
+            kind::OUTGOING => {
+                let out = Outgoing::parse(value)?;
+                self.outbox.restore(message, out, &mut self.rng);
+                true
+            }
+            kind::SENT => self.outbox.restore_sent(message, value),
+            kind::ACKED => self.outbox.restore_acked(message, number()?),
+            _ => false,
+        })
+    }
+}

@@ -1,0 +1,245 @@
+//! The ways back that others' messages brought: an address, or reply blocks.
+//!
+//! Spec: docs/spec/client.md, rules CLI-20 to CLI-22; docs/spec/message.md, MSG-8.
+//!
+//! | quantity | type     | unit, range                                                          |
+//! |----------|----------|----------------------------------------------------------------------|
+//! | way      | per message | what its blocks and probes brought, until `until`                 |
+//! | batch    | number   | the block that brought it, or 2³¹ + epoch for a probe                |
+//! | held     | count    | reply blocks of others, <= `held_surbs_max`                          |
+//!
+//! A reply block is used only while forward packets use the same epoch's keys: it is held until
+//! the client's own switch to that epoch, and discarded at the next (MSG-8).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use sphinx::Surb;
+
+use super::{
+    content::ReturnPart,
+    journal::{Journal, key, kind},
+    types::MessageId,
+};
+use crate::{address::Address, calendar::Epoch};
+
+/// Added to an epoch's number to name the batch of a probe.
+const PROBE_BATCH: u32 = 1 << 31;
+
+/// What can be done for a message now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Send to this address.
+    Address(Address),
+    /// This many reply blocks can be used now, and this many after the next switch.
+    Surbs { now: usize, later: usize },
+}
+
+struct Batch {
+    epoch: Epoch,
+    used: u16,
+    left: VecDeque<Surb>,
+}
+
+struct Return {
+    until_s: u64,
+    address: Option<Address>,
+    batches: BTreeMap<u32, Batch>,
+}
+
+#[derive(Default)]
+pub(crate) struct Returns {
+    ways: BTreeMap<MessageId, Return>,
+    by_until: BTreeSet<(u64, MessageId)>,
+    held: usize,
+    /// Reply blocks of epochs before this one are gone.
+    cleared: Epoch,
+}
+
+fn record(kind: u8, message: MessageId, batch: u32) -> Vec<u8> {
+    key(kind, &[&message.0, &batch.to_be_bytes()])
+}
+
+/// The batch that a probe of `epoch` brings.
+pub(crate) fn probe_batch(epoch: Epoch) -> u32 {
+    let [.., a, b, c, d] = epoch.0.to_be_bytes();
+    PROBE_BATCH | u32::from_be_bytes([a, b, c, d])
+}
+
+impl Returns {
+    /// Reads a record of a return part back; `false` if it is none.
+    pub(crate) fn restore(&mut self, message: MessageId, batch: u32, value: &[u8]) -> bool {
+        let Some((until_s, part)) = value.split_first_chunk() else {
+            return false;
+        };
+        let part = ReturnPart::parse(part);
+        let known = part.is_some();
+        if let Some(part) = part {
+            self.insert(message, batch, part, u64::from_be_bytes(*until_s));
+        }
+        known
+    }
+
+    /// Reads back how many reply blocks of a batch were used; `false` if it is no such record.
+    /// Call it after all [`Returns::restore`].
+    pub(crate) fn restore_used(&mut self, message: MessageId, batch: u32, value: &[u8]) -> bool {
+        let Ok(used) = <[u8; 2]>::try_from(value).map(u16::from_be_bytes) else {
+            return false;
+        };
+        let way = self.ways.get_mut(&message);
+        if let Some(batch) = way.and_then(|way| way.batches.get_mut(&batch)) {
+            let gone = usize::from(used).min(batch.left.len());
+            batch.left.drain(..gone);
+            batch.used = used;
+            self.held -= gone;
+        }
+        true
+    }
+
+    fn insert(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
+        let way = self.ways.entry(message).or_insert(Return {
+            until_s,
+            address: None,
+            batches: BTreeMap::new(),
+        });
+        self.by_until.remove(&(way.until_s, message));
+        way.until_s = until_s.max(way.until_s);
+        self.by_until.insert((way.until_s, message));
+        match part {
+            ReturnPart::None => {}
+            ReturnPart::Address(address) => way.address = Some(address),
+            ReturnPart::Surbs { epoch, surbs } => {
+                self.held += surbs.len();
+                let left = surbs.into();
+                let used = 0;
+                way.batches.insert(batch, Batch { epoch, used, left });
+            }
+        }
+    }
+
+    /// Keeps what a finished block or a probe brought. An address is kept once for a message;
+    /// reply blocks above `held_max` are not kept, and neither is a batch that was brought before.
+    /// Of more than `ways_max` messages the oldest is forgotten.
+    pub(crate) fn keep(
+        &mut self,
+        message: MessageId,
+        batch: u32,
+        part: ReturnPart,
+        until_s: u64,
+        (ways_max, held_max): (usize, usize),
+        journal: &mut Journal,
+    ) {
+        let batch = match part {
+            ReturnPart::Address(_) => 0, // one record, whichever block brought it
+            ReturnPart::None | ReturnPart::Surbs { .. } => batch,
+        };
+        let way = self.ways.get(&message);
+        let news = match &part {
+            ReturnPart::None => false,
+            ReturnPart::Address(_) => way.is_none_or(|way| way.address.is_none()),
+            ReturnPart::Surbs { surbs, .. } => {
+                self.held + surbs.len() <= held_max
+                    && way.is_none_or(|way| !way.batches.contains_key(&batch))
+            }
+        };
+        if news {
+            let value = [until_s.to_be_bytes().as_slice(), &part.to_bytes()].concat();
+            journal.put(record(kind::RETURN, message, batch), value);
+            self.insert(message, batch, part, until_s);
+        }
+        while self.ways.len() > ways_max
+            && let Some((_, oldest)) = self.by_until.first().copied()
+        {
+            self.remove(oldest, journal);
+        }
+    }
+
+    /// The way back of a message, if it has one.
+    pub(crate) fn way(&self, message: MessageId, epoch: Epoch) -> Option<Way> {
+        let way = self.ways.get(&message)?;
+        if let Some(address) = way.address {
+            return Some(Way::Address(address));
+        }
+        let count = |good: &dyn Fn(Epoch) -> bool| -> usize {
+            let good = way.batches.values().filter(|batch| good(batch.epoch));
+            good.map(|batch| batch.left.len()).sum()
+        };
+        let now = count(&|of| of == epoch);
+        let later = count(&|of| of > epoch);
+        (!way.batches.is_empty()).then_some(Way::Surbs { now, later })
+    }
+
+    /// Whether a message brought any way back.
+    pub(crate) fn has(&self, message: MessageId) -> bool {
+        self.ways.contains_key(&message)
+    }
+
+    /// Takes one reply block of a message out, for good.
+    pub(crate) fn take(
+        &mut self,
+        message: MessageId,
+        epoch: Epoch,
+        journal: &mut Journal,
+    ) -> Option<Surb> {
+        let way = self.ways.get_mut(&message)?;
+        let live = |(_, batch): &(&u32, &mut Batch)| batch.epoch == epoch && !batch.left.is_empty();
+        let (number, batch) = way.batches.iter_mut().find(live)?;
+        let surb = batch.left.pop_front()?;
+        batch.used += 1;
+        self.held -= 1;
+        let used = batch.used.to_be_bytes().to_vec();
+        journal.put(record(kind::USED, message, *number), used);
+        Some(surb)
+    }
+
+    /// Forgets ways whose time is over, and reply blocks of epochs before `epoch`.
+    pub(crate) fn expire(&mut self, now_s: u64, epoch: Option<Epoch>, journal: &mut Journal) {
+        while let Some((until_s, message)) = self.by_until.first().copied()
+            && until_s <= now_s
+        {
+            self.remove(message, journal);
+        }
+        let Some(epoch) = epoch.filter(|epoch| *epoch > self.cleared) else {
+            return;
+        };
+        self.cleared = epoch;
+        for (message, way) in &mut self.ways {
+            for (number, batch) in &mut way.batches {
+                if batch.epoch < epoch && !batch.left.is_empty() {
+                    // The batch's name stays, so that it can't be brought again.
+                    self.held -= batch.left.len();
+                    batch.left.clear();
+                    forget(*message, *number, journal);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, message: MessageId, journal: &mut Journal) {
+        let Some(way) = self.ways.remove(&message) else {
+            return;
+        };
+        self.by_until.remove(&(way.until_s, message));
+        if way.address.is_some() {
+            journal.delete(record(kind::RETURN, message, 0));
+        }
+        for (number, batch) in way.batches {
+            self.held -= batch.left.len();
+            forget(message, number, journal);
+        }
+    }
+
+    /// Reply blocks held.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Messages with a way back.
+    pub(crate) fn len(&self) -> usize {
+        self.ways.len()
+    }
+}
+
+fn forget(message: MessageId, batch: u32, journal: &mut Journal) {
+    journal.delete(record(kind::RETURN, message, batch));
+    journal.delete(record(kind::USED, message, batch));
+}

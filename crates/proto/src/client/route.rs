@@ -1,0 +1,195 @@
+//! Which way a packet goes, how long each mix holds it, and whose epoch's keys it uses.
+//!
+//! Spec: docs/spec/client.md, rules CLI-8 to CLI-12.
+//!
+//! | quantity | type        | unit, range                                                     |
+//! |----------|-------------|-----------------------------------------------------------------|
+//! | route    | `[Hop; 5]`  | three mixes, mailbox gateway, recipient                         |
+//! | delay    | ns          | exponential at each mix, at most the cap; 0 at gateway and end  |
+//! | family   | `str`       | who runs a node; an empty one is shared with nobody             |
+//!
+//! Routes are uniform over all triples of mixes, one of each layer, in which no two families
+//! meet: those of the entry gateway, the mixes and the mailbox gateway. (Only the gateways may
+//! belong to one family, since a recipient's is not ours to choose.) The law is the same for
+//! messages, replies, acks, loops and drops (CLI-8).
+
+use core::time::Duration;
+
+use rand::RngExt as _;
+use rand_core::CryptoRng;
+use sphinx::{Hop, SecretKey};
+
+use super::cover::exponential;
+use crate::{
+    MailboxId, NodeId,
+    address::Address,
+    calendar::Epoch,
+    directory::{Consensus, Descriptor, Role},
+};
+
+/// Draws before all triples are listed: enough where most are good.
+const DRAWS: usize = 32;
+
+/// There is no route that keeps the families apart, or a node on it is unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoRoute;
+
+/// A route, and how long its mixes will hold the packet together.
+pub(crate) struct Route {
+    pub(crate) hops: [Hop; 5],
+    pub(crate) delay: Duration,
+}
+
+/// What a route is drawn from.
+#[derive(Clone, Copy)]
+pub(crate) struct Map<'a> {
+    pub(crate) consensus: &'a Consensus,
+    pub(crate) entry: NodeId,
+    pub(crate) epoch: Epoch,
+}
+
+impl<'a> Map<'a> {
+    /// A route to `to`.
+    pub(crate) fn route(self, rng: &mut impl CryptoRng, to: &Address) -> Result<Route, NoRoute> {
+        let gateway = self.gateway(&to.gateway)?;
+        let mixes = self.mixes(rng, gateway)?;
+        let mut delay = Duration::ZERO;
+        let mut hop = |node: &Descriptor, held: Duration| {
+            delay += held;
+            let key = self.consensus.packet_key(node, self.epoch).ok_or(NoRoute)?;
+            let delay_ns = u64::try_from(held.as_nanos()).map_err(|_| NoRoute)?;
+            Ok(Hop {
+                address: node.id.0,
+                key,
+                delay_ns,
+            })
+        };
+        let hops = [
+            hop(mixes[0], self.delay(rng))?,
+            hop(mixes[1], self.delay(rng))?,
+            hop(mixes[2], self.delay(rng))?,
+            hop(gateway, Duration::ZERO)?,
+            Hop {
+                address: to.mailbox.0,
+                key: to.key,
+                delay_ns: 0,
+            },
+        ];
+        Ok(Route { hops, delay })
+    }
+
+    /// Nobody's address, at a gateway drawn from all (CLI-9).
+    pub(crate) fn nobody(self, rng: &mut impl CryptoRng) -> Result<Address, NoRoute> {
+        let gateways: Vec<NodeId> = self.consensus.gateways().map(|node| node.id).collect();
+        if gateways.is_empty() {
+            return Err(NoRoute);
+        }
+        let gateway = gateways[rng.random_range(0..gateways.len())];
+        let mut mailbox = [0; 32];
+        rng.fill_bytes(&mut mailbox);
+        Ok(Address {
+            gateway,
+            mailbox: MailboxId(mailbox),
+            key: SecretKey::generate(rng).public(),
+        })
+    }
+
+    fn gateway(self, id: &NodeId) -> Result<&'a Descriptor, NoRoute> {
+        let node = self.consensus.node(id).ok_or(NoRoute)?;
+        (node.role == Role::Gateway).then_some(node).ok_or(NoRoute)
+    }
+
+    /// One mix of each layer, uniform over the triples that are good (CLI-8).
+    fn mixes(
+        self,
+        rng: &mut impl CryptoRng,
+        gateway: &Descriptor,
+    ) -> Result<[&'a Descriptor; 3], NoRoute> {
+        let entry = self.gateway(&self.entry)?;
+        let [a, b, c] = self.consensus.layers.as_slice() else {
+            return Err(NoRoute);
+        };
+        if [a, b, c].into_iter().any(Vec::is_empty) {
+            return Err(NoRoute);
+        }
+        let triple = |ids: [&NodeId; 3]| -> Option<[&'a Descriptor; 3]> {
+            let mixes = [
+                self.consensus.node(ids[0])?,
+                self.consensus.node(ids[1])?,
+                self.consensus.node(ids[2])?,
+            ];
+            apart(entry, &mixes, gateway).then_some(mixes)
+        };
+        for _ in 0..DRAWS {
+            let drawn = [a, b, c].map(|layer| &layer[rng.random_range(0..layer.len())]);
+            if let Some(mixes) = triple(drawn) {
+                return Ok(mixes);
+            }
+        }
+        // Few triples are good, or none: the network is small, so they can be listed.
+        let mut good = Vec::new();
+        for x in a {
+            for y in b {
+                good.extend(c.iter().filter_map(|z| triple([x, y, z])));
+            }
+        }
+        if good.is_empty() {
+            return Err(NoRoute);
+        }
+        Ok(good[rng.random_range(0..good.len())])
+    }
+
+    /// Exponential; what exceeds the cap is drawn again, never clamped (CLI-10).
+    fn delay(self, rng: &mut impl CryptoRng) -> Duration {
+        let params = &self.consensus.params;
+        let (mean, cap) = (params.delay_mean(), params.delay_cap());
+        loop {
+            let delay = mean.mul_f64(exponential(rng));
+            if delay <= cap {
+                return delay;
+            }
+        }
+    }
+}
+
+/// Whether the mixes' families differ from each other and from both gateways'.
+fn apart(entry: &Descriptor, mixes: &[&Descriptor; 3], gateway: &Descriptor) -> bool {
+    let [a, b, c] = mixes;
+    let among = [(a, b), (a, c), (b, c)];
+    among.into_iter().all(|(x, y)| !related(x, y))
+        && mixes
+            .iter()
+            .all(|mix| !related(mix, entry) && !related(mix, gateway))
+}
+
+fn related(a: &Descriptor, b: &Descriptor) -> bool {
+    a.id == b.id || (!a.family.is_empty() && a.family == b.family)
+}
+
+/// The entry gateway of a client whose mailbox is at `home` (CLI-11): the one it has, if that is
+/// still good; else the one it prefers, if good; else any good one. Good is: not the mailbox
+/// gateway and not of its family, as far as there are such.
+pub(crate) fn entry(
+    rng: &mut impl CryptoRng,
+    consensus: &Consensus,
+    home: &NodeId,
+    choices: [Option<NodeId>; 2],
+) -> Option<NodeId> {
+    let own = consensus.node(home);
+    let stranger = |node: &&Descriptor| own.is_none_or(|own| !related(node, own));
+    let list = |good: &dyn Fn(&&Descriptor) -> bool| -> Vec<NodeId> {
+        consensus
+            .gateways()
+            .filter(good)
+            .map(|node| node.id)
+            .collect()
+    };
+    let good = [
+        list(&stranger),
+        list(&|node| node.id != *home),
+        list(&|_| true),
+    ];
+    let good = good.into_iter().find(|good| !good.is_empty())?;
+    let chosen = choices.into_iter().flatten().find(|id| good.contains(id));
+    chosen.or_else(|| Some(good[rng.random_range(0..good.len())]))
+}

@@ -1,0 +1,342 @@
+//! What fills a slot: an ack, a fragment, a probe; a drop when there is nothing to say; a loop.
+//!
+//! Spec: docs/spec/client.md, rules CLI-5, CLI-9, CLI-18, CLI-20, CLI-23 to CLI-25.
+//!
+//! A slot decides nothing about time: it is called when its tick has come, and sends one packet
+//! or, without a link, a valid epoch or a route, none.
+
+use core::time::Duration;
+
+use rand_core::Rng as _;
+use sphinx::{Packet, build};
+
+use super::{
+    Client, ClientEvent, Failure, MessageId, Output, Progress, Return, State, Target,
+    acks::Carrier,
+    content::{BODY_MAX, Content, ReturnPart, SURBS_IN_PROBE, SURBS_IN_RETURN},
+    journal::Effect,
+    outbox::Outgoing,
+    returns::Way,
+    route::{Map, NoRoute},
+    surbs::batch,
+};
+use crate::{
+    NodeId,
+    address::Address,
+    calendar::Epoch,
+    directory::{Consensus, Role},
+    wire::Frame,
+};
+
+/// Reply blocks for acks, beside those for the answer: a first one, and some for repair.
+const SURBS_FOR_ACKS: usize = 4;
+/// Least time to wait for an ack before the first repair.
+const BACKOFF_MIN: Duration = Duration::from_secs(10);
+
+/// A packet and the mix that it enters by.
+type Ready = (NodeId, Box<Packet>);
+
+impl Client {
+    /// Calls `f` with the map of routes, if packets can be sent now (CLI-5).
+    fn with_map<T>(&mut self, f: impl FnOnce(&mut Self, Map<'_>) -> T) -> Option<T> {
+        let epoch = self.epoch(self.now)?;
+        let entry = self.entry?;
+        let consensus = self.consensus.clone()?;
+        let map = Map {
+            consensus: &consensus,
+            entry,
+            epoch,
+        };
+        Some(f(self, map))
+    }
+
+    /// Builds a packet to an address; also how long its mixes will hold it.
+    fn packet_to(
+        &mut self,
+        map: Map<'_>,
+        to: &Address,
+        content: &[u8],
+    ) -> Result<(Ready, Duration), NoRoute> {
+        let route = map.route(&mut self.rng, to)?;
+        let packet = build(&mut self.rng, &route.hops, [0; 32], [0; 16], content);
+        Ok(((NodeId(route.hops[0].address), packet), route.delay))
+    }
+
+    fn write(&mut self, (first, packet): Ready, event: ClientEvent) {
+        let frame = Frame::packet(0, first.0, &packet);
+        self.out.push_back(Output::Entry(frame));
+        self.event(event);
+    }
+
+    /// A loop's tick has come: loops run always (CLI-3).
+    pub(super) fn loop_slot(&mut self) {
+        if !self.entry_up {
+            return;
+        }
+        self.with_map(|client, map| {
+            let mut id = [0; 16];
+            client.rng.fill_bytes(&mut id);
+            let (home, content) = (client.address(), Content::Loop(id).to_bytes());
+            let Ok((ready, delay)) = client.packet_to(map, &home, &content) else {
+                return client.event(ClientEvent::NoRoute);
+            };
+            if let Some(utc) = client.utc(client.now) {
+                let due = utc.after(delay);
+                let loops_max = client.config.limits.loops_max;
+                client.loops.sent(id, client.now, due, loops_max);
+            }
+            client.write(ready, ClientEvent::LoopSent);
+        });
+    }
+
+    /// A payload slot's tick has come: real traffic takes the place of a drop (CLI-9).
+    pub(super) fn payload_slot(&mut self) {
+        if !self.entry_up {
+            return;
+        }
+        self.with_map(|client, map| {
+            if let Some(ready) = client.real(map) {
+                return client.write(ready, ClientEvent::PayloadSent);
+            }
+            let drop = map.nobody(&mut client.rng).and_then(|nobody| {
+                let (ready, _) = client.packet_to(map, &nobody, &[])?;
+                Ok(ready)
+            });
+            match drop {
+                Ok(ready) => client.write(ready, ClientEvent::DropSent),
+                Err(NoRoute) => client.event(ClientEvent::NoRoute),
+            }
+        });
+    }
+
+    /// The next real packet: an ack, then a probe, then whose turn it is among the messages.
+    fn real(&mut self, map: Map<'_>) -> Option<Ready> {
+        let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
+        let ack = self
+            .acks
+            .next(&mut self.returns, map.epoch, known, &mut self.journal);
+        if let Some((carrier, content)) = ack {
+            let ready = self.carry(map, carrier, &content);
+            if ready.is_some() {
+                return ready;
+            }
+        }
+        if let Some((id, reply)) = self.probes.pop_front()
+            && let Some(to) = self.outbox.target(id)
+            && let Some(carrier) = self.carrier(map, &to)
+        {
+            let content = Content::Probe { message: id, reply };
+            let ready = self.carry(map, carrier, &content);
+            if ready.is_some() {
+                return ready;
+            }
+        }
+        let returns = &self.returns;
+        let can = |to: &Target| match to {
+            Target::Address(address) => known(address),
+            Target::Reply(token) => match returns.way(token.0, map.epoch) {
+                Some(Way::Address(address)) => known(&address),
+                Some(Way::Surbs { now, .. }) => now > 0,
+                None => false,
+            },
+        };
+        let (id, to) = self.outbox.turn(self.now, can)?;
+        let base = self.backoff_base();
+        let fragment =
+            self.outbox
+                .fragment(self.now, id, base, &mut self.rng, &mut self.journal)?;
+        let carrier = self.carrier(map, &to)?;
+        self.carry(map, carrier, &Content::Fragment(fragment))
+    }
+
+    fn carrier(&mut self, map: Map<'_>, to: &Target) -> Option<Carrier> {
+        let token = match to {
+            Target::Address(address) => return Some(Carrier::Address(*address)),
+            Target::Reply(token) => token,
+        };
+        match self.returns.way(token.0, map.epoch)? {
+            Way::Address(address) => Some(Carrier::Address(address)),
+            Way::Surbs { .. } => {
+                let surb = self.returns.take(token.0, map.epoch, &mut self.journal)?;
+                Some(Carrier::Surb(surb))
+            }
+        }
+    }
+
+    /// Builds the packet. A reply block whose first hop is no mix of the first layer would show
+    /// the entry gateway who answers it, so it is not used (CLI-20).
+    fn carry(&mut self, map: Map<'_>, carrier: Carrier, content: &Content) -> Option<Ready> {
+        let bytes = content.to_bytes();
+        match carrier {
+            Carrier::Address(address) => {
+                let built = self.packet_to(map, &address, &bytes);
+                built.ok().map(|(ready, _)| ready)
+            }
+            Carrier::Surb(surb) => {
+                let first = NodeId(surb.first_hop());
+                let layer = map.consensus.layers.first()?;
+                layer
+                    .binary_search(&first)
+                    .ok()
+                    .map(|_| (first, surb.use_with(&bytes)))
+            }
+        }
+    }
+
+    /// A cautious guess of the time from a fragment to its ack: both ends' slots and mailboxes.
+    fn backoff_base(&self) -> Duration {
+        let Some((consensus, (_, profile))) = self.consensus.as_ref().zip(self.profile()) else {
+            return BACKOFF_MIN;
+        };
+        let gap = |uhz: u64| {
+            Duration::from_secs(1_000_000) / u32::try_from(uhz.max(1)).unwrap_or(u32::MAX)
+        };
+        let slots = (gap(profile.payload_uhz) + gap(profile.downstream_uhz)) * 8;
+        BACKOFF_MIN + consensus.params.delay_mean() * 12 + slots
+    }
+
+    /// The owner has a message.
+    pub(super) fn send(&mut self, ticket: u64, to: Target, body: Vec<u8>, reply: Return) {
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        let id = MessageId(id);
+        match self.prepare(ticket, to, body, reply) {
+            Ok(out) => self.outbox.queue(id, out, &mut self.journal),
+            Err(why) => self.out.push_back(Output::Progress(Progress {
+                ticket,
+                message: id,
+                state: State::Failed(why),
+            })),
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        ticket: u64,
+        to: Target,
+        body: Vec<u8>,
+        reply: Return,
+    ) -> Result<Outgoing, Failure> {
+        let limits = self.config.limits;
+        if body.len() as u64 > BODY_MAX {
+            return Err(Failure::TooLong);
+        }
+        let (messages_max, bytes_max) = (limits.outgoing_max, limits.outgoing_bytes_max);
+        if !self.outbox.has_room(body.len(), messages_max, bytes_max) {
+            return Err(Failure::OutboxFull);
+        }
+        let epoch = self.epoch(self.now).ok_or(Failure::NotReady)?;
+        let utc = self.utc(self.now).ok_or(Failure::NotReady)?;
+        let consensus = self.consensus.clone().ok_or(Failure::NotReady)?;
+        let mut out = Outgoing {
+            ticket,
+            to,
+            epoch,
+            expires_s: utc.as_secs() + u64::from(consensus.params.expiry_s),
+            returns: vec![ReturnPart::None.to_bytes()],
+            body,
+        };
+        match reply {
+            Return::None => {}
+            Return::Address => out.returns = vec![ReturnPart::Address(self.address()).to_bytes()],
+            Return::Surbs(count) => self.add_surbs(&mut out, usize::from(count))?,
+        }
+        if let Target::Reply(token) = to {
+            match self.returns.way(token.0, epoch) {
+                None => return Err(Failure::NothingToReplyTo),
+                Some(Way::Address(_)) => {}
+                Some(Way::Surbs { now: 0, later: 0 }) => return Err(Failure::SurbsExpired),
+                Some(Way::Surbs { now, later }) if now + later < out.needs() as usize => {
+                    return Err(Failure::TooFewSurbs); // CLI-25
+                }
+                Some(Way::Surbs { .. }) => {}
+            }
+        }
+        Ok(out)
+    }
+
+    /// Gives each block of a message its reply blocks: those for the answer are in the first.
+    fn add_surbs(&mut self, out: &mut Outgoing, answer: usize) -> Result<(), Failure> {
+        let blocks = out.blocks() as usize;
+        let total = answer + blocks * SURBS_FOR_ACKS;
+        let room = self.surbs.len() + total <= self.config.limits.surbs_max;
+        if answer + SURBS_FOR_ACKS > SURBS_IN_RETURN || !room {
+            return Err(Failure::TooManySurbs);
+        }
+        let until_s = out.expires_s + self.mailbox_keeps_s();
+        let made = self.with_map(|client, map| {
+            let home = client.address();
+            let mut parts = Vec::with_capacity(blocks);
+            let mut secrets = Vec::with_capacity(total);
+            for block in 0..blocks {
+                let count = SURBS_FOR_ACKS + if block == 0 { answer } else { 0 };
+                let made = batch(&mut client.rng, map, &home, count)?;
+                parts.push(made.part.to_bytes());
+                secrets.extend(made.secrets);
+            }
+            Ok::<_, NoRoute>((parts, secrets))
+        });
+        let (parts, secrets) = made
+            .ok_or(Failure::NotReady)?
+            .map_err(|NoRoute| Failure::NoRoute)?;
+        out.returns = parts;
+        self.surbs.keep(secrets, until_s, &mut self.journal);
+        Ok(())
+    }
+
+    /// How long a reply may wait after the last use of its reply block: until the epoch is over.
+    fn mailbox_keeps_s(&self) -> u64 {
+        let consensus = self.consensus.as_ref();
+        consensus.map_or(0, |consensus| u64::from(consensus.params.epoch_s))
+    }
+
+    /// A message is durable: its first burst begins.
+    pub(super) fn start(&mut self, id: MessageId) {
+        let (loss, epoch) = (self.loops.loss(), self.epoch(self.now));
+        let most = match (self.outbox.target(id), epoch) {
+            (Some(Target::Reply(token)), Some(epoch)) => match self.returns.way(token.0, epoch) {
+                Some(Way::Surbs { now, later }) => u32::try_from(now + later).unwrap_or(u32::MAX),
+                Some(Way::Address(_)) | None => u32::MAX,
+            },
+            _ => u32::MAX,
+        };
+        self.outbox.start(id, loss, most);
+    }
+
+    /// Gives up replies whose reply blocks are gone (CLI-25).
+    pub(super) fn fail_replies(&mut self, epoch: Epoch) {
+        for (id, token) in self.outbox.replies() {
+            let why = match self.returns.way(token.0, epoch) {
+                Some(Way::Surbs { now: 0, later: 0 }) => Failure::SurbsExpired,
+                None => Failure::NothingToReplyTo,
+                Some(Way::Surbs { .. } | Way::Address(_)) => continue,
+            };
+            self.outbox.fail(id, why, &mut self.journal);
+        }
+    }
+
+    /// Asks again for acks of anonymous messages, with fresh reply blocks (MSG-7).
+    pub(super) fn ask(&mut self, epoch: Epoch) {
+        for id in self.outbox.ask(epoch, &mut self.journal) {
+            if self.surbs.len() + SURBS_IN_PROBE > self.config.limits.surbs_max {
+                continue;
+            }
+            let home = self.address();
+            let made =
+                self.with_map(|client, map| batch(&mut client.rng, map, &home, SURBS_IN_PROBE));
+            let (Some(Ok(made)), Some(utc)) = (made, self.utc(self.now)) else {
+                continue;
+            };
+            let expiry_s = self.consensus.as_ref().map_or(0, |c| c.params.expiry_s);
+            let until_s = utc.as_secs() + u64::from(expiry_s) + self.mailbox_keeps_s();
+            self.surbs.keep(made.secrets, until_s, &mut self.journal);
+            self.journal.then(Effect::Probe(id, made.part));
+        }
+    }
+}
+
+fn is_gateway(consensus: &Consensus, id: &NodeId) -> bool {
+    consensus
+        .node(id)
+        .is_some_and(|node| node.role == Role::Gateway)
+}

@@ -1,0 +1,110 @@
+//! The client's own reply blocks: made, given away, and recognised when one comes back.
+//!
+//! Spec: docs/spec/client.md, rules CLI-18 and CLI-19.
+//!
+//! | quantity | type           | unit, range                                                     |
+//! |----------|----------------|-----------------------------------------------------------------|
+//! | route    | five hops      | mix 1, mix 2, mix 3, own mailbox gateway, own address' key      |
+//! | secret   | [`SurbSecret`] | kept, durably, until a reply came or `until`                    |
+//! | until    | UTC s          | a reply may wait in the mailbox for the whole expiry            |
+//!
+//! Single use: the first reply takes the secret out, so a second one is a reply to nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand_core::CryptoRng;
+use sphinx::{SURB_SECRET_LEN, Surb, SurbId, SurbSecret, surb};
+
+use super::{
+    content::ReturnPart,
+    journal::{Journal, key, kind},
+    route::{Map, NoRoute},
+};
+use crate::address::Address;
+
+#[derive(Default)]
+pub(crate) struct Surbs {
+    secrets: BTreeMap<SurbId, (u64, SurbSecret)>,
+    by_until: BTreeSet<(u64, SurbId)>,
+}
+
+/// A return part of fresh reply blocks, and the secrets to keep for them.
+pub(crate) struct Batch {
+    pub(crate) part: ReturnPart,
+    pub(crate) secrets: Vec<SurbSecret>,
+}
+
+/// Makes `count` reply blocks that lead to `home` (CLI-18).
+pub(crate) fn batch(
+    rng: &mut impl CryptoRng,
+    map: Map<'_>,
+    home: &Address,
+    count: usize,
+) -> Result<Batch, NoRoute> {
+    let mut made = Vec::with_capacity(count);
+    for _ in 0..count {
+        let route = map.route(rng, home)?;
+        made.push(surb(rng, &route.hops, [0; 32]));
+    }
+    let (surbs, secrets): (Vec<Surb>, Vec<SurbSecret>) = made.into_iter().unzip();
+    let part = ReturnPart::Surbs {
+        epoch: map.epoch,
+        surbs,
+    };
+    Ok(Batch { part, secrets })
+}
+
+impl Surbs {
+    /// Reads a record back; `false` if it is none.
+    pub(crate) fn restore(&mut self, id: &[u8], value: &[u8]) -> bool {
+        let Ok(id) = SurbId::try_from(id) else {
+            return false;
+        };
+        let Some((until_s, secret)) = value.split_first_chunk() else {
+            return false;
+        };
+        let Ok(secret) = <&[u8; SURB_SECRET_LEN]>::try_from(secret) else {
+            return false;
+        };
+        let until_s = u64::from_be_bytes(*until_s);
+        self.insert(id, until_s, SurbSecret::from_bytes(secret));
+        true
+    }
+
+    fn insert(&mut self, id: SurbId, until_s: u64, secret: SurbSecret) {
+        self.by_until.insert((until_s, id));
+        self.secrets.insert(id, (until_s, secret));
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.secrets.len()
+    }
+
+    /// Keeps the secrets of a batch.
+    pub(crate) fn keep(&mut self, secrets: Vec<SurbSecret>, until_s: u64, journal: &mut Journal) {
+        for secret in secrets {
+            let id = secret.id();
+            let value = [until_s.to_be_bytes().as_slice(), &*secret.to_bytes()].concat();
+            journal.put(key(kind::SURB, &[&id]), value);
+            self.insert(id, until_s, secret);
+        }
+    }
+
+    /// Takes the secret of a reply that came, for good (CLI-19).
+    pub(crate) fn take(&mut self, id: &SurbId, journal: &mut Journal) -> Option<SurbSecret> {
+        let (until_s, secret) = self.secrets.remove(id)?;
+        self.by_until.remove(&(until_s, *id));
+        journal.delete(key(kind::SURB, &[id]));
+        Some(secret)
+    }
+
+    /// Forgets the secrets whose replies can come no more.
+    pub(crate) fn expire(&mut self, now_s: u64, journal: &mut Journal) {
+        while let Some((until_s, id)) = self.by_until.first().copied()
+            && until_s <= now_s
+        {
+            self.take(&id, journal);
+            self.by_until.remove(&(until_s, id));
+        }
+    }
+}
