@@ -1,6 +1,6 @@
 //! A gateway: the entry of some clients, the mailboxes of others.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-1 to GW-20.
+//! Spec: docs/spec/gateway.md, rules GW-1 to GW-19.
 //!
 //! | part        | what                                                                     |
 //! |-------------|--------------------------------------------------------------------------|
@@ -46,7 +46,7 @@ use crate::{
     wire::{Frame, Purpose},
 };
 
-/// The limits of one gateway, from its own settings.
+/// The limits of one gateway, from its own settings (GW-19).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most mailboxes registered here.

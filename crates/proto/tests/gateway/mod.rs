@@ -1,8 +1,9 @@
-//! What the gateway's tests share: documents, mailbox owners, a store in memory.
+//! Tests of the gateway, and what they share: documents, mailbox owners, a store in memory.
 
-#![allow(dead_code, reason = "each test binary uses some of these")]
-
+mod attacks;
 pub(crate) mod model;
+mod rules;
+mod world;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -124,6 +125,15 @@ pub(crate) fn packet(name: u64) -> Box<Packet> {
     let mut packet = Box::new([0; PACKET_LEN]);
     packet[..8].copy_from_slice(&name.to_be_bytes());
     packet
+}
+
+/// A packet that somebody stored in the first hour.
+pub(crate) fn kept(seq: u64) -> Kept {
+    Kept {
+        seq,
+        stored_at_s: START_S + 3_600,
+        packet: packet(seq),
+    }
 }
 
 pub(crate) fn relayed(link: LinkId, first: NodeId, name: u64) -> Input {

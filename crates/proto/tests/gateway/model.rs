@@ -394,7 +394,7 @@ impl Model {
             }
             self.out.push(Output::Register { mailbox });
         }
-        for (_, other) in &mut self.links {
+        for other in self.links.values_mut() {
             let had = other.slots.len();
             other.slots.retain(|_, theirs| *theirs != mailbox);
             if other.slots.len() < had {
