@@ -100,6 +100,17 @@ impl Stage {
         BTreeMap::into_keys(gone).collect()
     }
 
+    /// Forgets the key of `epoch`: its journal can no longer be trusted (RPL-4, fail closed).
+    pub fn burn(&mut self, epoch: Epoch) {
+        self.keys.remove(&epoch);
+    }
+
+    /// Whether the key of `epoch` is in.
+    #[must_use]
+    pub fn holds(&self, epoch: Epoch) -> bool {
+        self.keys.contains_key(&epoch)
+    }
+
     /// How full the fullest replay set is: held, capacity.
     #[must_use]
     pub fn fullest(&self) -> Option<(usize, usize)> {
