@@ -13,12 +13,18 @@
 use core::{fmt::Display, future::Future, time::Duration};
 use std::{
     io::{self, Write},
+    path::Path,
     process::ExitCode,
 };
 
 use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::{
+    keys::Keys,
+    state::{StateDir, StateError},
+};
 
 /// Something went wrong while running.
 pub const FAILED: u8 = 1;
@@ -111,4 +117,52 @@ pub fn announce(line: &impl Serialize) {
 pub fn fail(name: &str, error: &impl Display, code: u8) -> ExitCode {
     let _nobody_listens = writeln!(io::stderr(), "{name}: {error:#}");
     ExitCode::from(code)
+}
+
+/// Why a role has no keys to start with: one line, with the remedy. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysMissing {
+    /// `init` would have replaced an identity.
+    #[error("{0} holds an identity already; keep it, or choose another state_dir")]
+    Exists(String),
+    /// `run` came before `init`.
+    #[error("no identity in {path}; run: {name} init --state-dir {path}")]
+    None {
+        /// Of the program.
+        name: &'static str,
+        /// The state directory.
+        path: String,
+    },
+    /// The state directory can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+fn has_identity(path: &Path) -> bool {
+    path.join("identity").exists()
+}
+
+/// Makes the state directory at `path` with fresh keys.
+///
+/// # Errors
+///
+/// [`KeysMissing::Exists`] or [`KeysMissing::State`].
+pub fn make_keys(path: &Path) -> Result<Keys, KeysMissing> {
+    if has_identity(path) {
+        return Err(KeysMissing::Exists(path.display().to_string()));
+    }
+    Ok(Keys::open(StateDir::open(path)?)?)
+}
+
+/// Opens the keys that [`make_keys`] made, and locks the directory for the program `name`.
+///
+/// # Errors
+///
+/// [`KeysMissing::None`] or [`KeysMissing::State`].
+pub fn open_keys(name: &'static str, path: &Path) -> Result<Keys, KeysMissing> {
+    if !has_identity(path) {
+        let path = path.display().to_string();
+        return Err(KeysMissing::None { name, path });
+    }
+    Ok(Keys::open(StateDir::open(path)?)?)
 }

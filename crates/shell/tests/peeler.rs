@@ -1,0 +1,193 @@
+//! The peeler with real keys, packets and journals: each packet once, also across a restart, and
+//! no key longer than its window.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+};
+
+use chacha20::ChaCha20Rng;
+use proto::{
+    NetworkId, NodeId,
+    calendar::Epoch,
+    directory::{Consensus, Params, Role, Terms},
+    peel::{Arrival, PeelDrop, Peeled},
+    replay::Refused,
+};
+use rand_core::SeedableRng;
+use shell::{
+    clock::Clock,
+    keys::{About, Keys},
+    peeler::{Peeler, Setup, Verdict},
+    state::StateDir,
+};
+use sphinx::{Hop, Packet, SecretKey};
+use tokio::sync::oneshot;
+
+const NETWORK: NetworkId = NetworkId([7; 32]);
+
+fn keys(path: &Path) -> Arc<Keys> {
+    Arc::new(Keys::open(StateDir::open(path).unwrap()).unwrap())
+}
+
+/// A network of `mix` and a gateway, whose document starts so many seconds from now.
+fn consensus(mix: &Keys, gateway: &Keys, from_now_s: i64) -> Arc<Consensus> {
+    let params = Params::default();
+    let now_s = Clock::start().utc().as_secs();
+    let descriptors = [(mix, Role::Mix), (gateway, Role::Gateway)].map(|(keys, role)| {
+        let about = About {
+            role,
+            address: "127.0.0.1:9".to_owned(),
+            family: "x".to_owned(),
+        };
+        keys.descriptor(&NETWORK, &about, 0, &params, now_s)
+            .unwrap()
+    });
+    let terms = Terms {
+        network: NETWORK,
+        period: 0,
+        previous: [0; 32],
+        layers: 1,
+        params,
+    };
+    let valid_from_s = now_s.saturating_add_signed(from_now_s);
+    Arc::new(Consensus::build(&terms, valid_from_s, descriptors).unwrap())
+}
+
+/// A packet for `mix`, and then for a gateway.
+fn packet(seed: u8, consensus: &Consensus, mix: NodeId, epoch: u64) -> Box<Packet> {
+    let node = consensus.node(&mix).unwrap();
+    let key = consensus.packet_key(node, Epoch(epoch)).unwrap();
+    let last = SecretKey::from_bytes([9; 32]).public();
+    let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+    let route = [
+        Hop {
+            address: mix.0,
+            key,
+            delay_ns: 5,
+        },
+        Hop {
+            address: [3; 32],
+            key: last,
+            delay_ns: 0,
+        },
+    ];
+    sphinx::build(&mut rng, &route, [0; 32], [0; 16], b"hello")
+}
+
+struct Running {
+    peeler: Peeler,
+    end: oneshot::Receiver<()>,
+    passed: mpsc::Receiver<Peeled>,
+    counted: mpsc::Receiver<Verdict>,
+}
+
+fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
+    let (pass, passed) = mpsc::channel();
+    let (count, counted) = mpsc::channel();
+    let setup = Setup {
+        clock: Clock::start(),
+        keys: Arc::clone(keys),
+        journals: keys.state().folder("replay").unwrap(),
+        replay_max: 100,
+    };
+    let (peeler, end) = Peeler::start(
+        setup,
+        move |peeled| pass.send(peeled).unwrap(),
+        move |verdict| count.send(verdict).unwrap(),
+    )
+    .unwrap();
+    peeler.renew(Arc::clone(consensus));
+    Running {
+        peeler,
+        end,
+        passed,
+        counted,
+    }
+}
+
+impl Running {
+    fn try_packet(&self, packet: &Packet) -> Verdict {
+        let received = Clock::start().now();
+        assert!(self.peeler.arrived(Arrival {
+            received,
+            packet: Box::new(*packet)
+        }));
+        self.counted.recv().unwrap()
+    }
+
+    fn stop(self) {
+        self.peeler.stop();
+        self.end.blocking_recv().unwrap();
+    }
+}
+
+/// RPL-1, RPL-4
+#[test]
+fn a_packet_passes_once_also_across_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&mix, &gateway, -60);
+    let first = packet(1, &consensus, mix.id(), 0);
+    let again = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
+
+    let running = start(&mix, &consensus);
+    assert_eq!(running.try_packet(&first), Verdict::Peeled);
+    let peeled = running.passed.recv().unwrap();
+    assert_eq!((peeled.next, peeled.delay.as_nanos()), ([3; 32], 5));
+    assert_eq!(running.try_packet(&first), again);
+    running.stop();
+
+    let running = start(&mix, &consensus);
+    assert_eq!(running.try_packet(&first), again);
+    assert_eq!(
+        running.try_packet(&packet(2, &consensus, mix.id(), 0)),
+        Verdict::Peeled
+    );
+    running.stop();
+}
+
+/// EPO-2, EPO-5
+#[test]
+fn a_key_opens_in_its_window_alone_and_is_erased_after_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    // 2.5 epochs in: 0 is over, 1 has had its grace, 2 is current, 3 has not begun.
+    let epoch_s = i64::from(Params::default().epoch_s);
+    let consensus = consensus(&mix, &gateway, -epoch_s * 5 / 2);
+    let running = start(&mix, &consensus);
+    for (epoch, opens) in [(0, false), (1, false), (2, true), (3, false)] {
+        let verdict = running.try_packet(&packet(3, &consensus, mix.id(), epoch));
+        assert_eq!(
+            verdict == Verdict::Peeled,
+            opens,
+            "epoch {epoch}: {verdict:?}"
+        );
+    }
+    let expected: Vec<_> = (2..16).map(Epoch).collect();
+    assert_eq!(mix.epochs().unwrap(), expected);
+    running.stop();
+}
+
+/// RPL-4: a key whose journal went back never opens another packet.
+#[test]
+fn a_journal_that_went_back_burns_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&mix, &gateway, -60);
+    let running = start(&mix, &consensus);
+    assert_eq!(
+        running.try_packet(&packet(1, &consensus, mix.id(), 0)),
+        Verdict::Peeled
+    );
+    running.stop();
+    let journal = folder.path().join("mix/replay/epoch-0.replay");
+    std::fs::remove_file(journal).unwrap();
+    for _ in 0..2 {
+        let running = start(&mix, &consensus);
+        let verdict = running.try_packet(&packet(2, &consensus, mix.id(), 0));
+        assert_eq!(verdict, Verdict::Dropped(PeelDrop::NoKey));
+        running.stop();
+    }
+    assert!(mix.packet_secret(Epoch(0)).unwrap().is_none());
+}
