@@ -1,0 +1,298 @@
+//! A node's keys on disk: identity, link key, and a packet key for each epoch.
+//!
+//! Spec: docs/spec/directory.md, DIR-3, DIR-4; docs/spec/epochs.md, EPO-2, EPO-5.
+//!
+//! | file                  | bytes | what                                                       |
+//! |-----------------------|-------|------------------------------------------------------------|
+//! | `identity`            | 32    | seed of the Ed25519 key that names the node                |
+//! | `link`                | 32    | seed of the Ed25519 key that TLS presents                  |
+//! | `packet-keys/EPOCH`   | 32    | X25519 secret of one epoch                                 |
+//!
+//! All are drawn here once, kept 0600 in a 0700 directory ([`crate::state`]), and zeroed in
+//! memory when dropped. A packet key is made when it is first published and erased when its
+//! window has ended or its replay journal can't be trusted; an erased key is never made again
+//! under the same descriptor, since only [`Keys::descriptor`] makes keys.
+//!
+//! Not done here: wrapping future keys on disk, a passphrase, a signer on another machine.
+
+use core::ops::Range;
+
+use ed25519_dalek::SigningKey;
+use proto::{
+    NetworkId, NodeId,
+    calendar::Epoch,
+    directory::{
+        Descriptor, LinkCertificate, Params, Role, SignedDescriptor, descriptor::DescriptorError,
+    },
+};
+use sphinx::SecretKey;
+use zeroize::Zeroizing;
+
+use crate::{
+    entropy::seed,
+    state::{StateDir, StateError},
+};
+
+const PACKET_KEYS: &str = "packet-keys";
+const DAY_S: u64 = 86_400;
+
+/// The keys of one node, in its state directory.
+#[derive(Debug)]
+pub struct Keys {
+    state: StateDir,
+    identity: SigningKey,
+    link: SigningKey,
+}
+
+/// What a node says of itself, keys apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// Mix or gateway.
+    pub role: Role,
+    /// Where others reach it, `host:port`.
+    pub address: String,
+    /// Who runs it.
+    pub family: String,
+}
+
+/// Why there is no descriptor.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// What the node says of itself is refused.
+    #[error(
+        "this node's own description is refused: {0:?}; check the advertised address and family"
+    )]
+    Descriptor(DescriptorError),
+}
+
+impl Keys {
+    /// Reads the identity and the link key, or draws them if there are none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn open(state: StateDir) -> Result<Self, StateError> {
+        let identity = signing_key(&state, "identity")?;
+        let link = signing_key(&state, "link")?;
+        state.folder(PACKET_KEYS)?;
+        Ok(Self {
+            state,
+            identity,
+            link,
+        })
+    }
+
+    /// The node's name.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        NodeId(self.identity.verifying_key().to_bytes())
+    }
+
+    /// The key that signs descriptors, and an authority's votes.
+    #[must_use]
+    pub fn identity(&self) -> &SigningKey {
+        &self.identity
+    }
+
+    /// The key that TLS presents.
+    #[must_use]
+    pub fn link(&self) -> &SigningKey {
+        &self.link
+    }
+
+    /// The directory that they are in, for what else must outlive the process.
+    #[must_use]
+    pub fn state(&self) -> &StateDir {
+        &self.state
+    }
+
+    /// The identity's word for the link key, for the UTC seconds `validity` (DIR-3).
+    #[must_use]
+    pub fn certificate(&self, network: &NetworkId, validity: Range<u64>) -> LinkCertificate {
+        let link_key = self.link.verifying_key().to_bytes();
+        LinkCertificate::sign(network, &self.identity, link_key, validity)
+    }
+
+    /// Makes what is missing of the packet keys for `period`, and signs a descriptor with them
+    /// (DIR-4). Asked again for the same, it says the same keys.
+    ///
+    /// # Errors
+    ///
+    /// [`KeysError`].
+    pub fn descriptor(
+        &self,
+        network: &NetworkId,
+        about: &About,
+        period: u64,
+        params: &Params,
+        now_s: u64,
+    ) -> Result<SignedDescriptor, KeysError> {
+        let first = period * u64::from(params.epochs);
+        let count = u64::from(params.epochs) * 2;
+        let mut packet_keys = Vec::new();
+        for epoch in (first..first + count).map(Epoch) {
+            let secret = match self.packet_secret(epoch)? {
+                Some(secret) => secret,
+                None => self.make(epoch)?,
+            };
+            packet_keys.push(secret.public());
+        }
+        // The document may start a while after its nodes have described themselves.
+        let span_s = count * u64::from(params.epoch_s);
+        let validity = now_s.saturating_sub(DAY_S)..now_s + span_s + 30 * DAY_S;
+        let descriptor = Descriptor {
+            role: about.role,
+            id: self.id(),
+            address: about.address.clone(),
+            link: self.certificate(network, validity),
+            family: about.family.clone(),
+            period,
+            packet_keys,
+        };
+        let signed = SignedDescriptor::sign(network, &self.identity, &descriptor);
+        signed.map_err(KeysError::Descriptor)
+    }
+
+    /// The packet key of `epoch`, unless it was never made or is erased.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn packet_secret(&self, epoch: Epoch) -> Result<Option<SecretKey>, StateError> {
+        let secret = secret(&self.state, &file_of(epoch))?;
+        Ok(secret.map(|bytes| SecretKey::from_bytes(*bytes)))
+    }
+
+    fn make(&self, epoch: Epoch) -> Result<SecretKey, StateError> {
+        let secret = Zeroizing::new(seed());
+        self.state.write(&file_of(epoch), secret.as_slice())?;
+        Ok(SecretKey::from_bytes(*secret))
+    }
+
+    /// Erases the secret of `epoch`: its window has ended, or its replay journal has lost
+    /// records and it must never open another packet (EPO-5).
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn erase(&self, epoch: Epoch) -> Result<(), StateError> {
+        self.state.erase(&file_of(epoch))
+    }
+
+    /// The epochs whose secrets are on disk, rising.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn epochs(&self) -> Result<Vec<Epoch>, StateError> {
+        let names = self.state.list(PACKET_KEYS)?;
+        let numbers = names.iter().filter_map(|name| name.parse().ok());
+        let mut epochs: Vec<Epoch> = numbers.map(Epoch).collect();
+        epochs.sort_unstable();
+        Ok(epochs)
+    }
+}
+
+fn file_of(epoch: Epoch) -> String {
+    format!("{PACKET_KEYS}/{}", epoch.0)
+}
+
+fn secret(state: &StateDir, name: &str) -> Result<Option<Zeroizing<[u8; 32]>>, StateError> {
+    let Some(bytes) = state.read(name)? else {
+        return Ok(None);
+    };
+    let damaged = || StateError::Damaged(state.path(name).display().to_string());
+    let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged())?;
+    Ok(Some(Zeroizing::new(bytes)))
+}
+
+fn signing_key(state: &StateDir, name: &str) -> Result<SigningKey, StateError> {
+    let bytes = match secret(state, name)? {
+        Some(bytes) => bytes,
+        None => {
+            let bytes = Zeroizing::new(seed());
+            state.write(name, bytes.as_slice())?;
+            bytes
+        }
+    };
+    Ok(SigningKey::from_bytes(&bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NETWORK: NetworkId = NetworkId([1; 32]);
+
+    fn about() -> About {
+        About {
+            role: Role::Mix,
+            address: "127.0.0.1:9000".to_owned(),
+            family: "nobody".to_owned(),
+        }
+    }
+
+    #[test]
+    fn keys_outlive_the_process() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state");
+        let open = || Keys::open(StateDir::open(&path).unwrap()).unwrap();
+        let keys = open();
+        let (id, link) = (keys.id(), keys.link().clone());
+        assert_ne!(keys.identity(), &link);
+        drop(keys);
+        let keys = open();
+        assert_eq!((keys.id(), keys.link()), (id, &link));
+        drop(keys);
+        std::fs::write(path.join("link"), b"short").unwrap();
+        let damaged = Keys::open(StateDir::open(&path).unwrap());
+        assert!(matches!(damaged, Err(StateError::Damaged(_))));
+    }
+
+    /// DIR-3, DIR-4
+    #[test]
+    fn a_descriptor_says_the_same_keys_again_and_verifies() {
+        let root = tempfile::tempdir().unwrap();
+        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
+        let params = Params::default();
+        let say = |period| keys.descriptor(&NETWORK, &about(), period, &params, 1_000_000);
+        let said = say(3).unwrap().verify(&NETWORK).unwrap();
+        assert_eq!(said, say(3).unwrap().verify(&NETWORK).unwrap());
+        assert_eq!(said.packet_keys.len(), 16);
+        assert_eq!(said.link.link_key, keys.link().verifying_key().to_bytes());
+        let third = keys.packet_secret(Epoch(26)).unwrap().unwrap();
+        assert_eq!(third.public(), said.packet_keys[2]);
+        // The next period's first half is this one's second.
+        let next = say(4).unwrap().verify(&NETWORK).unwrap();
+        assert_eq!(next.packet_keys[..8], said.packet_keys[8..]);
+        assert_eq!(
+            keys.epochs().unwrap(),
+            (24..48).map(Epoch).collect::<Vec<_>>()
+        );
+
+        let nowhere = About {
+            address: "nowhere".to_owned(),
+            ..about()
+        };
+        let refused = keys.descriptor(&NETWORK, &nowhere, 3, &params, 1_000_000);
+        assert!(matches!(
+            refused,
+            Err(KeysError::Descriptor(DescriptorError::Address))
+        ));
+    }
+
+    /// EPO-5
+    #[test]
+    fn an_erased_key_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
+        keys.descriptor(&NETWORK, &about(), 0, &Params::default(), 1_000_000)
+            .unwrap();
+        keys.erase(Epoch(0)).unwrap();
+        assert!(keys.packet_secret(Epoch(0)).unwrap().is_none());
+        assert_eq!(keys.epochs().unwrap().first(), Some(&Epoch(1)));
+    }
+}

@@ -1,0 +1,245 @@
+//! A program's state directory: private, locked, written atomically.
+//!
+//! | what        | rule                                                                      |
+//! |-------------|---------------------------------------------------------------------------|
+//! | directory   | mode 0700; refused if group or others have any right in it                |
+//! | files       | mode 0600                                                                 |
+//! | a write     | new file, `fsync`, rename over the old, `fsync` of the directory          |
+//! | an erasure  | overwritten with zeros, `fsync`, removed                                  |
+//! | `lock`      | held while the program runs: two on one state would replay and equivocate |
+//!
+//! Limit, documented: what a disk or file system keeps of overwritten blocks (flash, copy on
+//! write, snapshots) is not erased.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, ErrorKind, Write as _},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{FlockOperation, flock};
+use zeroize::Zeroizing;
+
+/// What is wrong with the state directory: one line, with the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Others may read keys in it.
+    #[error("{path} is open to others (mode {mode:03o}); run: chmod 700 {path}")]
+    NotPrivate {
+        /// The directory.
+        path: String,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// Another process runs on it.
+    #[error("{0} is in use by another process; stop it, or choose another state_dir")]
+    InUse(String),
+    /// A file in it is not what this program wrote.
+    #[error("{0} is damaged; restore it from a backup, or remove it to start anew")]
+    Damaged(String),
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A state directory in use by this process.
+#[derive(Debug)]
+pub struct StateDir {
+    path: PathBuf,
+    /// Closing it releases the lock.
+    _lock: File,
+}
+
+impl StateDir {
+    /// Opens `path`, or makes it, and locks it until `self` is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NotPrivate`], [`StateError::InUse`] or [`StateError::Io`].
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        make_private(path)?;
+        let lock_path = path.join("lock");
+        let lock = private().open(&lock_path).map_err(io_at(&lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(StateError::InUse(path.display().to_string()));
+            }
+            Err(error) => return Err(io_at(&lock_path)(error.into())),
+        }
+        let path = path.to_owned();
+        Ok(Self { path, _lock: lock })
+    }
+
+    /// Where `name` is or would be.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// A private directory in this one.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::open`].
+    pub fn folder(&self, name: &str) -> Result<PathBuf, StateError> {
+        let path = self.path(name);
+        make_private(&path)?;
+        Ok(path)
+    }
+
+    /// The contents of `name`, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, StateError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(Zeroizing::new(bytes))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io_at(&path)(error)),
+        }
+    }
+
+    /// Replaces `name` by `bytes`: after a crash it holds the old or the new, and what was
+    /// returned from is on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
+        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
+        let written = || {
+            let mut file = private().truncate(true).open(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            sync_folder(&path)
+        };
+        written().map_err(io_at(&path))
+    }
+
+    /// Erases `name`, if it exists.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn erase(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path(name);
+        let erased = || {
+            let mut file = OpenOptions::new().write(true).open(&path)?;
+            let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+            file.write_all(&vec![0; length])?;
+            file.sync_all()?;
+            fs::remove_file(&path)?;
+            sync_folder(&path)
+        };
+        match erased() {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => other.map_err(io_at(&path)),
+        }
+    }
+
+    /// Names of the files in the folder `name`, sorted.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn list(&self, name: &str) -> Result<Vec<String>, StateError> {
+        let path = self.folder(name)?;
+        let entries = fs::read_dir(&path).map_err(io_at(&path))?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(io_at(&path))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).mode(0o600);
+    options
+}
+
+fn make_private(path: &Path) -> Result<(), StateError> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(0o700).create(path);
+    made.map_err(io_at(path))?;
+    let mode = fs::metadata(path)
+        .map_err(io_at(path))?
+        .permissions()
+        .mode()
+        & 0o777;
+    if mode & 0o077 != 0 {
+        let path = path.display().to_string();
+        return Err(StateError::NotPrivate { path, mode });
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    path.parent()
+        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
+    let path = path.display().to_string();
+    move |source| StateError::Io { path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_open_to_others_is_refused_with_the_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state");
+        drop(StateDir::open(&path).unwrap());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o750)).unwrap();
+        let error = StateDir::open(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("mode 750") && error.contains("chmod 700"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("state");
+        let first = StateDir::open(&path).unwrap();
+        assert!(matches!(StateDir::open(&path), Err(StateError::InUse(_))));
+        drop(first);
+        assert!(StateDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn files_are_private_replaced_and_erased() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(&root.path().join("a/b")).unwrap();
+        assert_eq!(state.read("x").unwrap(), None);
+        for text in [b"one".as_slice(), b"two"] {
+            state.write("x", text).unwrap();
+            assert_eq!(state.read("x").unwrap().unwrap().as_slice(), text);
+        }
+        let mode = |name| fs::metadata(state.path(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("x"), mode("")), (0o600, 0o700));
+        state.folder("keys").unwrap();
+        state.write("keys/7", b"secret").unwrap();
+        assert_eq!(state.list("keys").unwrap(), ["7"]);
+        state.erase("keys/7").unwrap();
+        state.erase("keys/7").unwrap();
+        assert!(state.list("keys").unwrap().is_empty());
+    }
+}
