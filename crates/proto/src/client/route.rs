@@ -6,7 +6,7 @@
 //! |----------|-------------|-----------------------------------------------------------------|
 //! | route    | `[Hop; 5]`  | three mixes, mailbox gateway, recipient                         |
 //! | delay    | ns          | exponential at each mix, at most the cap; 0 at gateway and end  |
-//! | family   | `str`       | who runs a node; an empty one is shared with nobody             |
+//! | family   | `str`       | who runs a node                                                 |
 //!
 //! Routes are uniform over all triples of mixes, one of each layer, in which no two families
 //! meet: those of the entry gateway, the mixes and the mailbox gateway. (Only the gateways may
@@ -163,7 +163,7 @@ fn apart(entry: &Descriptor, mixes: &[&Descriptor; 3], gateway: &Descriptor) -> 
 }
 
 fn related(a: &Descriptor, b: &Descriptor) -> bool {
-    a.id == b.id || (!a.family.is_empty() && a.family == b.family)
+    a.id == b.id || a.family == b.family
 }
 
 /// The entry gateway of a client whose mailbox is at `home` (CLI-11): the one it has, if that is

@@ -1,0 +1,656 @@
+//! A whole network in one struct: real packets, virtual time, and a driver for client machines.
+//!
+//! Mixes and gateways are peeled inline with their secret keys; what remains of them here is that
+//! a packet arrives when its delays are over, or not at all. Mailboxes keep packets in order,
+//! send one (or nothing) at a constant rate, and resend from the last confirmation when they are
+//! opened again. Stores take their time, and a crash loses what was not durable.
+
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chacha20::ChaCha12Rng;
+use ed25519_dalek::{Signature, VerifyingKey};
+use proto::{
+    Machine, MailboxId, NetworkId, NodeId, Time,
+    calendar::{Calendar, Utc},
+    client::{
+        Client, ClientEvent, Config, Delivery, Identity, Input, Limits, MessageId, Op, Output,
+        Progress, Return, State, Target,
+    },
+    directory::{Consensus, Descriptor, LinkCertificate, Params, Profile, Role},
+    wire::{Confirmation, Frame, Kind, field_of, open_statement},
+};
+use rand::{RngExt as _, SeedableRng as _};
+use sphinx::{Packet, Routing, SecretKey};
+
+pub(crate) const NETWORK: NetworkId = NetworkId([77; 32]);
+/// When the first epoch starts, in UTC seconds.
+pub(crate) const START_S: u64 = 1_800_000_000;
+/// Name of the profile that tests use.
+pub(crate) const PROFILE: &str = "test";
+
+pub(crate) fn secs(secs: f64) -> Time {
+    Time::ZERO.after(Duration::from_secs_f64(secs))
+}
+
+pub(crate) fn rates(payload_hz: f64, loops_hz: f64, downstream_hz: f64) -> Profile {
+    let uhz = |hz: f64| (hz * 1e6) as u64;
+    Profile {
+        name: PROFILE.to_owned(),
+        payload_uhz: uhz(payload_hz),
+        loops_uhz: uhz(loops_hz),
+        downstream_uhz: uhz(downstream_hz),
+        confirm_ms: 1000,
+    }
+}
+
+/// Parameters with one profile and short epochs.
+pub(crate) fn params(profile: Profile, epoch_s: u32) -> Params {
+    Params {
+        epoch_s,
+        epochs: 8,
+        delay_mean_ms: 50,
+        expiry_s: 4 * epoch_s,
+        profiles: vec![profile],
+        ..Params::default()
+    }
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        network: NETWORK,
+        entry: None,
+        profile: PROFILE.to_owned(),
+        acks: true,
+        limits: Limits::default(),
+    }
+}
+
+pub(crate) fn mix_id(layer: u8, index: u8) -> NodeId {
+    NodeId([0x10 + 0x10 * layer + index; 32])
+}
+
+pub(crate) fn gateway_id(index: u8) -> NodeId {
+    NodeId([0xe0 + index; 32])
+}
+
+fn node(id: NodeId, role: Role, family: String, keys: &[SecretKey]) -> Descriptor {
+    Descriptor {
+        role,
+        id,
+        address: "127.0.0.1:1".to_owned(),
+        link: LinkCertificate {
+            id,
+            link_key: [0; 32],
+            not_before_s: 0,
+            not_after_s: 0,
+            signature: [0; 64],
+        },
+        family,
+        period: 0,
+        packet_keys: keys.iter().map(SecretKey::public).collect(),
+    }
+}
+
+/// The document of `layers` × `width` mixes and some gateways, and the nodes' secrets. `family`
+/// names who runs a node.
+pub(crate) fn consensus(
+    params: Params,
+    width: u8,
+    gateways: u8,
+    family: impl Fn(NodeId) -> String,
+) -> (Consensus, BTreeMap<NodeId, Vec<SecretKey>>) {
+    let mut rng = ChaCha12Rng::from_seed([3; 32]);
+    let mut keys = || -> Vec<SecretKey> {
+        let count = usize::from(params.epochs) * 2;
+        (0..count).map(|_| SecretKey::generate(&mut rng)).collect()
+    };
+    let (mut nodes, mut secrets) = (Vec::new(), BTreeMap::new());
+    let layers: Vec<Vec<NodeId>> = (0..3)
+        .map(|layer| (0..width).map(|i| mix_id(layer, i)).collect())
+        .collect();
+    let mixes = layers.iter().flatten().map(|id| (*id, Role::Mix));
+    let all = mixes.chain((0..gateways).map(|i| (gateway_id(i), Role::Gateway)));
+    for (id, role) in all {
+        let own = keys();
+        nodes.push(node(id, role, family(id), &own));
+        secrets.insert(id, own);
+    }
+    nodes.sort_by_key(|node| node.id);
+    let consensus = Consensus {
+        network: NETWORK,
+        period: 0,
+        valid_from_s: START_S,
+        previous: [0; 32],
+        params,
+        descriptors: Vec::new(),
+        nodes,
+        layers,
+    };
+    (consensus, secrets)
+}
+
+/// A family for each node.
+pub(crate) fn own_family(id: NodeId) -> String {
+    format!("{id}")
+}
+
+/// A packet in a mailbox.
+struct Kept {
+    stored_at_s: u64,
+    packet: Box<Packet>,
+}
+
+#[derive(Default)]
+struct Mailbox {
+    packets: BTreeMap<u64, Kept>,
+    last: u64,
+    /// Highest sequence sent on the link that is open now.
+    sent: u64,
+}
+
+enum Event {
+    /// A packet comes out of the last mix.
+    Arrive(MailboxId, Box<Packet>),
+    /// A client's downstream tick.
+    Downstream {
+        client: usize,
+        link: u64,
+    },
+    /// A client's store has written.
+    Written {
+        client: usize,
+        life: u64,
+        txn: u64,
+        ops: Vec<Op>,
+    },
+    /// A client's process starts.
+    Start(usize),
+    Links {
+        client: usize,
+        life: u64,
+        up: bool,
+    },
+}
+
+/// One client with what outlives it.
+pub(crate) struct Peer {
+    pub(crate) client: Option<Client>,
+    pub(crate) config: Config,
+    pub(crate) identity: Identity,
+    pub(crate) records: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// What the application took: each message once.
+    pub(crate) taken: BTreeMap<MessageId, Delivery>,
+    /// Deliveries that were not taken yet: they may come again.
+    pub(crate) offered: BTreeMap<MessageId, Delivery>,
+    pub(crate) progress: Vec<Progress>,
+    pub(crate) events: BTreeMap<ClientEvent, u64>,
+    /// When the entry link was written.
+    pub(crate) written: Vec<Time>,
+    life: u64,
+    link: u64,
+    exporter: [u8; 32],
+    opened: bool,
+    /// Whether the application takes what it is offered.
+    pub(crate) takes: bool,
+    /// Whether the links come up after a start.
+    pub(crate) online: bool,
+}
+
+pub(crate) struct Net {
+    pub(crate) now: Time,
+    pub(crate) rng: ChaCha12Rng,
+    pub(crate) consensus: Arc<Consensus>,
+    secrets: BTreeMap<NodeId, Vec<SecretKey>>,
+    mailboxes: BTreeMap<MailboxId, Mailbox>,
+    queue: BTreeMap<(Time, u64), Event>,
+    next: u64,
+    pub(crate) peers: Vec<Peer>,
+    /// Probability that a packet is lost on the way.
+    pub(crate) loss: f64,
+    /// Probability that a packet is stored twice.
+    pub(crate) duplicates: f64,
+    /// Longest time that a store takes, in seconds.
+    pub(crate) store_s: f64,
+    /// Packets that reached no mailbox of a client: drops.
+    pub(crate) nobodys: u64,
+    /// First mixes named, and gateways reached.
+    pub(crate) first_mixes: BTreeMap<NodeId, u64>,
+    pub(crate) last_gateways: BTreeMap<NodeId, u64>,
+    /// Every packet as a mailbox got it, where a test asks for them.
+    pub(crate) tap: Option<Vec<(MailboxId, Box<Packet>)>>,
+}
+
+impl Net {
+    pub(crate) fn new(seed: u8, params: Params, clients: u8) -> Self {
+        let (consensus, secrets) = consensus(params, 3, 3, own_family);
+        Self::with(seed, consensus, secrets, clients)
+    }
+
+    pub(crate) fn with(
+        seed: u8,
+        consensus: Consensus,
+        secrets: BTreeMap<NodeId, Vec<SecretKey>>,
+        clients: u8,
+    ) -> Self {
+        let mut rng = ChaCha12Rng::from_seed([seed; 32]);
+        let gateways: Vec<NodeId> = consensus.gateways().map(|node| node.id).collect();
+        let peers = (0..clients).map(|i| {
+            let gateway = gateways[usize::from(i) % gateways.len()];
+            let identity = Identity::generate(&mut rng, gateway);
+            Peer {
+                client: None,
+                config: config(),
+                identity,
+                records: BTreeMap::new(),
+                taken: BTreeMap::new(),
+                offered: BTreeMap::new(),
+                progress: Vec::new(),
+                events: BTreeMap::new(),
+                written: Vec::new(),
+                life: 0,
+                link: 0,
+                exporter: [0; 32],
+                opened: false,
+                takes: true,
+                online: true,
+            }
+        });
+        let peers: Vec<Peer> = peers.collect();
+        let mut net = Self {
+            now: Time::ZERO,
+            rng,
+            consensus: Arc::new(consensus),
+            secrets,
+            mailboxes: BTreeMap::new(),
+            queue: BTreeMap::new(),
+            next: 0,
+            peers,
+            loss: 0.0,
+            duplicates: 0.0,
+            store_s: 0.01,
+            nobodys: 0,
+            first_mixes: BTreeMap::new(),
+            last_gateways: BTreeMap::new(),
+            tap: None,
+        };
+        for client in 0..net.peers.len() {
+            let mailbox = net.peers[client].identity.mailbox();
+            net.mailboxes.insert(mailbox, Mailbox::default());
+            net.schedule(Duration::ZERO, Event::Start(client));
+        }
+        net
+    }
+
+    fn schedule(&mut self, after: Duration, event: Event) {
+        self.next += 1;
+        self.queue.insert((self.now.after(after), self.next), event);
+    }
+
+    pub(crate) fn client(&self, client: usize) -> &Client {
+        self.peers[client].client.as_ref().expect("it runs")
+    }
+
+    pub(crate) fn count(&self, client: usize, event: ClientEvent) -> u64 {
+        self.peers[client].events.get(&event).copied().unwrap_or(0)
+    }
+
+    /// How far a message of this ticket has come.
+    pub(crate) fn states(&self, client: usize, ticket: u64) -> Vec<State> {
+        let progress = self.peers[client].progress.iter();
+        progress
+            .filter(|p| p.ticket == ticket)
+            .map(|p| p.state)
+            .collect()
+    }
+
+    /// Bodies that a client's application took.
+    pub(crate) fn bodies(&self, client: usize) -> Vec<Vec<u8>> {
+        let taken = self.peers[client].taken.values();
+        let mut bodies: Vec<Vec<u8>> = taken.map(|delivery| delivery.body.clone()).collect();
+        bodies.sort();
+        bodies
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        from: usize,
+        ticket: u64,
+        to: usize,
+        body: Vec<u8>,
+        reply: Return,
+    ) {
+        let to = Target::Address(self.peers[to].identity.address());
+        self.input(
+            from,
+            Input::Send {
+                ticket,
+                to,
+                body,
+                reply,
+            },
+        );
+    }
+
+    pub(crate) fn input(&mut self, client: usize, input: Input) {
+        let now = self.now;
+        if let Some(machine) = &mut self.peers[client].client {
+            machine.handle(now, input);
+        }
+        self.drain(client);
+    }
+
+    /// Ends a client's process: what was not written is gone.
+    pub(crate) fn crash(&mut self, client: usize, down: Duration) {
+        let peer = &mut self.peers[client];
+        peer.client = None;
+        peer.life += 1;
+        peer.link += 1;
+        peer.opened = false;
+        self.schedule(down, Event::Start(client));
+    }
+
+    /// Cuts or restores a client's links.
+    pub(crate) fn links(&mut self, client: usize, up: bool) {
+        self.peers[client].online = up;
+        if up {
+            self.connect(client);
+        } else {
+            self.peers[client].link += 1;
+            self.peers[client].opened = false;
+            self.input(client, Input::EntryDown);
+            self.input(client, Input::MailboxDown);
+        }
+    }
+
+    fn connect(&mut self, client: usize) {
+        let exporter = self.rng.random();
+        let peer = &mut self.peers[client];
+        peer.link += 1;
+        peer.opened = false;
+        peer.exporter = exporter;
+        let link = peer.link;
+        self.input(client, Input::EntryUp);
+        self.input(client, Input::MailboxUp { exporter });
+        self.schedule(Duration::ZERO, Event::Downstream { client, link });
+    }
+
+    fn start(&mut self, client: usize) {
+        let seed = self.rng.random();
+        let calendar = Calendar {
+            at: Time::ZERO,
+            utc: Utc::from_secs(START_S),
+        };
+        let peer = &mut self.peers[client];
+        let records = peer.records.clone();
+        let mut machine = Client::new(peer.config.clone(), seed, peer.identity.clone(), records)
+            .expect("its own records");
+        assert!(
+            machine.next_wake().is_none_or(|at| at > self.now) || machine.next_wake().is_none()
+        );
+        machine.handle(self.now, Input::Calendar(calendar));
+        peer.client = Some(machine);
+        let consensus = self.consensus.clone();
+        self.input(client, Input::Consensus(consensus));
+        if self.peers[client].online {
+            self.connect(client);
+        }
+    }
+
+    /// Runs until `done`, or until `until`.
+    pub(crate) fn run(&mut self, until: Time, mut done: impl FnMut(&Self) -> bool) -> bool {
+        loop {
+            if done(self) {
+                return true;
+            }
+            let wakes = (0..self.peers.len()).filter_map(|i| {
+                let machine = self.peers[i].client.as_ref()?;
+                Some((machine.next_wake()?, i))
+            });
+            let wake = wakes.min();
+            let event = self.queue.keys().next().copied();
+            let next = match (wake, event) {
+                (Some((at, _)), Some((event, _))) => at.min(event),
+                (Some((at, _)), None) => at,
+                (None, Some((event, _))) => event,
+                (None, None) => return false,
+            };
+            if next > until {
+                self.now = until;
+                return false;
+            }
+            assert!(next >= self.now);
+            self.now = next;
+            if let Some((at, client)) = wake
+                && at == next
+            {
+                let machine = self.peers[client].client.as_mut().expect("it wakes");
+                machine.wake(next);
+                self.drain(client);
+            } else if let Some(event) = self.queue.pop_first() {
+                self.event(event.1);
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Start(client) => self.start(client),
+            Event::Links { client, life, up } => {
+                if self.peers[client].life == life {
+                    self.links(client, up);
+                }
+            }
+            Event::Arrive(mailbox, packet) => self.store(mailbox, packet),
+            Event::Written {
+                client,
+                life,
+                txn,
+                ops,
+            } => {
+                if self.peers[client].life == life {
+                    for op in ops {
+                        match op {
+                            Op::Put { key, value } => self.peers[client].records.insert(key, value),
+                            Op::Delete { key } => self.peers[client].records.remove(&key),
+                        };
+                    }
+                    self.input(client, Input::Stored { txn });
+                }
+            }
+            Event::Downstream { client, link } => self.downstream(client, link),
+        }
+    }
+
+    fn store(&mut self, mailbox: MailboxId, packet: Box<Packet>) {
+        if let Some(tap) = &mut self.tap {
+            tap.push((mailbox, packet.clone()));
+        }
+        let stored_at_s = START_S + self.now.as_nanos() / 1_000_000_000;
+        let Some(of) = self.mailboxes.get_mut(&mailbox) else {
+            self.nobodys += 1;
+            return;
+        };
+        let twice = 1 + usize::from(self.rng.random_bool(self.duplicates));
+        for _ in 0..twice {
+            of.last += 1;
+            let packet = packet.clone();
+            of.packets.insert(
+                of.last,
+                Kept {
+                    stored_at_s,
+                    packet,
+                },
+            );
+        }
+    }
+
+    /// Puts a packet straight into a client's mailbox.
+    pub(crate) fn inject(&mut self, client: usize, packet: Box<Packet>) {
+        let mailbox = self.peers[client].identity.mailbox();
+        self.store(mailbox, packet);
+    }
+
+    fn downstream(&mut self, client: usize, link: u64) {
+        let peer = &self.peers[client];
+        if peer.link != link {
+            return;
+        }
+        if peer.opened {
+            let mailbox = self
+                .mailboxes
+                .get_mut(&peer.identity.mailbox())
+                .expect("open");
+            let next = mailbox.packets.range(mailbox.sent + 1..).next();
+            if let Some((seq, kept)) = next {
+                let frame = Frame::packet(0, field_of(*seq, kept.stored_at_s), &kept.packet);
+                mailbox.sent = *seq;
+                self.input(client, Input::Frame(frame));
+            }
+        }
+        let (_, profile) = self
+            .consensus
+            .params
+            .profile(PROFILE)
+            .expect("the only one");
+        let gap = Duration::from_secs_f64(1e6 / profile.downstream_uhz as f64);
+        self.schedule(gap, Event::Downstream { client, link });
+    }
+
+    /// Carries a machine's effects out.
+    fn drain(&mut self, client: usize) {
+        while let Some(output) = self.peers[client].client.as_mut().and_then(Machine::poll) {
+            match output {
+                Output::Entry(frame) => self.enter(client, &frame),
+                Output::Mailbox(frame) => self.confirm(client, &frame),
+                Output::Store { txn, ops } => {
+                    let lag = Duration::from_secs_f64(self.rng.random::<f64>() * self.store_s);
+                    let life = self.peers[client].life;
+                    self.schedule(
+                        lag,
+                        Event::Written {
+                            client,
+                            life,
+                            txn,
+                            ops,
+                        },
+                    );
+                }
+                Output::Deliver(delivery) => self.deliver(client, delivery),
+                Output::Progress(progress) => self.peers[client].progress.push(progress),
+                Output::Event(event) => {
+                    let event = match event {
+                        ClientEvent::LoopReturned { .. } => ClientEvent::LoopReturned {
+                            latency: Duration::ZERO,
+                        },
+                        other => other,
+                    };
+                    *self.peers[client].events.entry(event).or_default() += 1;
+                }
+            }
+        }
+        if let Some(machine) = &self.peers[client].client {
+            assert!(machine.next_wake().is_none_or(|at| at > self.now), "law 3");
+        }
+    }
+
+    fn deliver(&mut self, client: usize, delivery: Delivery) {
+        let peer = &mut self.peers[client];
+        let message = delivery.message;
+        assert!(
+            !peer.taken.contains_key(&message),
+            "delivered again after it was taken"
+        );
+        if let Some(before) = peer.offered.insert(message, delivery.clone()) {
+            assert!(before == delivery, "delivered again, and differently");
+        }
+        if peer.takes {
+            peer.offered.remove(&message);
+            peer.taken.insert(message, delivery);
+            self.input(client, Input::Taken { message });
+        }
+    }
+
+    fn enter(&mut self, client: usize, frame: &Frame) {
+        assert_eq!(frame.kind(), Some(Kind::Packet));
+        let now = self.now;
+        let peer = &mut self.peers[client];
+        peer.written.push(now);
+        assert!(peer.online, "nothing is written to a link that is down");
+        *self.first_mixes.entry(NodeId(frame.field())).or_default() += 1;
+        let Some((mailbox, packet, delay)) = self.peel(NodeId(frame.field()), frame.to_packet())
+        else {
+            return;
+        };
+        if !self.rng.random_bool(self.loss) {
+            self.schedule(delay, Event::Arrive(mailbox, packet));
+        }
+    }
+
+    /// What mixes and gateway make of a packet: where it is stored, and when.
+    fn peel(
+        &mut self,
+        mut at: NodeId,
+        mut packet: Box<Packet>,
+    ) -> Option<(MailboxId, Box<Packet>, Duration)> {
+        assert!(self.consensus.layers[0].contains(&at), "a first mix");
+        let cap = u64::try_from(self.consensus.params.delay_cap().as_nanos()).expect("small");
+        let mut delay = Duration::ZERO;
+        for hop in 0..4 {
+            let keys = self.secrets.get(&at)?;
+            let opened = keys
+                .iter()
+                .find_map(|key| sphinx::open_one(key, cap, &packet).ok())?;
+            let Routing::Forward { next, delay_ns } = *opened.routing() else {
+                return None;
+            };
+            sphinx::finish(opened, &mut packet);
+            delay += Duration::from_nanos(delay_ns);
+            if hop == 3 {
+                assert_eq!(delay_ns, 0, "a gateway holds nothing");
+                *self.last_gateways.entry(at).or_default() += 1;
+                return Some((MailboxId(next), packet, delay));
+            }
+            at = NodeId(next);
+        }
+        None
+    }
+
+    fn confirm(&mut self, client: usize, frame: &Frame) {
+        let peer = &mut self.peers[client];
+        let confirmation = Confirmation::parse(frame).expect("a confirmation");
+        let id = peer.identity.mailbox();
+        let mailbox = self.mailboxes.get_mut(&id).expect("every client has one");
+        for (slot, upto) in confirmation.cursors {
+            assert_eq!(slot, 0);
+            mailbox.packets = mailbox.packets.split_off(&(upto + 1));
+        }
+        if let Some(open) = confirmation.open {
+            let statement = open_statement(&NETWORK, &id, &peer.exporter);
+            assert_eq!(MailboxId::of(&open.key), id);
+            let key = VerifyingKey::from_bytes(&open.key).expect("a key");
+            let signature = Signature::from_bytes(&open.signature);
+            key.verify_strict(&statement, &signature)
+                .expect("its signature");
+            peer.opened = true;
+            mailbox.sent = 0;
+        }
+    }
+
+    /// Packets that wait in a client's mailbox, not confirmed.
+    pub(crate) fn waiting(&self, client: usize) -> usize {
+        let mailbox = &self.mailboxes[&self.peers[client].identity.mailbox()];
+        mailbox.packets.len()
+    }
+
+    /// Kinds of records that a client keeps.
+    pub(crate) fn kinds(&self, client: usize) -> BTreeSet<char> {
+        let keys = self.peers[client].records.keys();
+        keys.map(|key| char::from(key[0])).collect()
+    }
+}
