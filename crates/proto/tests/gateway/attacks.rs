@@ -15,7 +15,7 @@ use rand::RngExt;
 use rand_core::SeedableRng;
 
 use super::{
-    Owner, confirm, exporter, limits, node, relayed,
+    fixture::{Owner, confirm, exporter, limits, node, relayed},
     world::{MS, PERIOD, SECOND, World, at, dropped, names},
 };
 

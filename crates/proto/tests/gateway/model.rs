@@ -14,7 +14,7 @@ use proto::{
     wire::{Confirmation, FIELD_LEN, Frame, Kind, Open, Purpose, field_of, open_statement},
 };
 
-use super::{DAY_S, NETWORK};
+use super::fixture::{DAY_S, NETWORK};
 
 const BURST: u64 = 64;
 const SLOTS_MAX: usize = 64;

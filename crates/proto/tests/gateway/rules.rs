@@ -12,8 +12,10 @@ use proto::{
 };
 
 use super::{
-    DAY_S, EXPIRY_S, NETWORK, Owner, PERIOD_S, SEED, START_S, calendar_at, confirm, consensus,
-    exporter, kept, limits, linked, node, packet, peeled, relayed,
+    fixture::{
+        DAY_S, EXPIRY_S, NETWORK, Owner, PERIOD_S, SEED, START_S, calendar_at, confirm, consensus,
+        exporter, kept, limits, linked, node, packet, peeled, relayed,
+    },
     world::{PERIOD, SECOND, World, at, dropped},
 };
 use crate::harness::call;

@@ -10,7 +10,9 @@ use proto::{
     wire::{Frame, Kind, Purpose},
 };
 
-use super::{NETWORK, Owner, SEED, Store, calendar, confirm, consensus, exporter, linked, peeled};
+use super::fixture::{
+    NETWORK, Owner, SEED, Store, calendar, confirm, consensus, exporter, linked, peeled,
+};
 use crate::harness::call;
 
 pub(crate) const MS: u64 = 1_000_000;
