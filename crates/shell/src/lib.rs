@@ -1,6 +1,9 @@
 //! Everything that touches the outside world, shared by the programs.
 
+pub mod accept;
+pub mod ask;
 pub mod clock;
+pub mod dial;
 pub mod drive;
 pub mod entropy;
 pub mod journal;
@@ -8,6 +11,7 @@ pub mod keys;
 pub mod link;
 pub mod log;
 pub mod metrics;
+pub mod neighbours;
 pub mod network;
 pub mod peeler;
 pub mod role;

@@ -1,0 +1,531 @@
+//! Takes links in: who may, how many, and for what.
+//!
+//! Spec: docs/spec/link.md, rules LNK-7, LNK-8, LNK-9.
+//!
+//! | limit                          | when it is reached                                        |
+//! |--------------------------------|-----------------------------------------------------------|
+//! | `handshakes` under way         | the oldest ends: an honest one takes milliseconds, so a   |
+//! |                                | flood of slow ones waits on itself (ATTACKS g02)          |
+//! | `links` of clients             | a new one ends before its handshake                       |
+//! | `links_per_source`             | the same, for one address (IPv6: one /64)                 |
+//! | one link for each node         | the older ends: a node that restarts is not locked out    |
+//! | [`link::HANDSHAKE_TIME`]       | the handshake ends                                        |
+//!
+//! A node link must present a key that `admit` knows: a node of the current consensus that stands
+//! before this one (LNK-7, LNK-8). Where nothing but node links is taken (mixes), TLS itself asks
+//! for such a key, and a client gets no further than that (ATTACKS o03).
+//!
+//! Not done here: what a link is used for. Its handler owns it, and the limits count it until the
+//! handler returns.
+
+use core::{fmt, future::Future, net::IpAddr};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ed25519_dalek::SigningKey;
+use proto::{
+    NodeId,
+    wire::{Frame, Hello, Purpose},
+};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    clock::Clock,
+    link::{self, Link},
+    metrics::Metrics,
+    tls::{self, Admit},
+};
+
+/// How many links, of what kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most handshakes under way at once.
+    pub handshakes: usize,
+    /// Most links other than node links.
+    pub links: usize,
+    /// Most of those from one address.
+    pub links_per_source: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 512,
+            links: 4096,
+            links_per_source: 1024,
+        }
+    }
+}
+
+/// Which node a link key belongs to, if that node may dial this one now.
+pub type AdmitNode = Arc<dyn Fn(&[u8; 32]) -> Option<NodeId> + Send + Sync>;
+
+/// What a listener needs.
+pub struct Door {
+    /// The link key to present.
+    pub key: SigningKey,
+    /// Makes the certificate frame for that key; asked for each link.
+    pub certificate: Arc<dyn Fn() -> Frame + Send + Sync>,
+    /// What links may be for; others end.
+    pub purposes: &'static [Purpose],
+    /// Who may open node links.
+    pub admit: AdmitNode,
+    /// How many.
+    pub limits: Limits,
+    /// Stamps frames.
+    pub clock: Clock,
+    /// Counts links taken and refused.
+    pub metrics: Metrics,
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Door({:?})", self.purposes)
+    }
+}
+
+/// A link that was taken in.
+#[derive(Debug)]
+pub struct Incoming {
+    /// What the dialler says it is for.
+    pub hello: Hello,
+    /// For a node link, who dialled: proved by its key. For others none.
+    pub node: Option<NodeId>,
+    /// The link.
+    pub link: Link,
+    /// Cancelled when the link must end: the process stops, or the node has dialled again.
+    pub ended: CancellationToken,
+}
+
+/// Takes links from `listener` until `stop`, each with a task that runs `handle` for it; then
+/// ends them all.
+pub async fn accept<F>(
+    listener: TcpListener,
+    door: Door,
+    handle: impl Fn(Incoming) -> F + Clone + Send + Sync + 'static,
+    stop: CancellationToken,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let tasks = TaskTracker::new();
+    let admit = Arc::clone(&door.admit);
+    let tls_admit = match door.purposes {
+        [Purpose::Node] => Admit::Keys(Arc::new(move |key| admit(key).is_some())),
+        _ => Admit::Anyone,
+    };
+    let config = tls::server(&door.key, tls_admit);
+    let hall = Arc::new(Hall {
+        door,
+        guests: Mutex::default(),
+    });
+    loop {
+        let taken = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            taken = listener.accept() => taken,
+        };
+        let (socket, source) = match taken {
+            Ok((socket, address)) => (socket, source_of(address.ip())),
+            Err(error) => {
+                hall.refused(&error).await;
+                continue;
+            }
+        };
+        let Some(guest) = hall.enter(source, &stop) else {
+            hall.count_refused("limit");
+            continue;
+        };
+        let (config, handle) = (Arc::clone(&config), handle.clone());
+        tasks.spawn(async move {
+            let ended = guest.ended.clone();
+            ended
+                .run_until_cancelled(guest.serve(socket, config, handle))
+                .await;
+        });
+    }
+    drop(listener);
+    tasks.close();
+    tasks.wait().await;
+}
+
+/// One household of the internet: an IPv4 address, or the /64 of an IPv6 address.
+fn source_of(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => {
+            let [a, b, c, d, ..] = ip.segments();
+            [a, b, c, d, 0, 0, 0, 0].into()
+        }
+    }
+}
+
+/// Everyone who is inside.
+#[derive(Default)]
+struct Guests {
+    number: u64,
+    /// Handshakes under way, oldest first.
+    shaking: VecDeque<(u64, CancellationToken)>,
+    clients: usize,
+    sources: BTreeMap<IpAddr, usize>,
+    nodes: BTreeMap<NodeId, (u64, CancellationToken)>,
+}
+
+struct Hall {
+    door: Door,
+    guests: Mutex<Guests>,
+}
+
+/// One connection, counted until it is dropped.
+struct Guest {
+    hall: Arc<Hall>,
+    number: u64,
+    source: IpAddr,
+    node: Option<NodeId>,
+    ended: CancellationToken,
+}
+
+impl Hall {
+    fn guests(&self) -> MutexGuard<'_, Guests> {
+        self.guests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_taken(&self, purpose: &'static str) {
+        self.door.metrics.count("lacuna_links_taken_total", purpose);
+    }
+
+    fn count_refused(&self, reason: &'static str) {
+        self.door
+            .metrics
+            .count("lacuna_links_refused_total", reason);
+    }
+
+    /// The system would not give a connection: mostly, no file descriptor is left.
+    async fn refused(&self, error: &io::Error) {
+        self.count_refused("system");
+        tracing::warn!(%error, "can't take a connection");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+
+    /// Counts a connection in, if there is room. Until it says what it is for, it counts as a
+    /// client's.
+    fn enter(self: &Arc<Self>, source: IpAddr, stop: &CancellationToken) -> Option<Guest> {
+        let limits = self.door.limits;
+        let mut guests = self.guests();
+        let from_source = guests.sources.get(&source).copied().unwrap_or(0);
+        let room = limits.links + limits.handshakes;
+        if guests.clients >= room || from_source >= limits.links_per_source {
+            return None;
+        }
+        if guests.shaking.len() >= limits.handshakes
+            && let Some((_, oldest)) = guests.shaking.pop_front()
+        {
+            oldest.cancel();
+        }
+        let (number, ended) = (guests.number, stop.child_token());
+        guests.number += 1;
+        guests.clients += 1;
+        *guests.sources.entry(source).or_default() += 1;
+        guests.shaking.push_back((number, ended.clone()));
+        let node = None;
+        let hall = Arc::clone(self);
+        Some(Guest {
+            hall,
+            number,
+            source,
+            node,
+            ended,
+        })
+    }
+}
+
+impl Guests {
+    fn leave_source(&mut self, source: IpAddr) {
+        self.clients -= 1;
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+}
+
+impl Guest {
+    async fn serve<F>(
+        mut self,
+        socket: TcpStream,
+        config: Arc<rustls::ServerConfig>,
+        handle: impl Fn(Incoming) -> F,
+    ) where
+        F: Future<Output = ()>,
+    {
+        let door = &self.hall.door;
+        let certificate = (door.certificate)();
+        let shaken = link::take(socket, config, &certificate, door.clock).await;
+        let (link, hello) = match shaken {
+            Ok(shaken) => shaken,
+            Err(error) => {
+                // No address: it may be a client's.
+                tracing::debug!(%error, "a handshake failed");
+                return self.hall.count_refused("handshake");
+            }
+        };
+        if let Err(reason) = self.settle(&link, &hello) {
+            return self.hall.count_refused(reason);
+        }
+        self.hall.count_taken(match hello.purpose {
+            Purpose::Node => "node",
+            Purpose::Entry => "entry",
+            Purpose::Mailbox => "mailbox",
+            Purpose::Directory => "directory",
+        });
+        let incoming = Incoming {
+            hello,
+            node: self.node,
+            link,
+            ended: self.ended.clone(),
+        };
+        handle(incoming).await;
+    }
+
+    /// Counts it as what it turned out to be, or says why it must go.
+    fn settle(&mut self, link: &Link, hello: &Hello) -> Result<(), &'static str> {
+        let door = &self.hall.door;
+        if !door.purposes.contains(&hello.purpose) {
+            return Err("purpose"); // LNK-8
+        }
+        let mut guests = self.hall.guests();
+        let number = self.number;
+        guests.shaking.retain(|(shaking, _)| *shaking != number);
+        if hello.purpose != Purpose::Node {
+            let settled = guests.clients - guests.shaking.len();
+            return if settled > door.limits.links {
+                Err("limit")
+            } else {
+                Ok(())
+            };
+        }
+        // LNK-7, LNK-8
+        let node = link
+            .peer
+            .link_key
+            .and_then(|key| (door.admit)(&key))
+            .ok_or("topology")?;
+        guests.leave_source(self.source);
+        if let Some((_, older)) = guests.nodes.insert(node, (number, self.ended.clone())) {
+            older.cancel();
+        }
+        drop(guests);
+        self.node = Some(node);
+        Ok(())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let mut guests = self.hall.guests();
+        let number = self.number;
+        guests.shaking.retain(|(shaking, _)| *shaking != number);
+        match self.node {
+            None => guests.leave_source(self.source),
+            Some(node) => {
+                if guests
+                    .nodes
+                    .get(&node)
+                    .is_some_and(|(current, _)| *current == number)
+                {
+                    guests.nodes.remove(&node);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tokio::{io::AsyncReadExt, sync::mpsc};
+
+    use super::*;
+    use crate::link::{
+        LinkError,
+        tests::{certified, dialler, hello, key, target},
+    };
+
+    /// A listener as node 2; it admits the link keys 101 and 104. What it takes comes out of the
+    /// receiver.
+    pub(crate) async fn open(
+        purposes: &'static [Purpose],
+        limits: Limits,
+    ) -> (
+        String,
+        mpsc::UnboundedReceiver<Incoming>,
+        Metrics,
+        CancellationToken,
+    ) {
+        let (clock, metrics, stop) = (Clock::start(), Metrics::default(), CancellationToken::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let nodes = [(101, 1), (104, 4)].map(|(link, id)| {
+            let public = |seed| key(seed).verifying_key().to_bytes();
+            (public(link), NodeId(public(id)))
+        });
+        let door = Door {
+            key: key(102),
+            certificate: Arc::new(move || certified(2, clock)),
+            purposes,
+            admit: Arc::new(move |key| {
+                nodes
+                    .iter()
+                    .find(|(link, _)| link == key)
+                    .map(|(_, id)| *id)
+            }),
+            limits,
+            clock,
+            metrics: metrics.clone(),
+        };
+        let (taken, links) = mpsc::unbounded_channel();
+        let handle = move |incoming: Incoming| {
+            let taken = taken.clone();
+            async move {
+                let ended = incoming.ended.clone();
+                taken.send(incoming).expect("the test listens");
+                ended.cancelled().await;
+            }
+        };
+        tokio::spawn(accept(listener, door, handle, stop.clone()));
+        (address, links, metrics, stop)
+    }
+
+    async fn dial(address: &str, seed: Option<u8>, purpose: Purpose) -> Result<Link, LinkError> {
+        let dialler = dialler(Clock::start(), seed);
+        dialler
+            .dial(&target(2, address.to_owned()), hello(purpose))
+            .await
+    }
+
+    /// Waits for what tells the two sides of a handshake apart: the listener's verdict.
+    async fn ends(link: Result<Link, LinkError>) {
+        if let Ok(mut link) = link {
+            assert!(link.reader.frame().await.is_err());
+        }
+    }
+
+    /// The listener counts after the dialler has heard.
+    async fn refused(metrics: &Metrics, expected: u64) {
+        while metrics.sum("lacuna_links_refused_total") < expected {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(metrics.sum("lacuna_links_refused_total"), expected);
+    }
+
+    /// LNK-7, LNK-8, ATTACKS o03
+    #[tokio::test]
+    async fn a_mix_takes_its_neighbours_and_nobody_else() {
+        let (address, mut links, metrics, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let neighbour = dial(&address, Some(101), Purpose::Node).await;
+        let taken = links.recv().await.unwrap();
+        assert_eq!(taken.node, Some(NodeId(key(1).verifying_key().to_bytes())));
+        ends(dial(&address, Some(103), Purpose::Node).await).await; // not a neighbour
+        ends(dial(&address, None, Purpose::Node).await).await; // no key
+        ends(dial(&address, None, Purpose::Entry).await).await; // a client
+        ends(dial(&address, None, Purpose::Directory).await).await;
+        refused(&metrics, 4).await;
+        assert_eq!(metrics.sum("lacuna_links_taken_total"), 1);
+        drop(neighbour);
+    }
+
+    /// LNK-7: at a gateway clients need no key, nodes do.
+    #[tokio::test]
+    async fn a_gateway_takes_clients_and_its_neighbours() {
+        const ALL: &[Purpose] = &[
+            Purpose::Node,
+            Purpose::Entry,
+            Purpose::Mailbox,
+            Purpose::Directory,
+        ];
+        let (address, mut links, metrics, _stop) = open(ALL, Limits::default()).await;
+        let mut open = Vec::new();
+        for purpose in [Purpose::Entry, Purpose::Mailbox, Purpose::Directory] {
+            open.push(dial(&address, None, purpose).await.unwrap());
+            let taken = links.recv().await.unwrap();
+            assert_eq!((taken.hello.purpose, taken.node), (purpose, None));
+        }
+        open.push(dial(&address, Some(104), Purpose::Node).await.unwrap());
+        assert!(links.recv().await.unwrap().node.is_some());
+        ends(dial(&address, Some(103), Purpose::Node).await).await;
+        ends(dial(&address, None, Purpose::Node).await).await;
+        refused(&metrics, 2).await;
+    }
+
+    /// LNK-9: the newest link of a node wins.
+    #[tokio::test]
+    async fn a_node_that_dials_again_replaces_its_link() {
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let mut older = dial(&address, Some(101), Purpose::Node).await.unwrap();
+        let first = links.recv().await.unwrap();
+        let _newer = dial(&address, Some(101), Purpose::Node).await.unwrap();
+        let second = links.recv().await.unwrap();
+        first.ended.cancelled().await;
+        drop(first);
+        assert!(older.reader.frame().await.is_err());
+        assert!(!second.ended.is_cancelled());
+    }
+
+    /// LNK-9
+    #[tokio::test]
+    async fn clients_are_limited_and_counted_out_again() {
+        let limits = Limits {
+            handshakes: 8,
+            links: 1,
+            links_per_source: 9,
+        };
+        let (address, mut links, metrics, _stop) = open(&[Purpose::Entry], limits).await;
+        let first = dial(&address, None, Purpose::Entry).await.unwrap();
+        let taken = links.recv().await.unwrap();
+        ends(dial(&address, None, Purpose::Entry).await).await;
+        refused(&metrics, 1).await;
+        // The first one ends: there is room again, as soon as its task has gone.
+        taken.ended.cancel();
+        drop((first, taken));
+        while metrics.sum("lacuna_links_taken_total") < 2 {
+            let again = dial(&address, None, Purpose::Entry).await;
+            let refused = async { ends(again).await };
+            tokio::select! {
+                () = refused => {}
+                taken = links.recv() => assert!(taken.is_some()),
+            }
+        }
+    }
+
+    /// LNK-9, ATTACKS g02: whoever connects and says nothing holds nobody up.
+    #[tokio::test]
+    async fn slow_handshakes_wait_on_each_other() {
+        let limits = Limits {
+            handshakes: 4,
+            ..Limits::default()
+        };
+        let (address, mut links, _, _stop) = open(&[Purpose::Entry], limits).await;
+        let mut slow = Vec::new();
+        for _ in 0..20 {
+            slow.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let _honest = dial(&address, None, Purpose::Entry).await.unwrap();
+        assert!(links.recv().await.is_some());
+        // The oldest were let go.
+        assert_eq!(slow[0].read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_every_link() {
+        let (address, mut links, _, stop) = open(&[Purpose::Entry], Limits::default()).await;
+        let mut link = dial(&address, None, Purpose::Entry).await.unwrap();
+        drop(links.recv().await.unwrap());
+        stop.cancel();
+        assert!(link.reader.frame().await.is_err());
+    }
+}

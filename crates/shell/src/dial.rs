@@ -1,0 +1,267 @@
+//! Keeps one node link alive towards each next hop.
+//!
+//! Spec: docs/spec/link.md, rules LNK-7, LNK-9.
+//!
+//! | quantity        | value                                                             |
+//! |-----------------|-------------------------------------------------------------------|
+//! | links           | one for each target; the set changes with the consensus           |
+//! | queue           | a bounded number of frames for each link, up or down              |
+//! | wait to redial  | doubling from 0.1 s to 10 s, jittered; reset by a link that held  |
+//!
+//! A node link carries frames from its dialler only; if the other end says anything, it
+//! misbehaves and the link ends. Frames that wait when a link breaks go over the next one; what
+//! was in the broken one's socket is lost, like any packet.
+
+use core::time::Duration;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use proto::{
+    NodeId,
+    wire::{Frame, Hello, Purpose, WIRE_VERSION},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    entropy::Backoff,
+    link::{Dialler, LinkError, NotSent, Target},
+    metrics::{Cell, Metrics},
+};
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// The links to all next hops. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Outgoing(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    dialler: Dialler,
+    queue_max: usize,
+    hops: RwLock<BTreeMap<NodeId, Hop>>,
+    up: watch::Sender<usize>,
+    failures: Cell,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Hop {
+    target: Target,
+    queue: mpsc::Sender<Frame>,
+    /// Cancelled when the hop is dropped: its task ends.
+    ended: CancellationToken,
+}
+
+impl Drop for Hop {
+    fn drop(&mut self) {
+        self.ended.cancel();
+    }
+}
+
+impl Outgoing {
+    /// No links yet. Each will queue at most `queue_max` frames; all end with `stop`.
+    #[must_use]
+    pub fn new(
+        dialler: Dialler,
+        queue_max: usize,
+        metrics: &Metrics,
+        stop: CancellationToken,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            dialler,
+            queue_max,
+            hops: RwLock::default(),
+            up: watch::Sender::new(0),
+            failures: metrics.cell("lacuna_dials_failed_total", ""),
+            stop,
+        }))
+    }
+
+    /// Keeps links to these and to no others. A target that has not changed keeps its link.
+    pub fn set(&self, targets: impl IntoIterator<Item = Target>) {
+        let mut hops = self.0.hops.write().unwrap_or_else(PoisonError::into_inner);
+        let mut old = core::mem::take(&mut *hops);
+        for target in targets {
+            let same = old.remove(&target.id).filter(|hop| hop.target == target);
+            hops.insert(target.id, same.unwrap_or_else(|| self.start(target)));
+        }
+    }
+
+    fn start(&self, target: Target) -> Hop {
+        let (queue, frames) = mpsc::channel(self.0.queue_max);
+        let ended = self.0.stop.child_token();
+        let keep = keep(Arc::clone(&self.0), target.clone(), frames);
+        let until = ended.clone();
+        tokio::spawn(async move { until.run_until_cancelled(keep).await });
+        Hop {
+            target,
+            queue,
+            ended,
+        }
+    }
+
+    /// Queues a frame for `to`; never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent::Full`] if its queue is, [`NotSent::Down`] if `to` is no next hop.
+    pub fn send(&self, to: &NodeId, frame: Frame) -> Result<(), NotSent> {
+        let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
+        let hop = hops.get(to).ok_or(NotSent::Down)?;
+        hop.queue.try_send(frame).map_err(|_| NotSent::Full)
+    }
+
+    /// How many links are up, as it changes.
+    #[must_use]
+    pub fn up(&self) -> watch::Receiver<usize> {
+        self.0.up.subscribe()
+    }
+
+    /// How many links there should be.
+    #[must_use]
+    pub fn wanted(&self) -> usize {
+        self.0
+            .hops
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len()
+    }
+}
+
+/// Counts one link that is up, until it is dropped.
+struct Up<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Up<'a> {
+    fn count(up: &'a watch::Sender<usize>) -> Self {
+        up.send_modify(|up| *up += 1);
+        Self(up)
+    }
+}
+
+impl Drop for Up<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|up| *up -= 1);
+    }
+}
+
+/// Dials `target` again and again, and writes what is queued. Ends only by being dropped.
+async fn keep(shared: Arc<Shared>, target: Target, mut frames: mpsc::Receiver<Frame>) {
+    let hello = Hello {
+        version: WIRE_VERSION,
+        purpose: Purpose::Node,
+        profile: 0,
+    };
+    let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+    loop {
+        let error = match shared.dialler.dial(&target, hello).await {
+            Ok(link) => {
+                let _up = Up::count(&shared.up);
+                let dialled = shared.dialler.clock.now();
+                let (mut silent, mut writer) = (link.reader, link.writer);
+                let ended = tokio::select! {
+                    written = writer.pump(&mut frames) => written.err(),
+                    heard = silent.frame() => Some(heard.map_or_else(
+                        |error| error,
+                        |_| LinkError::PeerMisbehaved("a node link has one direction"),
+                    )),
+                };
+                // One that is refused ends at once; only a link that held starts over.
+                if shared.dialler.clock.now().since(dialled) >= LONGEST_WAIT {
+                    backoff.reset();
+                }
+                ended.unwrap_or(LinkError::Closed)
+            }
+            Err(error) => error,
+        };
+        shared.failures.add(1);
+        tracing::debug!(node = ?target.id, %error, "no link; it will be dialled again");
+        tokio::time::sleep(backoff.wait()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::wire::{Kind, field_of};
+
+    use super::*;
+    use crate::{
+        accept::{Limits, tests::open},
+        clock::Clock,
+        link::tests::{dialler, target},
+    };
+
+    fn outgoing(seed: u8, queue_max: usize) -> (Outgoing, CancellationToken) {
+        let stop = CancellationToken::new();
+        let dialler = dialler(Clock::start(), Some(seed));
+        let outgoing = Outgoing::new(dialler, queue_max, &Metrics::default(), stop.clone());
+        (outgoing, stop)
+    }
+
+    fn numbered(number: u64) -> Frame {
+        Frame::new(Kind::Packet, 0, field_of(number, 0))
+    }
+
+    #[tokio::test]
+    async fn frames_wait_for_a_link_and_survive_its_loss() {
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let (outgoing, _stop) = outgoing(101, 4);
+        let target = target(2, address);
+        assert_eq!(outgoing.send(&target.id, numbered(0)), Err(NotSent::Down));
+        outgoing.set([target.clone()]);
+        outgoing.send(&target.id, numbered(1)).unwrap();
+        let mut first = links.recv().await.unwrap();
+        assert_eq!(first.link.reader.frame().await.unwrap().1, numbered(1));
+
+        // The link breaks; it is dialled again, and what is queued goes over the new one.
+        first.ended.cancel();
+        drop(first);
+        let mut second = links.recv().await.unwrap();
+        outgoing.up().wait_for(|up| *up == 1).await.unwrap();
+        outgoing.send(&target.id, numbered(2)).unwrap();
+        assert_eq!(second.link.reader.frame().await.unwrap().1, numbered(2));
+    }
+
+    #[tokio::test]
+    async fn the_set_of_links_follows_the_targets() {
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let (outgoing, _stop) = outgoing(101, 4);
+        let target = target(2, address);
+        outgoing.set([target.clone()]);
+        let mut kept = links.recv().await.unwrap();
+        outgoing.set([target.clone()]);
+        outgoing.send(&target.id, numbered(1)).unwrap();
+        assert!(
+            kept.link.reader.frame().await.is_ok(),
+            "an equal target keeps its link"
+        );
+        outgoing.set([]);
+        assert!(kept.link.reader.frame().await.is_err());
+        assert_eq!(outgoing.send(&target.id, numbered(2)), Err(NotSent::Down));
+        outgoing.up().wait_for(|up| *up == 0).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_refuses() {
+        let (outgoing, _stop) = outgoing(101, 2);
+        let nobody = target(2, "127.0.0.1:1".to_owned());
+        outgoing.set([nobody.clone()]);
+        let results = [0, 1, 2].map(|number| outgoing.send(&nobody.id, numbered(number)));
+        assert_eq!(results, [Ok(()), Ok(()), Err(NotSent::Full)]);
+    }
+
+    /// A node link has one direction.
+    #[tokio::test]
+    async fn whoever_answers_on_a_node_link_is_hung_up_on() {
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let (outgoing, _stop) = outgoing(101, 2);
+        outgoing.set([target(2, address)]);
+        let mut taken = links.recv().await.unwrap();
+        taken.link.writer.write(&[numbered(1)]).await.unwrap();
+        assert!(taken.link.reader.frame().await.is_err());
+        assert!(links.recv().await.is_some(), "and dialled again");
+    }
+}
