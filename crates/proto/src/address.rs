@@ -15,7 +15,7 @@
 //!
 //! Invariants: each address has one spelling in lower case, and what parses prints as it was
 //! read. The key of a parsed address is one that only its owner can compute with (ADR-1). An
-//! address names a client, so `Debug` shows nothing (OPS-1); `Display` is for its owner.
+//! address names a client, so `Debug` shows nothing (ADR-4); `Display` is for its owner.
 //!
 //! Bech32m's promise to find any four wrong characters ends at 90 characters; beyond, a typing
 //! error passes its 30-bit checksum with probability 2⁻³⁰.
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(Address::from_bytes(&bytes), Err(AddressError::Key));
     }
 
-    /// OPS-1
+    /// ADR-4, OPS-1
     #[test]
     fn an_address_does_not_print_by_itself() {
         assert_eq!(format!("{:?}", address(3)), "Address(..)");

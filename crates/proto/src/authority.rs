@@ -28,13 +28,13 @@
 
 mod event;
 mod gather;
+mod start;
 mod votes;
 
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
 
 use ed25519_dalek::SigningKey;
-use minicbor::{Decode, Encode};
 
 use gather::{Gathered, enough};
 use votes::Votes;
@@ -43,64 +43,14 @@ use crate::{
     Machine, Time,
     calendar::{Calendar, Utc},
     directory::{
-        Answer, Ballot, Consensus, Descriptor, DocumentError, Network, NetworkError, ParamsError,
-        Proposal, Question, Refusal, SignedConsensus, SignedDescriptor, Terms, ask, cbor,
-        consensus::{BODY_LEN_MAX, LAYERS_MAX},
+        Answer, Ballot, Consensus, Descriptor, Proposal, Question, Refusal, SignedConsensus,
+        SignedDescriptor,
     },
 };
 
 pub use event::{AuthorityDrop, Event};
+pub use start::{Config, Record, StartError};
 pub use votes::VOTES_KEPT;
-
-/// Shortest round: round numbers must fit 32 bits.
-const ROUND_MIN: Duration = Duration::from_secs(1);
-
-/// What an authority is told at its start.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The network and its authorities.
-    pub network: Network,
-    /// What the document must say; the same at each authority.
-    pub terms: Terms,
-    /// Fewest mixes in a document.
-    pub mixes_min: usize,
-    /// Fewest gateways in a document.
-    pub gateways_min: usize,
-    /// Most nodes that are taken, at most [`ask::DESCRIPTORS_MAX`].
-    pub nodes_max: usize,
-    /// How long no new node has come before this authority proposes.
-    pub settle: Duration,
-    /// How long a proposer has its turn, at least one second.
-    pub round: Duration,
-}
-
-/// The document that this authority votes for, as its disk remembers it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Record {
-    /// The period.
-    #[n(0)]
-    pub period: u64,
-    /// The document, canonical CBOR.
-    #[cbor(n(1), with = "minicbor::bytes")]
-    pub body: Vec<u8>,
-}
-
-impl Record {
-    /// What the disk keeps.
-    #[must_use]
-    pub fn to_bytes(&self) -> Vec<u8> {
-        cbor::encode(self)
-    }
-
-    /// Reads [`Record::to_bytes`].
-    ///
-    /// # Errors
-    ///
-    /// [`DocumentError`], if these bytes are none.
-    pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        cbor::decode(bytes, BODY_LEN_MAX + 64)
-    }
-}
 
 /// What a driver brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -131,25 +81,6 @@ pub enum Output {
     Publish(SignedConsensus),
     /// Something to count.
     Event(Event),
-}
-
-/// Why an authority cannot start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartError {
-    /// The network breaks a rule.
-    Network(NetworkError),
-    /// The parameters break a rule.
-    Params(ParamsError),
-    /// The terms are for another network, or for no layers or too many.
-    Terms,
-    /// The key is none of the network's authorities'.
-    Key,
-    /// The round is shorter than a second.
-    Round,
-    /// Fewer nodes can be taken than the document needs, or more than an answer holds.
-    Nodes,
-    /// The record is for another period, or no document of these terms.
-    Record,
 }
 
 /// The one document that this authority votes for.
@@ -191,30 +122,19 @@ impl Authority {
         key: SigningKey,
         record: Option<Record>,
     ) -> Result<Self, StartError> {
-        config.network.check().map_err(StartError::Network)?;
-        config.terms.params.check().map_err(StartError::Params)?;
-        let layers = (1..=LAYERS_MAX).contains(&config.terms.layers);
-        if config.terms.network != config.network.id || !layers {
-            return Err(StartError::Terms);
-        }
-        if config.round < ROUND_MIN {
-            return Err(StartError::Round);
-        }
-        let nodes_min = config.mixes_min.saturating_add(config.gateways_min);
-        if config.nodes_max < nodes_min || config.nodes_max > ask::DESCRIPTORS_MAX {
-            return Err(StartError::Nodes);
-        }
+        config.check()?;
         let own = config.network.authority(&key.verifying_key().to_bytes());
         let own = own.ok_or(StartError::Key)?;
         let choice = record.map(|record| {
             let said = Consensus::parse_body(&record.body).ok();
             let sound = said.is_some_and(|consensus| consensus.is_of(&config.terms));
-            (sound && record.period == config.terms.period)
-                .then(|| Choice {
-                    hash: Consensus::hash_of(&record.body),
-                    body: record.body,
-                    durable: true,
-                })
+            let choice = sound.then(|| Choice {
+                hash: Consensus::hash_of(&record.body),
+                body: record.body,
+                durable: true,
+            });
+            choice
+                .filter(|_| record.period == config.terms.period)
                 .ok_or(StartError::Record)
         });
         Ok(Self {

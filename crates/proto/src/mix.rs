@@ -125,6 +125,7 @@ impl Mix {
         self.now = now;
     }
 
+    /// Lets go of what is due, in order of due time (MIX-2).
     fn release(&mut self) {
         while self
             .pool

@@ -90,7 +90,7 @@ impl Stage {
         self.keys.insert(epoch, Key { secret, seen });
     }
 
-    /// Forgets every key whose window has ended, and says which.
+    /// Forgets every key whose window has ended, and says which (EPO-5).
     pub fn retire(&mut self, schedule: &Schedule, now: Utc) -> Vec<Epoch> {
         let ended = |epoch: &Epoch| schedule.opens(*epoch).end <= now;
         let (gone, kept) = core::mem::take(&mut self.keys)
@@ -139,16 +139,20 @@ impl Stage {
             .collect();
         open_now.sort_by_key(|(epoch, _)| (*epoch != current, *epoch));
 
-        let mut rest: Vec<(Arrival, PeelDrop)> =
-            batch.into_iter().map(|arrival| (arrival, PeelDrop::NoKey)).collect();
+        let mut rest: Vec<(Arrival, PeelDrop)> = batch
+            .into_iter()
+            .map(|arrival| (arrival, PeelDrop::NoKey))
+            .collect();
         let mut opened: Vec<(usize, Arrival, Opened)> = Vec::with_capacity(rest.len());
         for (place, (_, key)) in open_now.iter().enumerate() {
             let (arrivals, verdicts): (Vec<Arrival>, Vec<PeelDrop>) = rest.drain(..).unzip();
             let (times, packets): (Vec<Time>, Vec<Box<Packet>>) =
                 arrivals.into_iter().map(|a| (a.received, a.packet)).unzip();
             let results = sphinx::open(&key.secret, cap, &packets);
-            for ((result, first), (received, packet)) in
-                results.into_iter().zip(verdicts).zip(times.into_iter().zip(packets))
+            for ((result, first), (received, packet)) in results
+                .into_iter()
+                .zip(verdicts)
+                .zip(times.into_iter().zip(packets))
             {
                 let arrival = Arrival { received, packet };
                 match (result, first) {

@@ -25,7 +25,7 @@ fn small() -> TestNetwork {
 }
 
 fn said(node: &TestNode, network: &NetworkId) -> Descriptor {
-    node.descriptor.verify(network).unwrap()
+    node.descriptor.verify(network).expect("sound")
 }
 
 /// DIR-3
@@ -86,7 +86,8 @@ fn a_descriptor_is_believed_only_as_its_node_signed_it() {
     let elsewhere = node.descriptor.verify(&NetworkId([1; 32]));
     assert_eq!(elsewhere, Err(DescriptorError::Signature));
 
-    let changes: [(fn(&mut Descriptor), DescriptorError); 6] = [
+    type Change = fn(&mut Descriptor);
+    let changes: [(Change, DescriptorError); 6] = [
         (|d| d.address = "nowhere".into(), DescriptorError::Address),
         (|d| d.family = String::new(), DescriptorError::Family),
         (|d| d.family = "a".repeat(65), DescriptorError::Family),
@@ -167,7 +168,7 @@ fn addresses_are_host_and_port() {
     }
 }
 
-/// DIR-5, DIR-6
+/// DIR-5, DIR-6, EPO-6
 #[test]
 fn a_document_is_the_same_whoever_builds_it() {
     let town = small();

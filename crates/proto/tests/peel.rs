@@ -28,7 +28,7 @@ fn schedule() -> Schedule {
 }
 
 fn secret(epoch: u64) -> SecretKey {
-    SecretKey::from_bytes([u8::try_from(epoch).unwrap(); 32])
+    SecretKey::from_bytes([epoch.to_be_bytes()[7]; 32])
 }
 
 fn next_secret() -> SecretKey {
@@ -52,7 +52,7 @@ fn packet(epoch: u64, seed: u64, delay: Duration) -> Box<Packet> {
         key: key.public(),
         delay_ns,
     };
-    let delay_ns = u64::try_from(delay.as_nanos()).unwrap();
+    let delay_ns = u64::try_from(delay.as_nanos()).expect("short");
     let route = [
         hop([7; 32], secret(epoch), delay_ns),
         hop(NEXT, next_secret(), 0),
@@ -212,7 +212,7 @@ fn neighbours_open_side_by_side() {
     assert_eq!(dropped, [mac, seen, seen]);
 }
 
-/// EPO-4, EPO-6: before the first epoch, after the last one, and when every key has been retired
+/// EPO-4, EPO-5: before the first epoch, after the last one, and when every key has been retired
 /// or burned, no key opens anything.
 #[test]
 fn without_a_key_everything_is_dropped_as_that() {

@@ -41,3 +41,44 @@ impl Votes {
         rounds.into_values().find(|votes| votes.len() >= threshold)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ballot(authority: u8, round: u32) -> Ballot {
+        Ballot {
+            period: 1,
+            hash: [5; 32],
+            vote: Vote {
+                authority,
+                round,
+                signature: [0; 64],
+            },
+        }
+    }
+
+    /// DIR-7
+    #[test]
+    fn votes_of_one_round_are_counted_and_each_once() {
+        let mut votes = Votes::default();
+        for (authority, round) in [(2, 7), (0, 7), (0, 7), (1, 8)] {
+            assert_eq!(votes.keep(ballot(authority, round)), None);
+        }
+        assert_eq!(votes.certificate(&[5; 32], 3), None);
+        assert_eq!(votes.certificate(&[6; 32], 1), None);
+        let two = [ballot(0, 7).vote, ballot(2, 7).vote];
+        assert_eq!(votes.certificate(&[5; 32], 2), Some(two.to_vec()));
+    }
+
+    #[test]
+    fn an_authority_that_votes_in_many_rounds_fills_nothing() {
+        let mut votes = Votes::default();
+        for round in 0..100 {
+            votes.keep(ballot(1, round));
+        }
+        assert_eq!(votes.0[&1].len(), VOTES_KEPT);
+        let oldest = votes.certificate(&[5; 32], 1).unwrap();
+        assert_eq!(oldest[0].round, 96);
+    }
+}

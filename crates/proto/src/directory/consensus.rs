@@ -236,7 +236,7 @@ impl Consensus {
         if !self.nodes.is_sorted_by(|a, b| a.id < b.id) {
             return Err(ConsensusError::Order);
         }
-        let keys = self.params.packet_keys();
+        let keys = self.params.packet_keys(); // EPO-6
         let ends_s = self.ends().as_secs();
         for node in &self.nodes {
             if node.period != self.period || node.packet_keys.len() != keys {

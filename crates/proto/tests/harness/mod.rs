@@ -4,13 +4,15 @@
 //! the shape. Laws 1 (monotone) and 5 (bounded) name the machine's own limits, so they stand with
 //! each machine; the others are here.
 //!
-//! [`network`] makes a whole network in memory for tests that need a consensus.
+//! [`network`] makes a whole network in memory for tests that need a consensus,
+//! [`ceremony`] authorities that make one.
 //!
 //! What a generator must reach, or a limit is not tested: every limit full (limits are drawn, and
 //! small), values at and above each limit, equal due times, inputs that are overdue on arrival.
 
 #![allow(dead_code, reason = "each test binary uses some of these")]
 
+pub(crate) mod ceremony;
 pub(crate) mod network;
 
 use core::{fmt::Debug, iter, ops::Range, time::Duration};
