@@ -26,7 +26,7 @@ fn attack_p17_surb_ids_are_uniform() {
 fn attack_p17_zero_is_drawn_again() {
     let mut rng = seeded(1717);
     let (_, route) = route(&mut rng, 5);
-    let random = [&[0; 16][..], &[5; 16], &[6; 32], &[7; 8]].concat();
+    let random = [&[0; 32][..], &[5; 16], &[6; 32], &[7; 8]].concat();
     let mut script = Script(&random);
     assert_eq!(sphinx::surb(&mut script, &route, [1; 32]).1.id(), [5; 16]);
     assert!(script.0.is_empty());

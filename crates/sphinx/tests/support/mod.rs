@@ -13,7 +13,7 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 use chacha20::ChaCha20Rng;
 use hmac::{KeyInit, Mac};
 use rand_core::{Rng, SeedableRng};
-use sphinx::{Hop, Opened, PACKET_LEN, Packet, Routing, SecretKey};
+use sphinx::{HEADER_LEN, Hop, Opened, PACKET_LEN, Packet, Routing, SecretKey};
 use sphinx_packet::header::delays::Delay;
 use sphinx_packet::route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes};
 use sphinx_packet::{ProcessedPacketData, SphinxPacket};
@@ -102,6 +102,7 @@ pub fn peel_as_both(key: &SecretKey, packet: &mut Packet) -> Routing {
         .process_with_expanded_secret(&secret)
         .expect("the crate opens an honest packet");
 
+    let header: [u8; HEADER_LEN] = packet[..HEADER_LEN].try_into().expect("a header");
     let (routing, tag) = peel(key, packet);
     assert_eq!(tag, *secret.replay_tag(), "tag");
     assert_eq!(processed.version.0, 260);
@@ -129,6 +130,8 @@ pub fn peel_as_both(key: &SecretKey, packet: &mut Packet) -> Routing {
             };
             assert_eq!(routing, expected);
             assert!(payload.as_bytes() == sphinx::payload(packet), "payload");
+            // PKT-13
+            assert_eq!(packet[..HEADER_LEN], header);
         }
     }
     routing
