@@ -2,10 +2,12 @@
 //!
 //! libFuzzer calls them through `fuzz_targets/`, and `tests/corpus.rs` replays the kept inputs.
 
+mod gateway;
 mod peel;
 #[path = "../../sphinx/tests/support/mod.rs"]
 mod support;
 
+pub use gateway::gateway;
 pub use peel::open;
 
 /// A target: any bytes in, a panic if they break it.
@@ -13,5 +15,5 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `corpus/`.
 pub fn targets() -> Vec<(&'static str, Target)> {
-    vec![("open", open)]
+    vec![("gateway", gateway), ("open", open)]
 }
