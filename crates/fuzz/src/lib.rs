@@ -3,11 +3,13 @@
 //! libFuzzer calls them through `fuzz_targets/`, and `tests/corpus.rs` replays the kept inputs.
 
 mod gateway;
+mod parsers;
 mod peel;
 #[path = "../../sphinx/tests/support/mod.rs"]
 mod support;
 
 pub use gateway::gateway;
+pub use parsers::{address, ask, consensus, descriptor, frame, samples};
 pub use peel::open;
 
 /// A target: any bytes in, a panic if they break it.
@@ -15,5 +17,13 @@ pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its binary and of its folder in `corpus/`.
 pub fn targets() -> Vec<(&'static str, Target)> {
-    vec![("gateway", gateway), ("open", open)]
+    vec![
+        ("address", address),
+        ("ask", ask),
+        ("consensus", consensus),
+        ("descriptor", descriptor),
+        ("frame", frame),
+        ("gateway", gateway),
+        ("open", open),
+    ]
 }

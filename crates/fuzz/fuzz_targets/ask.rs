@@ -1,0 +1,3 @@
+//! See `fuzz::ask`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::ask(input));
