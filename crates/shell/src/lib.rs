@@ -6,6 +6,7 @@ pub mod clock;
 pub mod dial;
 pub mod drive;
 pub mod entropy;
+pub mod follow;
 pub mod journal;
 pub mod keys;
 pub mod link;

@@ -115,15 +115,7 @@ impl StateDir {
     ///
     /// [`StateError::Io`].
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StateError> {
-        let (path, new) = (self.path(name), self.path(&format!("{name}.new")));
-        let written = || {
-            let mut file = private().truncate(true).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            sync_folder(&path)
-        };
-        written().map_err(io_at(&path))
+        write(&self.path(name), bytes)
     }
 
     /// Erases `name`, if it exists.
@@ -163,6 +155,23 @@ impl StateDir {
         names.sort_unstable();
         Ok(names)
     }
+}
+
+/// [`StateDir::write`] for a file anywhere.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let new = path.with_added_extension("new");
+    let written = || {
+        let mut file = private().truncate(true).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        sync_folder(path)
+    };
+    written().map_err(io_at(path))
 }
 
 fn private() -> OpenOptions {

@@ -1,0 +1,554 @@
+//! Gets the consensus, believes it or not, keeps it, and says which one holds now.
+//!
+//! Spec: docs/spec/directory.md, rules DIR-5, DIR-9, DIR-10, DIR-11; docs/spec/epochs.md, EPO-4.
+//!
+//! | who    | asks whom                                  | when, once it has a document            |
+//! |--------|--------------------------------------------|-----------------------------------------|
+//! | node   | the authorities, and submits its descriptor| from a uniform instant in the first half|
+//! |        |                                            | of the last epoch of the period         |
+//! | client | gateways of the last document, or those of | from a uniform instant in that epoch    |
+//! |        | `network.toml`                             |                                         |
+//!
+//! Each attempt asks one source, drawn anew, on a link of its own. Without a document that holds,
+//! attempts follow each other after [`FIRST_WAIT`], doubling to [`LONGEST_WAIT`]; with one, after
+//! a 32nd to an 8th of an epoch. So retries go on for ever and their rate is bounded.
+//!
+//! | file                | what                                                             |
+//! |---------------------|------------------------------------------------------------------|
+//! | `consensus`         | the newest document believed; nothing older is, ever again       |
+//! | `consensus.previous`| the one before, which holds until the newest begins              |
+//! | `consensus.split`   | if there is one: proof that authorities signed two (DIR-9)       |
+//!
+//! Invariants: a document is on disk before anyone hears of it; the state is `Ready` only with a
+//! document that holds at this moment; after a proof of a split it is `Off` for good.
+
+use core::{fmt, time::Duration};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use proto::{
+    NodeId,
+    calendar::Utc,
+    directory::{
+        Consensus, Network, Params, SignedConsensus, SignedDescriptor,
+        ask::{Answer, Question, Refusal},
+        consensus::ConsensusError,
+    },
+};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    ask::ask,
+    entropy::{Backoff, uniform},
+    keys::KeysError,
+    link::{Dialler, LinkError, Target},
+    state::{self, StateError},
+};
+
+/// First wait between attempts without a document.
+pub const FIRST_WAIT: Duration = Duration::from_millis(200);
+/// Longest wait between attempts without a document.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait between two introductions to one authority.
+const INTRODUCE_WAIT: Duration = Duration::from_secs(10);
+/// The calendar may be set: no sleep is longer than this.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+
+/// What is known of the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Not started, stopped, or stopped closed after a proof of a split.
+    #[default]
+    Off,
+    /// No document holds now; it is being asked for.
+    Bootstrapping,
+    /// This document holds now.
+    Ready(Arc<Consensus>),
+}
+
+impl State {
+    /// `off`, `bootstrapping` or `ready`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Bootstrapping => "bootstrapping",
+            Self::Ready(_) => "ready",
+        }
+    }
+
+    /// The document that holds now.
+    #[must_use]
+    pub fn consensus(&self) -> Option<&Arc<Consensus>> {
+        match self {
+            Self::Ready(consensus) => Some(consensus),
+            Self::Off | Self::Bootstrapping => None,
+        }
+    }
+}
+
+/// Makes this node's descriptor for a period.
+pub type Describe = Arc<dyn Fn(u64, &Params) -> Result<SignedDescriptor, KeysError> + Send + Sync>;
+
+/// Who follows.
+#[derive(Clone)]
+pub enum Follower {
+    /// A client: asks gateways.
+    Client,
+    /// A node: asks authorities, and introduces itself to them.
+    Node(Describe),
+}
+
+/// Why the consensus can't be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    /// `network.toml` names no authority's address.
+    #[error("network.toml gives no addresses of authorities; a node needs them")]
+    NoAuthorities,
+    /// What is on disk is not believed.
+    #[error(
+        "{file} is not believed ({why}); remove it to start anew, if the network was made anew"
+    )]
+    Kept {
+        /// The file.
+        file: String,
+        /// Which rule it breaks.
+        why: String,
+    },
+    /// The disk.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// Why one attempt brought no document. Logged, then tried again.
+#[derive(Debug, thiserror::Error)]
+enum Attempt {
+    #[error("{0}")]
+    Link(#[from] LinkError),
+    #[error("there is none yet")]
+    NotYet,
+    #[error("not believed: {0:?}")]
+    NotBelieved(ConsensusError),
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    #[error("the peer answered another question")]
+    OtherAnswer,
+    #[error("{0}")]
+    Keys(#[from] KeysError),
+    #[error("{0}")]
+    State(#[from] StateError),
+}
+
+/// A document and what it says.
+#[derive(Clone, Debug)]
+struct Document {
+    signed: SignedConsensus,
+    consensus: Arc<Consensus>,
+}
+
+/// The documents believed: the newest, and the one before.
+#[derive(Clone, Debug, Default)]
+struct Shelf(Arc<RwLock<Vec<Document>>>);
+
+impl Shelf {
+    fn documents(&self) -> Vec<Document> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn newest(&self) -> Option<Document> {
+        self.documents().pop()
+    }
+
+    /// The document that holds now: the newest of those that have begun.
+    fn current(&self, now: Utc) -> Option<Document> {
+        let documents = self.documents();
+        let holds = |document: &Document| document.consensus.check_time(now).is_ok();
+        documents.into_iter().rfind(holds)
+    }
+
+    fn put(&self, document: Document) {
+        let mut documents = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        documents.retain(|known| known.consensus.period < document.consensus.period);
+        documents.push(document);
+        let surplus = documents.len().saturating_sub(2);
+        documents.drain(..surplus);
+    }
+}
+
+/// What a program sees of the directory. Clones see the same.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// The state, as it changes.
+    pub state: watch::Receiver<State>,
+    shelf: Shelf,
+    dialler: Dialler,
+}
+
+impl Directory {
+    /// A gateway's answer to a question (DIR-11).
+    #[must_use]
+    pub fn answer(&self, question: &Question) -> Answer {
+        let Question::Consensus { period } = question else {
+            return Answer::Refused(Refusal::NotServed);
+        };
+        let found = match period {
+            None => self.shelf.current(self.dialler.clock.utc()),
+            Some(period) => {
+                let mut documents = self.shelf.documents().into_iter();
+                documents.find(|document| document.consensus.period == *period)
+            }
+        };
+        found.map_or(Answer::NotYet, |document| {
+            Answer::Consensus(document.signed)
+        })
+    }
+
+    /// Waits for a document that holds, unless the directory stops.
+    pub async fn ready(&mut self) -> Option<Arc<Consensus>> {
+        let ready = self
+            .state
+            .wait_for(|state| state.consensus().is_some())
+            .await;
+        ready.ok()?.consensus().cloned()
+    }
+}
+
+/// Follows the consensus.
+pub struct Follow {
+    /// What one starts from.
+    pub network: Arc<Network>,
+    /// Dials sources; its clock says what time it is.
+    pub dialler: Dialler,
+    /// The file `consensus` in the state directory.
+    pub file: PathBuf,
+    /// Who follows.
+    pub follower: Follower,
+}
+
+impl fmt::Debug for Follow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Follow({:?})", self.network.id)
+    }
+}
+
+impl Follow {
+    /// Reads what is on disk and starts a task that follows until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// [`FollowError`].
+    pub fn start(
+        self,
+        stop: CancellationToken,
+    ) -> Result<(Directory, JoinHandle<()>), FollowError> {
+        let node = matches!(self.follower, Follower::Node(_));
+        if node && self.network.authority_addresses.is_empty() {
+            return Err(FollowError::NoAuthorities);
+        }
+        let shelf = Shelf::default();
+        for file in [previous(&self.file), self.file.clone()] {
+            if let Some(document) = self.load(&file)? {
+                shelf.put(document);
+            }
+        }
+        let (sender, state) = watch::channel(State::Off);
+        let directory = Directory {
+            state,
+            shelf: shelf.clone(),
+            dialler: self.dialler.clone(),
+        };
+        let task = Task {
+            follow: Arc::new(self),
+            shelf,
+            state: sender,
+            wanting: watch::Sender::new(false),
+            draw: uniform(),
+        };
+        let running = tokio::spawn(async move {
+            stop.run_until_cancelled(task.run()).await;
+        });
+        Ok((directory, running))
+    }
+
+    fn load(&self, file: &Path) -> Result<Option<Document>, FollowError> {
+        let not_believed = |why: String| FollowError::Kept {
+            file: file.display().to_string(),
+            why,
+        };
+        let bytes = match std::fs::read(file) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(not_believed(error.to_string())),
+        };
+        let signed =
+            SignedConsensus::parse(&bytes).map_err(|why| not_believed(format!("{why:?}")))?;
+        let believed = signed.verify(&self.network, None);
+        let consensus = Arc::new(believed.map_err(|why| not_believed(format!("{why:?}")))?);
+        Ok(Some(Document { signed, consensus }))
+    }
+
+    /// Whom to ask for a document: the authorities, or any gateway that one has heard of.
+    fn sources(&self, newest: Option<&Document>) -> Vec<Target> {
+        if matches!(self.follower, Follower::Node(_)) {
+            return self.authorities();
+        }
+        let known = newest.map(|document| Arc::clone(&document.consensus));
+        let known = known.iter().flat_map(|consensus| {
+            consensus
+                .gateways()
+                .map(|node| (node.id, node.address.clone()))
+                .collect::<Vec<_>>()
+        });
+        // A document that is over may name link keys that are over too: the certificate decides.
+        let all = known.chain(self.network.bootstrap.iter().cloned());
+        all.map(|(id, address)| Target {
+            id,
+            address,
+            link_key: None,
+        })
+        .collect()
+    }
+
+    fn authorities(&self) -> Vec<Target> {
+        let addressed = self
+            .network
+            .authorities
+            .iter()
+            .zip(&self.network.authority_addresses);
+        addressed
+            .map(|(key, address)| Target {
+                id: NodeId(*key),
+                address: address.clone(),
+                link_key: None,
+            })
+            .collect()
+    }
+
+    /// Asks one source, drawn anew, for a document.
+    async fn fetch(
+        &self,
+        newest: Option<&Document>,
+        period: Option<u64>,
+    ) -> Result<SignedConsensus, Attempt> {
+        let sources = self.sources(newest);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a place in a short list"
+        )]
+        let drawn = (uniform() * sources.len() as f64) as usize;
+        let question = Question::Consensus { period };
+        match ask(&self.dialler, &sources[drawn], &question).await? {
+            Answer::Consensus(signed) => Ok(signed),
+            Answer::NotYet => Err(Attempt::NotYet),
+            Answer::Refused(why) => Err(Attempt::Refused(why)),
+            Answer::Accepted | Answer::Descriptors(_) | Answer::Gathering { .. } => {
+                Err(Attempt::OtherAnswer)
+            }
+        }
+    }
+
+    /// Believes a document (DIR-5, DIR-9), and has it on disk when it returns.
+    fn judge(
+        &self,
+        signed: SignedConsensus,
+        newest: Option<&Document>,
+    ) -> Result<Document, Attempt> {
+        let consensus = signed
+            .verify(&self.network, None)
+            .map_err(Attempt::NotBelieved)?;
+        match consensus.check_time(self.dialler.clock.utc()) {
+            Ok(()) | Err(ConsensusError::NotYet) => {}
+            Err(why) => return Err(Attempt::NotBelieved(why)),
+        }
+        if let Some(newest) = newest {
+            let (period, hash) = (newest.consensus.period, newest.consensus.hash());
+            match consensus.follows(period, &hash) {
+                Ok(()) if consensus.period == period => return Err(Attempt::NotYet),
+                Ok(()) => state::write(&previous(&self.file), &newest.signed.to_bytes())?,
+                Err(ConsensusError::Split) => {
+                    state::write(&self.file.with_added_extension("split"), &signed.to_bytes())?;
+                    return Err(Attempt::NotBelieved(ConsensusError::Split));
+                }
+                Err(why) => return Err(Attempt::NotBelieved(why)),
+            }
+        }
+        state::write(&self.file, &signed.to_bytes())?;
+        let consensus = Arc::new(consensus);
+        Ok(Document { signed, consensus })
+    }
+
+    /// Tells an authority about this node, if it gathers descriptors.
+    async fn introduce(&self, authority: &Target, describe: &Describe) -> Result<(), Attempt> {
+        let gathering = ask(&self.dialler, authority, &Question::Gathering).await?;
+        let (period, params) = match gathering {
+            Answer::Gathering { period, params } => (period, params),
+            Answer::NotYet => return Ok(()),
+            _ => return Err(Attempt::OtherAnswer),
+        };
+        let describe = Arc::clone(describe);
+        let making = tokio::task::spawn_blocking(move || describe(period, &params));
+        let descriptor = making.await.expect("making keys does not panic")?;
+        match ask(&self.dialler, authority, &Question::Submit(descriptor)).await? {
+            Answer::Accepted | Answer::Refused(Refusal::Closed) => Ok(()),
+            Answer::Refused(why) => Err(Attempt::Refused(why)),
+            _ => Err(Attempt::OtherAnswer),
+        }
+    }
+}
+
+fn previous(file: &Path) -> PathBuf {
+    file.with_added_extension("previous")
+}
+
+struct Task {
+    follow: Arc<Follow>,
+    shelf: Shelf,
+    state: watch::Sender<State>,
+    /// Whether this node wants to stand in a document that is being made.
+    wanting: watch::Sender<bool>,
+    /// Where in its window this process asks for the next document, in [0, 1).
+    draw: f64,
+}
+
+impl Task {
+    async fn run(self) {
+        self.introduce_everywhere();
+        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        loop {
+            let now = self.follow.dialler.clock.utc();
+            let current = self.shelf.current(now);
+            self.publish(current.as_ref());
+            let wait = match self.due(current.as_ref()) {
+                Some(due) if due <= now => {
+                    self.wanting.send_replace(true);
+                    match self.attempt(current.as_ref()).await {
+                        Ok(()) => {
+                            backoff.reset();
+                            continue;
+                        }
+                        Err(Attempt::NotBelieved(ConsensusError::Split)) => {
+                            tracing::error!("two documents of one period are signed; stopping");
+                            self.wanting.send_replace(false);
+                            self.state.send_replace(State::Off);
+                            return core::future::pending().await;
+                        }
+                        Err(error) => tracing::debug!(%error, "no new consensus"),
+                    }
+                    match &current {
+                        None => backoff.wait(),
+                        Some(document) => {
+                            let epoch = document.consensus.schedule().length;
+                            epoch.mul_f64((1.0 + 3.0 * uniform()) / 32.0)
+                        }
+                    }
+                }
+                due => {
+                    self.wanting.send_replace(false);
+                    self.sleep(now, due)
+                }
+            };
+            tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
+        }
+    }
+
+    /// Until something is due: the next question, or a document that begins or ends.
+    fn sleep(&self, now: Utc, due: Option<Utc>) -> Duration {
+        let documents = self.shelf.documents();
+        let edges = documents.iter().flat_map(|document| {
+            let schedule = document.consensus.schedule();
+            [
+                schedule.valid_from.before(schedule.skew()),
+                document.consensus.ends(),
+            ]
+        });
+        let next = edges.chain(due).filter(|edge| *edge > now).min();
+        next.map_or(LONGEST_SLEEP, |next| {
+            Duration::from_nanos(next.0 - now.0 + 1)
+        })
+    }
+
+    /// When to ask for the next document; never, if it is here already.
+    fn due(&self, current: Option<&Document>) -> Option<Utc> {
+        let (Some(current), Some(newest)) = (current, self.shelf.newest()) else {
+            return Some(Utc::default());
+        };
+        if newest.consensus.period > current.consensus.period {
+            return None;
+        }
+        let schedule = current.consensus.schedule();
+        let last = schedule.count / 2 - 1;
+        let start = schedule.start(proto::calendar::Epoch(schedule.first.0 + last));
+        let window = match self.follow.follower {
+            Follower::Client => schedule.length,
+            Follower::Node(_) => schedule.length / 2,
+        };
+        Some(start.after(window.mul_f64(self.draw)))
+    }
+
+    async fn attempt(&self, current: Option<&Document>) -> Result<(), Attempt> {
+        let newest = self.shelf.newest();
+        let period = current.map(|current| current.consensus.period + 1);
+        let signed = self.follow.fetch(newest.as_ref(), period).await?;
+        let follow = Arc::clone(&self.follow);
+        let judging = tokio::task::spawn_blocking(move || follow.judge(signed, newest.as_ref()));
+        let document = judging.await.expect("judging does not panic")?;
+        tracing::info!(period = document.consensus.period, "consensus");
+        self.shelf.put(document);
+        Ok(())
+    }
+
+    fn publish(&self, current: Option<&Document>) {
+        let next = match current {
+            Some(document) => State::Ready(Arc::clone(&document.consensus)),
+            None => State::Bootstrapping,
+        };
+        self.state.send_if_modified(|state| {
+            let period = |state: &State| state.consensus().map(|consensus| consensus.period);
+            let changed = (state.name(), period(state)) != (next.name(), period(&next));
+            if changed {
+                *state = next;
+            }
+            changed
+        });
+    }
+
+    /// One task for each authority, so that a dead one holds up no other. They end with `self`.
+    fn introduce_everywhere(&self) {
+        let Follower::Node(describe) = &self.follow.follower else {
+            return;
+        };
+        for authority in self.follow.authorities() {
+            let (follow, describe) = (Arc::clone(&self.follow), Arc::clone(describe));
+            let mut wanting = self.wanting.subscribe();
+            tokio::spawn(async move {
+                let mut backoff = Backoff::new(FIRST_WAIT, INTRODUCE_WAIT);
+                while wanting.wait_for(|wanting| *wanting).await.is_ok() {
+                    match follow.introduce(&authority, &describe).await {
+                        Err(error @ (Attempt::Refused(_) | Attempt::Keys(_))) => {
+                            tracing::warn!(%error, "an authority does not take this node");
+                        }
+                        Err(error) => tracing::debug!(%error, "no authority"),
+                        Ok(()) => {}
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(backoff.wait()) => {}
+                        gone = wanting.wait_for(|wanting| !*wanting) => {
+                            if gone.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
