@@ -21,9 +21,12 @@ pub mod closed;
 pub mod flow;
 pub mod metrics;
 pub mod outcome;
+pub mod plot;
 pub mod random;
+pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod validate;
 pub mod world;
 
 use outcome::{Outcome, RunError};

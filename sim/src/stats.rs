@@ -58,11 +58,12 @@ impl Estimate {
         (self.value - half, self.value + half)
     }
 
-    /// Standard errors between the value and `expected`.
+    /// Standard errors between the value and `expected`; 0 for less than a ten-millionth of
+    /// it, which is what finishing a target at a residual mass leaves open.
     #[must_use]
     pub fn z(&self, expected: f64) -> f64 {
         let difference = self.value - expected;
-        if difference == 0.0 {
+        if difference.abs() <= 1e-7 * expected.abs() {
             0.0
         } else {
             difference / self.standard_error
@@ -90,6 +91,21 @@ pub fn student_975(freedom: usize) -> f64 {
                     / (92_160.0 * v.powi(4))
         }
     }
+}
+
+/// How many of `sections` (consecutive ones joined) to estimate a `q`-quantile from, when there
+/// are `n` observations in all: each should have some ten beyond the quantile, and four are the
+/// least that show a spread.
+#[must_use]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "sections are few"
+)]
+pub fn quantile_groups(sections: usize, n: u64, q: f64) -> usize {
+    let wanted = (n as f64 * q.min(1.0 - q) / 10.0) as usize;
+    wanted.clamp(4.min(sections), sections)
 }
 
 /// The mean of `values`; NaN if there are none.

@@ -1,10 +1,12 @@
 //! Who leaves next: a calendar queue of waiting packets.
 //!
 //! Time is cut into buckets of a width that holds about [`PER_BUCKET`] departures. Only the
-//! bucket of the present is sorted; the rest are heaps of paper. Push and pop cost O(1) at any
-//! number of packets in flight, where a binary heap slows down with its depth and its cache
-//! misses. The ring covers some eight mean delays; what is due later waits in the bucket of
-//! its year and is passed over until then.
+//! bucket of the present is sorted; the rest are heaps of paper. Push and pop cost about the
+//! same at any number of packets in flight, where a binary heap slows down with its depth and
+//! its cache misses. There are at most [`BUCKETS`] buckets, so that the ends that are written
+//! to stay in the cache: with many packets in flight, buckets hold more. The ring covers some
+//! eight mean delays; what is due later waits in the bucket of its year and is passed over
+//! until then.
 //!
 //! | quantity    | unit                                                               |
 //! |-------------|--------------------------------------------------------------------|
@@ -22,6 +24,7 @@ pub(crate) const TICKS: f64 = 1_099_511_627_776.0; // 2^40
 pub(crate) const ORIGIN: u64 = 1 << 50;
 
 const PER_BUCKET: f64 = 24.0;
+const BUCKETS: f64 = 4096.0;
 const YEAR_UNITS: f64 = 8.0;
 
 /// A packet in a mix.
@@ -89,7 +92,8 @@ impl Agenda {
         reason = "a logarithm, and a size bounded by the packets in memory"
     )]
     pub(crate) fn new(in_flight: f64) -> Self {
-        let width = (PER_BUCKET / in_flight.max(PER_BUCKET)).log2().floor();
+        let width = PER_BUCKET / in_flight.max(PER_BUCKET);
+        let width = width.max(YEAR_UNITS / BUCKETS).log2().floor();
         let shift = (40.0 + width) as u32;
         let buckets = (YEAR_UNITS * (-width).exp2()) as usize;
         Self {

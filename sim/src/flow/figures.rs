@@ -11,7 +11,7 @@ use crate::{
     closed,
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
     scenario::Scenario,
-    stats::{Estimate, mean, quantile},
+    stats::{Estimate, mean, quantile, quantile_groups},
 };
 
 /// Quantiles of latency that are reported, with their names.
@@ -41,10 +41,7 @@ pub(super) fn outcome(
     unit_s: f64,
     sections: &[Section],
 ) -> Outcome {
-    let mut all = Section::default();
-    for section in sections {
-        all.absorb(section);
-    }
+    let all = Section::sum(sections);
     let mut reader = Reader {
         scenario,
         setup,
@@ -97,6 +94,17 @@ impl Reader<'_> {
         Estimate::from_sections(estimator(&self.all), n, &parts)
     }
 
+    /// The same for an estimator of the `q`-quantile, whose sections must be large.
+    fn estimate_quantile(&self, n: u64, q: f64, estimator: impl Fn(&Section) -> f64) -> Estimate {
+        let groups = quantile_groups(self.sections.len(), n, q);
+        let parts: Vec<f64> = self
+            .sections
+            .chunks(self.sections.len().div_ceil(groups))
+            .map(|group| estimator(&Section::sum(group)))
+            .collect();
+        Estimate::from_sections(estimator(&self.all), n, &parts)
+    }
+
     fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
         let n = self.all.targets.len() as u64;
         self.estimate(n, |section| mean(&section.column(metric)))
@@ -138,19 +146,25 @@ impl Reader<'_> {
             entropy,
             expected,
         );
-        for (q, name) in [(0.01, "p01"), (0.05, "p05"), (0.5, "p50")] {
-            let estimate = self.estimate(entropy.n, |section| {
+        for (q, name, label) in [
+            (
+                0.01,
+                "p01",
+                "Shannon entropy, at most this for the worst 1 %",
+            ),
+            (
+                0.05,
+                "p05",
+                "Shannon entropy, at most this for the worst 5 %",
+            ),
+            (0.5, "p50", "Shannon entropy, median"),
+        ] {
+            let estimate = self.estimate_quantile(entropy.n, q, |section| {
                 let mut column = section.column(|target| target.entropy);
                 column.sort_unstable_by(f64::total_cmp);
                 quantile(&column, q)
             });
-            let percent = q * 100.0;
-            self.push(
-                &format!("entropy_{name}_bits"),
-                &format!("Shannon entropy, worst {percent:.0} % of messages at or below"),
-                estimate,
-                None,
-            );
+            self.push(&format!("entropy_{name}_bits"), label, estimate, None);
         }
         let set = self.of_targets(|target| target.entropy.exp2());
         self.push(
@@ -233,13 +247,13 @@ impl Reader<'_> {
         let expected = self.poisson().then_some(Expected::Equals(expected));
         self.push("latency_mean_ms", "Latency, mean", estimate, expected);
         for (q, name) in LATENCY_QUANTILES {
-            let estimate = self.estimate(self.all.exits, |section| {
+            let estimate = self.estimate_quantile(self.all.exits, q, |section| {
                 ms(section.latency_quantile(q), unit_s)
             });
             let erlang = ms(closed::erlang_quantile(layers, 1.0, q), unit_s);
             self.push(
                 &format!("latency_{name}_ms"),
-                &format!("Latency, {name}"),
+                &format!("Latency, {} % arrive within", q * 100.0),
                 estimate,
                 self.poisson().then_some(Expected::Equals(erlang)),
             );
@@ -344,7 +358,7 @@ impl Reader<'_> {
             x_label: "latency (ms)".to_owned(),
             y_label: "share of packets".to_owned(),
             series,
-            table_head: head("quantile"),
+            table_head: head("latency (ms)"),
             table_rows: rows.map(row).collect(),
         })
     }
@@ -393,12 +407,13 @@ impl Reader<'_> {
         Some(Plot {
             title: "Anonymity of messages".to_owned(),
             caption: "Shannon entropy of the adversary's posterior over exit packets, one value \
-                      per measured message. The limit is that of infinitely large pools."
+                      per measured message. The limit, that of infinitely large pools, bounds \
+                      the mean."
                 .to_owned(),
             x_label: "entropy (bits)".to_owned(),
             y_label: "share of messages".to_owned(),
             series,
-            table_head: head("metric"),
+            table_head: head("metric (bits)"),
             table_rows: rows.map(row).collect(),
         })
     }
@@ -449,7 +464,7 @@ impl Reader<'_> {
             x_label: "packets in the mix".to_owned(),
             y_label: "share of arrivals".to_owned(),
             series,
-            table_head: head("moment"),
+            table_head: head("pool (packets)"),
             table_rows: rows.map(row).collect(),
         })
     }

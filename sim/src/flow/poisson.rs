@@ -39,7 +39,7 @@ use crate::{
 
 /// Mean time between the targets of one pass: wide enough that they learn from different
 /// traffic, narrow enough that one cool-down serves all.
-const SPACING: f64 = 2.0;
+const SPACING: f64 = 4.0;
 
 /// Packets without a share of their own.
 const NO_SLOT: u32 = u32::MAX;
@@ -156,7 +156,7 @@ impl<'a> PoissonNetwork<'a> {
             section.packets += 1;
         }
         while self.chosen < LANES || !self.posterior.finished(residual) {
-            for _ in 0..64 {
+            for _ in 0..16 {
                 self.step(section);
             }
         }

@@ -100,6 +100,16 @@ impl Section {
         }
     }
 
+    /// Several sections as one.
+    #[must_use]
+    pub fn sum(sections: &[Self]) -> Self {
+        let mut sum = Self::default();
+        for section in sections {
+            sum.absorb(section);
+        }
+        sum
+    }
+
     /// Adds what another section observed.
     pub fn absorb(&mut self, other: &Self) {
         self.targets.extend_from_slice(&other.targets);

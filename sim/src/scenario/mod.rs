@@ -146,7 +146,7 @@ impl Scenario {
     ) -> Result<Self, ScenarioError> {
         let mut values = Values::read(text)?;
         for (name, value) in overrides {
-            values.set(name, value);
+            values.set(name, value)?;
         }
         Self::from_values(&values)
     }

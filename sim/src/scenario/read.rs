@@ -77,8 +77,21 @@ impl Values {
     }
 
     /// Replaces a value from outside the file, as a flag does.
-    pub fn set(&mut self, name: &'static str, value: Value) {
+    ///
+    /// # Errors
+    ///
+    /// If the table of keys does not allow it.
+    pub fn set(&mut self, name: &'static str, value: Value) -> Result<(), ScenarioError> {
+        let refuse = |message| ScenarioError {
+            line: None,
+            message,
+        };
+        let key = find(name).ok_or_else(|| refuse(unknown(name)))?;
+        if !allows(key.kind, &value) {
+            return Err(refuse(format!("{name} = {value}: must be {}", key.kind)));
+        }
         self.0.insert(name, (value, None));
+        Ok(())
     }
 
     fn get(&self, name: &str) -> &Value {
@@ -188,25 +201,29 @@ fn unknown(name: &str) -> String {
 
 /// The value if it is of the key's kind and in its range.
 fn accept(key: &Key, value: &DeValue<'_>) -> Option<Value> {
-    match key.kind {
-        Kind::Count { min, max } => {
+    let value = match key.kind {
+        Kind::Count { .. } => {
             let n = value.as_integer()?;
-            let n = u64::from_str_radix(n.as_str(), n.radix()).ok()?;
-            (min..=max).contains(&n).then_some(Value::Count(n))
+            Value::Count(u64::from_str_radix(n.as_str(), n.radix()).ok()?)
         }
-        Kind::Real { min, max } => {
-            let x: f64 = match value.as_integer() {
-                Some(n) => n.as_str().parse().ok()?,
-                None => value.as_float()?.as_str().parse().ok()?,
-            };
-            (min..=max).contains(&x).then_some(Value::Real(x))
-        }
-        Kind::Choice(words) => {
-            let word = words.iter().find(|word| Some(**word) == value.as_str())?;
-            Some(Value::Text(Cow::Borrowed(*word)))
-        }
-        Kind::Text => Some(Value::Text(Cow::Owned(value.as_str()?.to_owned()))),
-        Kind::Flag => Some(Value::Flag(value.as_bool()?)),
+        Kind::Real { .. } => Value::Real(match value.as_integer() {
+            Some(n) => n.as_str().parse().ok()?,
+            None => value.as_float()?.as_str().parse().ok()?,
+        }),
+        Kind::Choice(_) | Kind::Text => Value::Text(Cow::Owned(value.as_str()?.to_owned())),
+        Kind::Flag => Value::Flag(value.as_bool()?),
+    };
+    allows(key.kind, &value).then_some(value)
+}
+
+/// Whether a key of this kind may hold `value`.
+fn allows(kind: Kind, value: &Value) -> bool {
+    match (kind, value) {
+        (Kind::Count { min, max }, Value::Count(n)) => (min..=max).contains(n),
+        (Kind::Real { min, max }, Value::Real(x)) => (min..=max).contains(x),
+        (Kind::Choice(words), Value::Text(word)) => words.contains(&word.as_ref()),
+        (Kind::Text, Value::Text(_)) | (Kind::Flag, Value::Flag(_)) => true,
+        _ => false,
     }
 }
 

@@ -1,0 +1,347 @@
+//! What a person and a program read of a run: one HTML page, one JSON summary.
+//!
+//! The page is self-contained: no script, no link, no font; every picture is followed by its
+//! exact figures. The summary holds the same numbers under stable names.
+//!
+//! | key of a figure  | meaning                                            |
+//! |------------------|----------------------------------------------------|
+//! | `value`          | from all observations                              |
+//! | `standard_error` | 0 for what is computed, null where it is unknown    |
+//! | `interval_95`    | Student's t                                        |
+//! | `n`              | observations                                       |
+//! | `expected`       | `{"equals": x}` or `{"at_most": x}`, if theory says |
+//! | `z`              | standard errors from `equals`                      |
+//!
+//! Both are functions of scenario, seed and outcome: no date, no host, no duration.
+
+use std::fmt::Write as _;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    outcome::{Expected, Figure, Outcome, Plot},
+    plot::{escape, svg},
+    scenario::{Engine, Scenario},
+    validate::{Check, Error},
+};
+
+const STYLE: &str = "
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; }
+p { margin: .3rem 0 .8rem; } .quiet { color: #555; }
+figure { margin: 0; } svg { width: 100%; height: auto; display: block; }
+svg text { font: 12px system-ui, sans-serif; fill: #333; }
+svg text.label { font-size: 13px; }
+svg .grid { stroke: #e3e3e3; } svg .axis, svg .tick { stroke: #444; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; margin: .5rem 0 1rem; }
+th { text-align: left; border-bottom: 2px solid #444; padding: .25rem .6rem; }
+td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; }
+th + th, td + td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.bad { background: #fde8df; font-weight: 600; }
+pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }
+code { overflow-wrap: anywhere; }
+";
+
+/// The summary of a run.
+#[must_use]
+pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
+    let figures: Map<String, Value> = outcome
+        .figures
+        .iter()
+        .map(|figure| (figure.name.clone(), figure_json(figure)))
+        .collect();
+    json!({
+        "program": "lacuna-sim",
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "engine": engine(scenario),
+        "title": scenario.title,
+        "scenario_sha256": scenario.hash(),
+        "seed": seed,
+        "figures": figures,
+        "counts": outcome.counts,
+        "failures": outcome.failures,
+        "trace": outcome.trace,
+    })
+}
+
+fn engine(scenario: &Scenario) -> &'static str {
+    match scenario.engine {
+        Engine::Flow => "flow",
+        Engine::Packet => "packet",
+    }
+}
+
+fn figure_json(figure: &Figure) -> Value {
+    let (low, high) = figure.estimate.interval();
+    let mut value = json!({
+        "label": figure.label,
+        "value": figure.estimate.value,
+        "standard_error": figure.estimate.standard_error,
+        "interval_95": [low, high],
+        "n": figure.estimate.n,
+    });
+    match figure.expected {
+        Some(Expected::Equals(x)) => value["expected"] = json!({ "equals": x }),
+        Some(Expected::AtMost(x)) => value["expected"] = json!({ "at_most": x }),
+        None => {}
+    }
+    if let Some(z) = figure.z() {
+        value["z"] = json!(z);
+    }
+    value
+}
+
+/// The page of a run.
+#[must_use]
+pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
+    let title = if scenario.title.is_empty() {
+        "Simulation"
+    } else {
+        &scenario.title
+    };
+    let mut body = format!(
+        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, {} engine, seed {seed}, scenario \
+         <code>{}</code></p>\n",
+        escape(title),
+        env!("CARGO_PKG_VERSION"),
+        engine(scenario),
+        &scenario.hash()[..16],
+    );
+    for failure in &outcome.failures {
+        let _ = writeln!(body, "<p class=\"bad\">FAILED: {}</p>", escape(failure));
+    }
+    for plot in &outcome.plots {
+        body.push_str(&picture(plot));
+    }
+    body.push_str("<h2>All figures</h2>\n");
+    let head = [
+        "figure",
+        "value",
+        "standard error",
+        "95 % interval",
+        "n",
+        "theory",
+        "z",
+    ];
+    let rows = outcome
+        .figures
+        .iter()
+        .map(|figure| figure_row(figure).to_vec());
+    body.push_str(&table(&head, rows.map(|row| (row, false))));
+    body.push_str("<h2>Counts</h2>\n");
+    let rows = outcome.counts.iter();
+    let rows = rows.map(|(name, n)| vec![name.clone(), n.to_string()]);
+    body.push_str(&table(&["count", "value"], rows.map(|row| (row, false))));
+    if let Some(trace) = &outcome.trace {
+        let _ = writeln!(body, "<p>Trace <code>{}</code></p>", escape(trace));
+    }
+    let _ = write!(
+        body,
+        "<h2>Scenario</h2>\n<p class=\"quiet\">Defaults included; SHA-256 of these lines is \
+         <code>{}</code>.</p>\n<pre>{}</pre>\n\
+         <p class=\"quiet\">Each value is estimated from all replications and its standard error \
+         from the spread between equal sections of them. Entropies are those of an adversary who \
+         sees every link and knows the corrupt mixes; no attack over many rounds is in them.</p>\n",
+        scenario.hash(),
+        escape(&scenario.canonical)
+    );
+    html(title, &body)
+}
+
+/// The page of a validation.
+#[must_use]
+pub fn validation_page(checks: &[Check], seed: u64) -> String {
+    let failed = checks.iter().filter(|check| !check.passes()).count();
+    let mut body = format!(
+        "<h1>Validation</h1>\n<p class=\"quiet\">lacuna-sim {}, seed {seed}</p>\n\
+         <p class=\"{}\">{} of {} checks pass.</p>\n\
+         <p>Computed numbers must agree to every published digit. Simulated ones must lie within \
+         4 standard errors. Sections are those of docs/SIMULATOR.md.</p>\n",
+        env!("CARGO_PKG_VERSION"),
+        if failed == 0 { "" } else { "bad" },
+        checks.len() - failed,
+        checks.len(),
+    );
+    let head = [
+        "check",
+        "§",
+        "value",
+        "expected",
+        "standard error",
+        "z",
+        "verdict",
+    ];
+    let rows = checks.iter().map(|check| {
+        let mut row = check_row(check).to_vec();
+        row.swap(0, 1);
+        (row, !check.passes())
+    });
+    body.push_str(&table(&head, rows));
+    html("Validation of lacuna-sim", &body)
+}
+
+/// One check as text: section, name, value, expected, standard error, z, verdict.
+#[must_use]
+pub fn check_row(check: &Check) -> [String; 7] {
+    let (error, z) = match check.error {
+        Error::Rounding(_) => ("computed".to_owned(), "–".to_owned()),
+        Error::Standard(error) => (short(error), format!("{:+.2}", check.z())),
+    };
+    let bound = if check.at_most { "≤ " } else { "" };
+    [
+        check.section.to_owned(),
+        check.name.clone(),
+        short(check.value),
+        format!("{bound}{}", short(check.expected)),
+        error,
+        z,
+        if check.passes() { "ok" } else { "FAILED" }.to_owned(),
+    ]
+}
+
+/// The checks as JSON.
+#[must_use]
+pub fn validation_json(checks: &[Check], seed: u64) -> Value {
+    let rows: Vec<Value> = checks
+        .iter()
+        .map(|check| {
+            let (kind, error) = match check.error {
+                Error::Rounding(unit) => ("computed", unit),
+                Error::Standard(error) => ("simulated", error),
+            };
+            json!({
+                "section": check.section,
+                "check": check.name,
+                "kind": kind,
+                "value": check.value,
+                "expected": check.expected,
+                "at_most": check.at_most,
+                "standard_error": error,
+                "z": check.z(),
+                "passes": check.passes(),
+            })
+        })
+        .collect();
+    json!({
+        "program": "lacuna-sim",
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "seed": seed,
+        "passes": checks.iter().all(Check::passes),
+        "checks": rows,
+    })
+}
+
+/// Six digits, and an exponent only where it helps.
+#[must_use]
+pub fn short(x: f64) -> String {
+    let size = x.abs();
+    if !x.is_finite() {
+        "unknown".to_owned()
+    } else if size == 0.0 {
+        "0".to_owned()
+    } else if (1e-4..1e6).contains(&size) {
+        let decimals = match size {
+            _ if size >= 1e4 => 1,
+            _ if size >= 100.0 => 3,
+            _ if size >= 1.0 => 5,
+            _ => 6,
+        };
+        let digits = format!("{x:.decimals$}");
+        digits
+            .trim_end_matches('0')
+            .trim_end_matches('.')
+            .to_owned()
+    } else {
+        format!("{x:.4e}")
+    }
+}
+
+fn figure_row(figure: &Figure) -> [String; 7] {
+    let estimate = &figure.estimate;
+    let computed = estimate.sections == 0;
+    let (low, high) = estimate.interval();
+    let unless_computed = |text: String| if computed { "–".to_owned() } else { text };
+    [
+        figure.label.clone(),
+        short(estimate.value),
+        unless_computed(short(estimate.standard_error)),
+        unless_computed(format!("{} to {}", short(low), short(high))),
+        unless_computed(estimate.n.to_string()),
+        match figure.expected {
+            Some(Expected::Equals(x)) => short(x),
+            Some(Expected::AtMost(x)) => format!("≤ {}", short(x)),
+            None => "–".to_owned(),
+        },
+        figure.z().map_or("–".to_owned(), |z| format!("{z:+.2}")),
+    ]
+}
+
+fn picture(plot: &Plot) -> String {
+    let head: Vec<&str> = plot.table_head.iter().map(String::as_str).collect();
+    let rows = plot.table_rows.iter().map(|row| (row.clone(), false));
+    let figures = if head.is_empty() {
+        String::new()
+    } else {
+        table(&head, rows)
+    };
+    format!(
+        "<h2>{}</h2>\n<p>{}</p>\n<figure>{}</figure>\n{figures}",
+        escape(&plot.title),
+        escape(&plot.caption),
+        svg(plot)
+    )
+}
+
+/// A table; rows come with whether they are bad news.
+fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, bool)>) -> String {
+    let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| -> String {
+        cells
+            .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)))
+            .collect()
+    };
+    let mut out = format!(
+        "<div class=\"wide\"><table><thead><tr>{}</tr></thead><tbody>\n",
+        cells("th", &mut head.iter().copied())
+    );
+    for (row, bad) in rows {
+        let bad = if bad { " class=\"bad\"" } else { "" };
+        let row = cells("td", &mut row.iter().map(String::as_str));
+        let _ = writeln!(out, "<tr{bad}>{row}</tr>");
+    }
+    out.push_str("</tbody></table></div>\n");
+    out
+}
+
+fn html(title: &str, body: &str) -> String {
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n\
+         <title>{}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}</body>\n</html>\n",
+        escape(title)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_never_lie_about_their_size() {
+        for (x, shown) in [
+            (0.0, "0"),
+            (13.044_612, "13.04461"),
+            (0.035_674, "0.035674"),
+            (144.0, "144"),
+            (8.738e-9, "8.7380e-9"),
+            (123_456_789.0, "1.2346e8"),
+            (-0.5, "-0.5"),
+            (f64::NAN, "unknown"),
+        ] {
+            assert_eq!(short(x), shown);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `lacuna-sim` as a user meets it: files, exit codes, messages.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+
+const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/threshold-pool.toml");
+
+fn lacuna_sim(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lacuna-sim"))
+        .args(arguments)
+        .output()
+        .expect("the program starts")
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("utf-8")
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("utf-8")
+}
+
+#[test]
+fn a_run_writes_a_summary_and_a_page() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, threads: &str| {
+        let out = folder.path().join(name);
+        let arguments = [
+            "run",
+            SCENARIO,
+            "--seed",
+            "7",
+            "--quiet",
+            "--threads",
+            threads,
+        ];
+        let output = lacuna_sim(&[&arguments[..], &["--out", path(&out)]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        assert!(output.stdout.is_empty() && output.stderr.is_empty());
+        let read = |file| fs::read_to_string(out.join(file)).expect("written");
+        (read("summary.json"), read("report.html"))
+    };
+    let (summary, page) = run("a", "1");
+    assert_eq!(run("b", "2"), (summary.clone(), page.clone()));
+    let summary: Value = serde_json::from_str(&summary).expect("json");
+    assert_eq!(summary["seed"], 7);
+    assert_eq!(summary["program_version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(summary["scenario_sha256"].as_str().map(str::len), Some(64));
+    let entropy = &summary["figures"]["entropy_mean_bits"];
+    for key in ["value", "standard_error", "interval_95", "n", "expected"] {
+        assert!(!entropy[key].is_null(), "{key} in {entropy}");
+    }
+    assert_eq!(page.matches("<svg").count(), 3);
+    // Self-contained: nothing is fetched, nothing is executed.
+    for outside in [
+        "<script", "http://", "https://", "src=", "href=", "@import", "url(",
+    ] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+#[test]
+fn a_bad_scenario_or_command_exits_with_2() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bad = folder.path().join("bad.toml");
+    fs::write(&bad, "version = 1\n[network]\nlayers = 99\n").expect("writable");
+    let out = folder.path().join("out");
+    let out = path(&out);
+    for (arguments, expected) in [
+        (
+            vec!["run", path(&bad), "--out", out],
+            "line 3: network.layers = 99: must be a whole number from 1 to 32",
+        ),
+        (vec!["run", "absent.toml", "--out", out], "absent.toml"),
+        (vec!["run", SCENARIO], "--out"),
+        (
+            vec!["run", SCENARIO, "--out", out, "--seed", "many"],
+            "--seed",
+        ),
+        (
+            vec!["run", SCENARIO, "--out", out, "--engine", "fluid"],
+            "fluid",
+        ),
+        (vec!["fly"], "fly"),
+    ] {
+        let output = lacuna_sim(&arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(error(&output).contains(expected), "{}", error(&output));
+    }
+    assert!(!Path::new(out).exists(), "nothing is written");
+}
+
+#[test]
+fn what_cannot_be_written_exits_with_1() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a-file");
+    fs::write(&file, "").expect("writable");
+    let output = lacuna_sim(&["run", SCENARIO, "--quiet", "--out", path(&file)]);
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    assert!(error(&output).contains("a-file"), "{}", error(&output));
+}
+
+#[test]
+fn keys_lists_the_language() {
+    let output = lacuna_sim(&["keys"]);
+    let listed = String::from_utf8(output.stdout).expect("utf-8");
+    for key in sim::scenario::keys::KEYS {
+        assert!(listed.contains(key.name), "{}", key.name);
+    }
+}
+
+/// As CI calls it; the sabotaged run shows that exit code 1 can happen.
+#[test]
+fn validate_prints_checks_and_fails_when_one_does() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = folder.path().join("validation.html");
+    let output = lacuna_sim(&[
+        "validate",
+        "--quick",
+        "--quiet",
+        "--json",
+        "--html",
+        path(&page),
+    ]);
+    assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).expect("json");
+    assert_eq!(json["passes"], true);
+    assert!(
+        json["checks"]
+            .as_array()
+            .is_some_and(|checks| checks.len() > 200)
+    );
+    assert!(
+        fs::read_to_string(page)
+            .expect("written")
+            .contains("checks pass")
+    );
+
+    let output = lacuna_sim(&[
+        "validate",
+        "--quick",
+        "--quiet",
+        "--sabotage",
+        "early-readout",
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("FAILED"));
+}

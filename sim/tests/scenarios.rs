@@ -1,0 +1,165 @@
+//! Scenario files: what is refused and how it is said, and that every example runs.
+
+use std::fs;
+
+use sim::scenario::{
+    Scenario,
+    keys::{KEYS, Value},
+};
+
+/// A fault, and what the error must say: the line, the key, the value, what is allowed.
+const REFUSED: &[(&str, &str)] = &[
+    (
+        "",
+        "version is missing: it must be a whole number from 1 to 1",
+    ),
+    (
+        "version = 2",
+        "line 1: version = 2: must be a whole number from 1 to 1",
+    ),
+    (
+        "version = 1\n\n[network]\nlayers = 99",
+        "line 4: network.layers = 99: must be a whole number from 1 to 32",
+    ),
+    (
+        "version = 1\n[network]\nlayers = 2.5",
+        "line 3: network.layers = 2.5: must be a whole number from 1 to 32",
+    ),
+    (
+        "version = 1\n[network]\nlayers = -3",
+        "line 3: network.layers = -3: must be a whole number from 1 to 32",
+    ),
+    (
+        "version = 1\n[network]\nlayer = 3",
+        "line 3: unknown key network.layer; did you mean network.layers?",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean = 50",
+        "line 3: unknown key mix.delay_mean; did you mean mix.delay_mean_ms?",
+    ),
+    (
+        "version = 1\n[netwrok]\nlayers = 3",
+        "line 2: unknown key netwrok; did you mean network?",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = \"fast\"",
+        "line 3: mix.delay_mean_ms = \"fast\": must be a number from 0.001 to 600000",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = nan",
+        "line 3: mix.delay_mean_ms = nan: must be a number from 0.001 to 600000",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = 0",
+        "line 3: mix.delay_mean_ms = 0: must be a number from 0.001 to 600000",
+    ),
+    (
+        "version = 1\nengine = \"fluid\"",
+        "line 2: engine = \"fluid\": must be one of \"flow\", \"packet\"",
+    ),
+    (
+        "version = 1\n[flow]\nguesswork = 1",
+        "line 3: flow.guesswork = 1: must be true or false",
+    ),
+    (
+        "version = 1\nnetwork = 3",
+        "line 2: unknown key network; did you mean network?",
+    ),
+    // The first of several faults, by line.
+    (
+        "version = 1\n[mix]\nbatch = 0\n[network]\nlayers = 0",
+        "line 3: mix.batch = 0: must be a whole number from 1 to 1000000",
+    ),
+    // What no single key can show.
+    (
+        "version = 1\n[network]\nmixes_per_layer = 3\n[adversary]\ncorrupt_mixes_per_layer = 4",
+        "line 5: adversary.corrupt_mixes_per_layer = 4: must be at most network.mixes_per_layer = 3",
+    ),
+    (
+        "version = 1\n[traffic]\npayload_per_user_per_s = 0",
+        "line 3: traffic.payload_per_user_per_s = 0.0: must be above 0 unless \
+         traffic.loop_per_user_per_s is",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 1000000000",
+        "line 3: traffic.users = 1000000000: must keep users × packets per second × layers × \
+         delay (here 150000000) at or below 100000000 packets in flight",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",
+        "line 4: mix.strategy = \"pool\": must be \"poisson\" for engine = \"packet\"",
+    ),
+];
+
+#[test]
+fn a_bad_scenario_is_refused_with_key_value_range_and_line() {
+    for (text, expected) in REFUSED {
+        let error = Scenario::parse(text).expect_err(text).to_string();
+        assert_eq!(error, *expected, "for\n{text}");
+    }
+}
+
+#[test]
+fn faults_of_syntax_name_their_line() {
+    for (text, line) in [
+        ("version = 1\n[network\nlayers = 3", 2),
+        ("version = 1\nversion = 1", 2),
+        ("version = 1\ntitle = \"open", 2),
+        ("version = 1\n[flow]\ntargets = 1_\n", 3),
+    ] {
+        let error = Scenario::parse(text).expect_err(text);
+        assert_eq!(error.line, Some(line), "{error}");
+    }
+}
+
+/// Every example parses; those of the flow engine run, cut to a size for tests.
+#[test]
+fn every_example_runs() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+    let mut seen = 0;
+    for file in fs::read_dir(folder).expect("the folder is there") {
+        let path = file.expect("readable").path();
+        let text = fs::read_to_string(&path).expect("readable");
+        let whole = Scenario::parse(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        assert!(!whole.title.is_empty(), "{path:?} needs a title");
+        if whole.engine != sim::scenario::Engine::Flow {
+            continue;
+        }
+        let small = [
+            ("flow.targets", Value::Count(16)),
+            ("flow.window_means", Value::Real(1.0)),
+            (
+                "traffic.users",
+                Value::Count(whole.traffic.users.min(10_000)),
+            ),
+        ];
+        let scenario = Scenario::parse_with(&text, small).unwrap();
+        let outcome = sim::run(&scenario, 1, &|_| ()).unwrap();
+        let entropy = outcome.figure("entropy_mean_bits").expect("always there");
+        assert!(entropy.estimate.value > 1.0, "{path:?}");
+        assert_eq!(outcome.plots.len(), 3, "{path:?}");
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen} examples");
+}
+
+/// The guide's table of keys is the table in the code.
+#[test]
+fn the_guide_lists_every_key() {
+    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SIMULATOR.md");
+    let guide = fs::read_to_string(guide).expect("docs/SIMULATOR.md");
+    for key in KEYS {
+        let default = match &key.default {
+            Some(default) => format!("`{default}`"),
+            None => "required".to_owned(),
+        };
+        let row = format!(
+            "| `{}` | {} | {default} | {} |",
+            key.name, key.kind, key.meaning
+        );
+        assert!(
+            guide.contains(&row),
+            "docs/SIMULATOR.md lacks the row\n{row}"
+        );
+    }
+}
