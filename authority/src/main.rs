@@ -1,3 +1,7 @@
-//! Run one directory authority of Lacuna: settings, signals, exit code; everything else is the library.
+//! The authority's program: hands its command line to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    authority::main_with(std::env::args_os())
+}

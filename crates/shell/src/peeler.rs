@@ -254,11 +254,10 @@ impl Bench {
         }
         for epoch in schedule.epochs() {
             let open = schedule.opens(epoch).contains(&now);
-            if open && !self.stage.holds(epoch) && !self.burned.contains(&epoch) {
-                if let Err(why) = self.install(&consensus, epoch) {
-                    tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
-                    self.burned.insert(epoch);
-                }
+            let wanted = open && !self.stage.holds(epoch) && !self.burned.contains(&epoch);
+            if wanted && let Err(why) = self.install(&consensus, epoch) {
+                tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
+                self.burned.insert(epoch);
             }
         }
     }
