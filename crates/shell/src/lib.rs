@@ -1,4 +1,39 @@
-//! Everything that touches the outside world, shared by the programs.
+//! Everything that touches the outside world, shared by the programs: machines on tokio.
+//!
+//! The machines of [`proto`] decide; what is here carries out. One machine, one task ([`drive`]):
+//! inputs come through a bounded channel, outputs go to a closure that never waits.
+//!
+//! | module         | what it is for                                                             |
+//! |----------------|----------------------------------------------------------------------------|
+//! | [`clock`]      | [`clock::Clock`]: the one reading of time and calendar                       |
+//! | [`timer`]      | waits that are late by microseconds                                        |
+//! | [`drive`]      | [`drive::drive`] runs a machine; [`drive::feed_calendar`] tells it UTC       |
+//! | [`entropy`]    | [`entropy::seed`] for machines and keys; jitter; back-off                    |
+//! | [`tls`]        | the one TLS of every link                                                  |
+//! | [`link`]       | [`link::Dialler::dial`] and [`link::take`] give a [`link::Link`]; `start` splits it |
+//! |                | into an [`link::Outbox`] that refuses when full and a [`link::Reader`]       |
+//! | [`accept`]     | a listener with its limits; one handler for each link                      |
+//! | [`dial`]       | [`dial::Outgoing`]: node links kept alive, `send` never waits                |
+//! | [`ask`]        | one question to a directory, and how to answer many                        |
+//! | [`follow`]     | [`follow::Follow::start`] gives a [`follow::Directory`]: the consensus as it changes |
+//! | [`neighbours`] | who may dial a node, and whom it dials                                     |
+//! | [`peeler`]     | the thread that opens packets, between journal and machine                 |
+//! | [`node`]       | [`node::Node::start`]: all of the above around a mix or a gateway            |
+//! | [`journal`]    | what the replay set remembers of a killed process                          |
+//! | [`store`]      | a gateway's mailboxes and a client's records on disk                       |
+//! | [`state`]      | a private, locked state directory with atomic writes                       |
+//! | [`keys`]       | identity, link key and packet keys in it; the descriptor made from them    |
+//! | [`network`]    | `network.toml`                                                             |
+//! | [`settings`]   | defaults, file, environment, flags                                         |
+//! | [`metrics`]    | counters, and their page on this machine                                   |
+//! | [`log`]        | lines on standard error                                                    |
+//! | [`role`]       | signals, exit codes, last words of a daemon                                |
+//!
+//! A mix is [`node::Node::start`] with a closure that sends `Input::Peeled` to the machine's
+//! inbox, [`drive::drive`] with an effect that calls [`dial::Outgoing::send`], and a task that
+//! turns changes of [`follow::Directory::state`] into inputs. A gateway adds client links and a
+//! [`store`]. A client has no node: [`follow`] with [`follow::Follower::Client`], and two links
+//! that it dials itself.
 
 pub mod accept;
 pub mod ask;
@@ -14,6 +49,7 @@ pub mod log;
 pub mod metrics;
 pub mod neighbours;
 pub mod network;
+pub mod node;
 pub mod peeler;
 pub mod role;
 pub mod settings;

@@ -1,0 +1,391 @@
+//! What a mix and a gateway have in common, wired: everything around their machine.
+//!
+//! ```text
+//!  node links ─ accept ─▶ peeler (thread: open, journal, finish) ─ peeled ─▶ the role's machine
+//!                 │                                                              │
+//!  client links ──┴─▶ the role                     next hops ◀─ Node::outgoing ◀─┘
+//!  authorities ◀─ follow ─▶ consensus ─▶ who may dial, whom to dial, keys, the role
+//! ```
+//!
+//! Spec: docs/spec/link.md, LNK-7, LNK-8; docs/spec/epochs.md, EPO-2, EPO-4.
+//!
+//! | who            | takes links for                                | hands to the role            |
+//! |----------------|------------------------------------------------|------------------------------|
+//! | mix            | `Node`                                         | peeled packets               |
+//! | gateway        | `Node`, `Directory` (answered here)            | peeled packets, client links |
+//!
+//! When the consensus changes, so do the neighbours on both sides, and a link from a node that
+//! may no longer dial this one ends. Without a consensus, or in one that does not name this node,
+//! there are no neighbours: everything stops closed.
+//!
+//! Not done here: the machine, its driver, and what its outputs mean.
+
+use core::{fmt, future::Future, net::SocketAddr};
+use std::{io, sync::Arc};
+
+use proto::{
+    NodeId,
+    directory::{Network, Role, ask::GATEWAY_QUESTION_LEN_MAX},
+    peel::{Arrival, PeelDrop, Peeled},
+    replay::Refused,
+    wire::{Kind, Purpose},
+};
+use sphinx::Reject;
+use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    accept::{AdmitNode, Door, Incoming, Limits, accept},
+    ask,
+    clock::Clock,
+    dial::Outgoing,
+    follow::{Directory, Follow, FollowError, Follower, State},
+    keys::{About, Keys},
+    link::{Dialler, LinkError, certificate_frame},
+    metrics::Metrics,
+    neighbours::{Admitted, Neighbours},
+    peeler::{self, Peeler, Verdict},
+    state::StateError,
+};
+
+const DAY_S: u64 = 86_400;
+const MIX: &[Purpose] = &[Purpose::Node];
+const GATEWAY: &[Purpose] = &[
+    Purpose::Node,
+    Purpose::Entry,
+    Purpose::Mailbox,
+    Purpose::Directory,
+];
+
+/// What a node starts from.
+pub struct Setup {
+    /// Its keys; their state directory also gets journals and the consensus.
+    pub keys: Arc<Keys>,
+    /// What one starts from.
+    pub network: Arc<Network>,
+    /// Mix or gateway.
+    pub role: Role,
+    /// Who runs it; empty: its own name, so that no two nodes pass for one family by chance.
+    pub family: String,
+    /// Address to listen on; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// `host:port` at which others reach it; empty: the address listened on.
+    pub advertise: String,
+    /// Most packets opened under one key.
+    pub replay_max: usize,
+    /// Most frames that wait for one link.
+    pub link_queue_max: usize,
+    /// How many links it takes.
+    pub limits: Limits,
+    /// Its clock.
+    pub clock: Clock,
+    /// Its counters.
+    pub metrics: Metrics,
+}
+
+/// Why a node can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// Its address.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The thread that opens packets.
+    #[error("can't start the thread that opens packets: {0}")]
+    Peeler(io::Error),
+    /// The directory.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
+    /// Its state directory.
+    #[error(transparent)]
+    State(#[from] StateError),
+}
+
+/// A node that runs. Dropping it stops nothing; its token does.
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// The address it listens on.
+    pub listening: SocketAddr,
+    /// What it knows of the network.
+    pub directory: Directory,
+    /// Links to its next hops.
+    pub outgoing: Outgoing,
+    peeler: Peeler,
+    peeler_ended: oneshot::Receiver<()>,
+    following: JoinHandle<()>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Node({:?})", self.id)
+    }
+}
+
+impl Node {
+    /// Starts everything around the machine. `peeled` takes each opened packet, on the peeler's
+    /// thread; it may wait for room. `clients` runs for each entry and mailbox link, which only a
+    /// gateway has; it owns the link and returns when the link ends or `Incoming::ended` is
+    /// cancelled.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`].
+    pub async fn start<F>(
+        setup: Setup,
+        peeled: impl FnMut(Peeled) + Send + 'static,
+        clients: impl Fn(Incoming) -> F + Clone + Send + Sync + 'static,
+        stop: CancellationToken,
+    ) -> Result<Self, NodeError>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Setup {
+            keys,
+            network,
+            clock,
+            metrics,
+            ..
+        } = setup;
+        let address = setup.listen;
+        let listening = |source| NodeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listening)?;
+        let listening = listener.local_addr().map_err(listening)?;
+
+        let about = About {
+            role: setup.role,
+            address: or(setup.advertise, || listening.to_string()),
+            family: or(setup.family, || keys.id().to_string()),
+        };
+        let dialler = |key| Dialler {
+            network: network.id,
+            key,
+            clock,
+        };
+        let describing = (Arc::clone(&keys), network.id);
+        let follow = Follow {
+            network: Arc::clone(&network),
+            dialler: dialler(None),
+            file: keys.state().path("consensus"),
+            follower: Follower::Node(Arc::new(move |period, params| {
+                let (keys, network) = &describing;
+                keys.descriptor(network, &about, period, params, clock.utc().as_secs())
+            })),
+        };
+        let (directory, following) = follow.start(stop.clone())?;
+
+        let counting = metrics.clone();
+        let peeling = peeler::Setup {
+            clock,
+            keys: Arc::clone(&keys),
+            journals: keys.state().folder("replay")?,
+            replay_max: setup.replay_max,
+        };
+        let (peeler, peeler_ended) =
+            Peeler::start(peeling, peeled, move |verdict| count(&counting, verdict))
+                .map_err(NodeError::Peeler)?;
+
+        let link_key = Some(keys.link().clone());
+        let outgoing = Outgoing::new(
+            dialler(link_key),
+            setup.link_queue_max,
+            &metrics,
+            stop.clone(),
+        );
+        let admitted = Admitted::default();
+        let tasks = TaskTracker::new();
+        let watching = Watching {
+            id: keys.id(),
+            directory: directory.clone(),
+            admitted: admitted.clone(),
+            outgoing: outgoing.clone(),
+            peeler: peeler.clone(),
+        };
+        let watched = stop.clone();
+        tasks.spawn(async move { watched.run_until_cancelled(watching.run()).await });
+
+        let inside = Inside {
+            directory: directory.clone(),
+            admit: admitted.admit(),
+            peeler: peeler.clone(),
+            metrics: metrics.clone(),
+        };
+        let handle = move |incoming: Incoming| {
+            let (inside, clients) = (inside.clone(), clients.clone());
+            async move {
+                match incoming.hello.purpose {
+                    Purpose::Node => inside.node(incoming).await,
+                    Purpose::Directory => inside.directory(incoming).await,
+                    Purpose::Entry | Purpose::Mailbox => clients(incoming).await,
+                }
+            }
+        };
+        let id = keys.id();
+        let door = Door {
+            key: keys.link().clone(),
+            certificate: Arc::new(move || {
+                let now_s = clock.utc().as_secs();
+                let validity = now_s.saturating_sub(DAY_S)..now_s + DAY_S;
+                certificate_frame(&keys.certificate(&network.id, validity))
+            }),
+            purposes: match setup.role {
+                Role::Mix => MIX,
+                Role::Gateway => GATEWAY,
+            },
+            admit: admitted.admit(),
+            limits: setup.limits,
+            clock,
+            metrics,
+        };
+        tasks.spawn(accept(listener, door, handle, stop.clone()));
+        tasks.close();
+        Ok(Self {
+            id,
+            listening,
+            directory,
+            outgoing,
+            peeler,
+            peeler_ended,
+            following,
+            tasks,
+            stop,
+        })
+    }
+
+    /// Stops everything and waits until it has stopped: links closed, journals on the disk.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+        let _ = self.following.await;
+        let peeler = self.peeler;
+        let asked = tokio::task::spawn_blocking(move || peeler.stop());
+        let _ = asked.await;
+        let _ = self.peeler_ended.await;
+    }
+}
+
+fn or(text: String, default: impl FnOnce() -> String) -> String {
+    if text.is_empty() { default() } else { text }
+}
+
+/// Follows the consensus with everything that depends on it.
+struct Watching {
+    id: NodeId,
+    directory: Directory,
+    admitted: Admitted,
+    outgoing: Outgoing,
+    peeler: Peeler,
+}
+
+impl Watching {
+    async fn run(mut self) {
+        loop {
+            let state = self.directory.state.borrow_and_update().clone();
+            self.heed(&state).await;
+            if self.directory.state.changed().await.is_err() {
+                return self.heed(&State::Off).await;
+            }
+        }
+    }
+
+    async fn heed(&self, state: &State) {
+        let found = state
+            .consensus()
+            .map(|consensus| Neighbours::of(consensus, &self.id));
+        match found {
+            Some(None) => tracing::warn!("the consensus does not name this node; it stays closed"),
+            Some(Some(_)) => tracing::info!("in the consensus"),
+            None => {}
+        }
+        // EPO-4: without a document, nobody.
+        let (before, after) = found.flatten().map_or_else(Default::default, |neighbours| {
+            (neighbours.before, neighbours.after)
+        });
+        self.admitted.set(before);
+        self.outgoing.set(after);
+        if let Some(consensus) = state.consensus() {
+            let (peeler, consensus) = (self.peeler.clone(), Arc::clone(consensus));
+            let renewing = tokio::task::spawn_blocking(move || peeler.renew(consensus));
+            let _ = renewing.await;
+        }
+    }
+}
+
+/// What the handlers of links share.
+#[derive(Clone)]
+struct Inside {
+    directory: Directory,
+    admit: AdmitNode,
+    peeler: Peeler,
+    metrics: Metrics,
+}
+
+impl Inside {
+    /// Reads packets from a node link until it ends or the node may no longer be here.
+    async fn node(mut self, incoming: Incoming) {
+        let received = self.metrics.cell("lacuna_packets_received_total", "");
+        let full = self
+            .metrics
+            .cell("lacuna_packets_dropped_total", "peel_queue_full");
+        let mut reader = incoming.link.reader;
+        let (mut frames, mut changes) = (Vec::new(), true);
+        let ended = loop {
+            tokio::select! {
+                read = reader.frames(&mut frames) => if let Err(error) = read { break error },
+                changed = self.directory.state.changed(), if changes => {
+                    changes = changed.is_ok();
+                    let key = incoming.link.peer.link_key;
+                    if key.and_then(|key| (self.admit)(&key)).is_none() {
+                        break LinkError::Closed; // LNK-8
+                    }
+                }
+            }
+            if frames
+                .iter()
+                .any(|(_, frame)| frame.kind() != Some(Kind::Packet))
+            {
+                break LinkError::PeerMisbehaved("node links carry packets alone");
+            }
+            received.add(frames.len() as u64);
+            for (received, frame) in frames.drain(..) {
+                let packet = frame.to_packet();
+                if !self.peeler.arrived(Arrival { received, packet }) {
+                    full.add(1);
+                }
+            }
+        };
+        tracing::debug!(node = ?incoming.node, error = %ended, "a node link has ended");
+    }
+
+    /// Answers questions to the directory (DIR-11).
+    async fn directory(self, incoming: Incoming) {
+        let answers = |question| core::future::ready(self.directory.answer(&question));
+        let _counted = ask::answer(incoming.link, GATEWAY_QUESTION_LEN_MAX, answers).await;
+    }
+}
+
+/// Counts what became of a packet.
+fn count(metrics: &Metrics, verdict: Verdict) {
+    let reason = match verdict {
+        Verdict::Peeled => return metrics.count("lacuna_packets_peeled_total", ""),
+        Verdict::Unjournaled => "unjournaled",
+        Verdict::Dropped(PeelDrop::Final) => "final",
+        Verdict::Dropped(PeelDrop::NoKey) => "no_key",
+        Verdict::Dropped(PeelDrop::Replay(Refused::Seen)) => "replay",
+        Verdict::Dropped(PeelDrop::Replay(Refused::Full)) => "replay_set_full",
+        Verdict::Dropped(PeelDrop::Rejected(why)) => match why {
+            Reject::LowOrder => "low_order",
+            Reject::Mac => "mac",
+            Reject::Version => "version",
+            Reject::Flag => "flag",
+            Reject::DelayTooLong => "delay_too_long",
+        },
+    };
+    metrics.count("lacuna_packets_dropped_total", reason);
+}
