@@ -476,14 +476,24 @@ impl Outbox {
         self.end(id, State::Failed(why), journal);
     }
 
+    /// The last news of a message. One that is acked before its first burst has left is sent by
+    /// that: nothing more of it is needed.
     fn end(&mut self, id: MessageId, state: State, journal: &mut Journal) {
-        if let Some(ticket) = self.remove(id, journal) {
-            journal.then(Effect::Progress(Progress {
+        let sent = self.messages.get(&id).is_some_and(|message| message.sent);
+        let Some(ticket) = self.remove(id, journal) else {
+            return;
+        };
+        let news = |state| {
+            Effect::Progress(Progress {
                 ticket,
                 message: id,
                 state,
-            }));
+            })
+        };
+        if state == State::Acked && !sent {
+            journal.then(news(State::Sent));
         }
+        journal.then(news(state));
     }
 
     fn remove(&mut self, id: MessageId, journal: &mut Journal) -> Option<u64> {

@@ -158,10 +158,7 @@ enum Event {
     /// A packet comes out of the last mix.
     Arrive(MailboxId, Box<Packet>),
     /// A client's downstream tick.
-    Downstream {
-        client: usize,
-        link: u64,
-    },
+    Downstream { client: usize, link: u64 },
     /// A client's store has written.
     Written {
         client: usize,
@@ -170,12 +167,7 @@ enum Event {
         ops: Vec<Op>,
     },
     /// A client's process starts.
-    Start(usize),
-    Links {
-        client: usize,
-        life: u64,
-        up: bool,
-    },
+    Start { client: usize, life: u64 },
 }
 
 /// One client with what outlives it.
@@ -282,7 +274,7 @@ impl Net {
         for client in 0..net.peers.len() {
             let mailbox = net.peers[client].identity.mailbox();
             net.mailboxes.insert(mailbox, Mailbox::default());
-            net.schedule(Duration::ZERO, Event::Start(client));
+            net.schedule(Duration::ZERO, Event::Start { client, life: 0 });
         }
         net
     }
@@ -352,7 +344,8 @@ impl Net {
         peer.life += 1;
         peer.link += 1;
         peer.opened = false;
-        self.schedule(down, Event::Start(client));
+        let life = peer.life;
+        self.schedule(down, Event::Start { client, life });
     }
 
     /// Cuts or restores a client's links.
@@ -440,10 +433,9 @@ impl Net {
 
     fn event(&mut self, event: Event) {
         match event {
-            Event::Start(client) => self.start(client),
-            Event::Links { client, life, up } => {
+            Event::Start { client, life } => {
                 if self.peers[client].life == life {
-                    self.links(client, up);
+                    self.start(client);
                 }
             }
             Event::Arrive(mailbox, packet) => self.store(mailbox, packet),

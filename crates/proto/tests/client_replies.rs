@@ -1,0 +1,141 @@
+//! Anonymous senders: answers and acks on reply blocks, probes, and what can't be answered.
+
+mod client_net;
+
+use core::time::Duration;
+
+use client_net::{Net, params, rates, secs};
+use proto::client::{ClientDrop, ClientEvent, Failure, Input, ReplyToken, Return, State, Target};
+
+fn body(len: usize, salt: u8) -> Vec<u8> {
+    (0..len).map(|i| (i * 31 % 251) as u8 ^ salt).collect()
+}
+
+fn acked(net: &Net, client: usize, ticket: u64) -> bool {
+    net.states(client, ticket).contains(&State::Acked)
+}
+
+const HOUR: u32 = 3600;
+
+/// The token of a message that `client` took.
+fn token(net: &Net, client: usize) -> ReplyToken {
+    let delivery = net.peers[client]
+        .taken
+        .values()
+        .next()
+        .expect("it took one");
+    delivery.reply.expect("it brought a return")
+}
+
+fn reply(net: &mut Net, from: usize, ticket: u64, body: Vec<u8>, reply: Return) {
+    let to = Target::Reply(token(net, from));
+    let send = Input::Send {
+        ticket,
+        to,
+        body,
+        reply,
+    };
+    net.input(from, send);
+}
+
+/// CLI-18, CLI-20: a reply on reply blocks reaches a sender whose address stays unknown, and its
+/// message's ack came the same way. Both ends restart in between.
+#[test]
+fn an_anonymous_sender_gets_its_ack_and_an_answer() {
+    let mut net = Net::new(10, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+    net.run(secs(1.0), |_| false);
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(8));
+    assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
+    net.crash(0, Duration::ZERO);
+    net.crash(1, Duration::ZERO);
+    net.run(secs(70.0), |_| false);
+    let held = net.client(1).held().returns;
+    assert_eq!(held, (1, 8 + 4 - 1), "one was used for the ack");
+    reply(&mut net, 1, 2, body(3000, 5), Return::Address);
+    assert!(net.run(secs(120.0), |net| acked(net, 1, 2)));
+    assert_eq!(net.bodies(0), [body(3000, 5)]);
+    // And an answer to the answer, to an address that only the token knows.
+    reply(&mut net, 0, 3, body(10, 6), Return::None);
+    assert!(net.run(secs(180.0), |net| net.peers[1].taken.len() == 2));
+}
+
+/// CLI-25: what can't be answered fails, and says why.
+#[test]
+fn replies_that_cannot_be_sent_say_why() {
+    let mut net = Net::new(11, params(rates(5.0, 0.1, 20.0), 600), 2);
+    net.run(secs(1.0), |_| false);
+    let failure = |net: &Net, ticket| match net.states(1, ticket)[..] {
+        [State::Failed(why)] => Some(why),
+        _ => None,
+    };
+    let send = Input::Send {
+        ticket: 1,
+        to: Target::Reply(ReplyToken::from_bytes([1; 16])),
+        body: vec![0; 10],
+        reply: Return::None,
+    };
+    net.input(1, send);
+    assert_eq!(failure(&net, 1), Some(Failure::NothingToReplyTo));
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(2));
+    net.run(secs(60.0), |net| acked(net, 0, 1));
+    reply(&mut net, 1, 2, body(12_000, 1), Return::None);
+    assert_eq!(failure(&net, 2), Some(Failure::TooFewSurbs));
+    // In the next epoch the reply blocks are dead.
+    net.run(secs(800.0), |_| false);
+    reply(&mut net, 1, 3, body(10, 1), Return::None);
+    assert_eq!(failure(&net, 3), Some(Failure::SurbsExpired));
+    assert_eq!(net.client(1).held().returns.1, 0);
+    net.send(1, 4, 0, vec![0; (128 << 20) + 1], Return::None);
+    assert_eq!(failure(&net, 4), Some(Failure::TooLong));
+    net.send(1, 5, 0, vec![], Return::Surbs(97));
+    assert_eq!(failure(&net, 5), Some(Failure::TooManySurbs));
+    net.peers[1].config.limits.outgoing_max = 1;
+    net.crash(1, Duration::ZERO);
+    net.run(secs(801.0), |_| false);
+    net.send(1, 6, 0, vec![], Return::Address);
+    net.send(1, 7, 0, vec![], Return::Address);
+    assert_eq!(failure(&net, 7), Some(Failure::OutboxFull));
+}
+
+/// MSG-7: the recipient is away until the reply blocks of an anonymous message are dead; a probe
+/// brings fresh ones, and the ack comes after all.
+#[test]
+fn a_probe_brings_the_ack_of_an_anonymous_message() {
+    let mut net = Net::new(12, params(rates(2.0, 0.05, 5.0), 600), 2);
+    net.run(secs(1.0), |_| false);
+    net.links(1, false);
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(1));
+    net.run(secs(900.0), |_| false);
+    assert_eq!(net.states(0, 1), [State::Queued, State::Sent]);
+    net.links(1, true);
+    assert!(net.run(secs(1300.0), |net| acked(net, 0, 1)));
+    assert!(net.count(1, ClientEvent::ProbeReceived) >= 1);
+    assert_eq!(net.peers[1].taken.len(), 1);
+}
+
+/// p17, CLI-19: the second use of a reply block is a reply to nothing, after a restart too. A
+/// gateway plays the reply again; the mixes' replay sets would stop anyone before it.
+#[test]
+fn a_second_reply_on_one_block_is_dropped() {
+    let mut net = Net::new(13, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+    net.run(secs(1.0), |_| false);
+    net.tap = Some(Vec::new());
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(1));
+    assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
+    let acks = net.count(0, ClientEvent::AckReceived);
+    let mailbox = net.peers[0].identity.mailbox();
+    let tapped = net.tap.take().expect("it listens").into_iter();
+    let again: Vec<_> = tapped.filter(|(to, _)| *to == mailbox).collect();
+    for restart in [false, true] {
+        if restart {
+            net.crash(0, Duration::ZERO);
+        }
+        for (_, packet) in &again {
+            net.inject(0, packet.clone());
+        }
+        net.run(net.now.after(Duration::from_secs(20)), |_| false);
+    }
+    assert_eq!(net.count(0, ClientEvent::AckReceived), acks);
+    let dropped = ClientEvent::Dropped(ClientDrop::Surb);
+    assert_eq!(net.count(0, dropped), 2 * acks);
+}
