@@ -177,7 +177,8 @@ pub const KEYS: &[Key] = &[
     count("packet.messages_per_user", (0, 100_000), 3, "messages that each client sends"),
     count("packet.message_bytes", (1, 10_000_000), 1000, "size of each message"),
     count("packet.loss_ppm", (0, 500_000), 0, "frames that links lose, in parts per million"),
-    count("packet.restarts", (0, 10_000), 0, "restarts of random nodes"),
+    count("packet.restarts", (0, 10_000), 0, "restarts of random nodes and clients"),
+    count("packet.replays", (0, 10_000), 0, "captured packets that are sent again later"),
 ];
 
 /// The table's line for `name`.

@@ -95,8 +95,10 @@ pub struct PacketSettings {
     pub message_bytes: usize,
     /// Frames lost by links, in parts per million.
     pub loss_ppm: u32,
-    /// Restarts of random nodes.
+    /// Restarts of random nodes and clients.
     pub restarts: u32,
+    /// Packets that were captured on a link and are sent again, to the same node, later.
+    pub replays: u32,
 }
 
 /// One scenario, checked.
@@ -194,6 +196,7 @@ impl Scenario {
                 message_bytes: size("packet.message_bytes"),
                 loss_ppm: small("packet.loss_ppm"),
                 restarts: small("packet.restarts"),
+                replays: small("packet.replays"),
             },
             canonical: v.canonical(),
         };
@@ -216,25 +219,59 @@ impl Scenario {
                 "be above 0 unless traffic.loop_per_user_per_s is",
             ));
         }
-        match self.strategy {
-            Strategy::Poisson { delay_mean_s } => {
-                let held = self.traffic.total_per_s() * delay_mean_s;
-                #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
-                let in_flight = held * self.network.layers as f64;
-                if self.engine == Engine::Flow && in_flight > MAX_IN_FLIGHT {
-                    return Err(v.refuse(
-                        "traffic.users",
-                        &format!(
-                            "keep users × packets per second × layers × delay (here {in_flight:.0}) \
-                             at or below {MAX_IN_FLIGHT:.0} packets in flight"
-                        ),
-                    ));
-                }
+        match (self.engine, self.strategy) {
+            (Engine::Flow, Strategy::Poisson { delay_mean_s }) => {
+                self.check_in_flight(v, delay_mean_s)
             }
-            Strategy::Pool { .. } if self.engine == Engine::Packet => {
-                return Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""));
+            (Engine::Flow, Strategy::Pool { batch, kept }) => self.check_pools(v, batch, kept),
+            (Engine::Packet, Strategy::Poisson { .. }) => Ok(()),
+            (Engine::Packet, Strategy::Pool { .. }) => {
+                Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""))
             }
-            Strategy::Pool { .. } => {}
+        }
+    }
+
+    /// What the clock and the memory of the flow engine can hold, Poisson mixes.
+    fn check_in_flight(&self, v: &Values, delay_mean_s: f64) -> Result<(), ScenarioError> {
+        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
+        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
+        let most = if self.flow.guesswork {
+            IN_FLIGHT_MAX_SORTED
+        } else {
+            IN_FLIGHT_MAX
+        };
+        if (IN_FLIGHT_MIN..=most).contains(&in_flight) {
+            return Ok(());
+        }
+        let sorted = if self.flow.guesswork {
+            " with flow.guesswork"
+        } else {
+            ""
+        };
+        Err(v.refuse(
+            "traffic.users",
+            &format!(
+                "keep users × packets per second × layers × delay (here {in_flight} packets in \
+                 flight) from {IN_FLIGHT_MIN} to {most}{sorted}"
+            ),
+        ))
+    }
+
+    /// What the memory and the patience for pool mixes allow.
+    fn check_pools(&self, v: &Values, batch: usize, kept: usize) -> Result<(), ScenarioError> {
+        let mixes = self.network.layers * self.network.mixes_per_layer;
+        let held = mixes.saturating_mul(batch + kept);
+        if held > POOLED_MAX {
+            return Err(v.refuse(
+                "mix.batch",
+                &format!("keep layers × mixes × (batch + kept), here {held}, at most {POOLED_MAX}"),
+            ));
+        }
+        if kept > batch.saturating_mul(KEPT_PER_BATCH_MAX) {
+            return Err(v.refuse(
+                "mix.kept",
+                &format!("be at most {KEPT_PER_BATCH_MAX} × mix.batch = {batch}"),
+            ));
         }
         Ok(())
     }
@@ -249,5 +286,17 @@ impl Scenario {
     }
 }
 
-/// Packets in flight that the flow engine accepts: about 6 GB.
-const MAX_IN_FLIGHT: f64 = 1e8;
+/// Packets in flight that the flow engine accepts at most: about 4 GB.
+const IN_FLIGHT_MAX: f64 = 1e8;
+
+/// The same when posteriors are kept whole, 8 targets at a time: about 3 GB.
+const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
+
+/// And at least: with fewer, the time between packets outgrows the clock.
+const IN_FLIGHT_MIN: f64 = 1e-3;
+
+/// Packets in all pools together: about 1 GB.
+const POOLED_MAX: usize = 10_000_000;
+
+/// With more, a target's mass takes thousands of batches to leave.
+const KEPT_PER_BATCH_MAX: usize = 100;

@@ -1,19 +1,636 @@
 //! The packet engine: the deployed machines with real Sphinx packets, in virtual time.
 //!
-//! Not in this build yet: a scenario with `engine = "packet"` is refused as a usage error.
+//! Counterpart of the shell: it does for the machines of `proto` what the shell does, with a heap in
+//! place of sockets, clocks and disks. One seed, one result: the trace's hash covers every packet
+//! on every link and every delivery.
+//!
+//! | part     | what                                                                       |
+//! |----------|----------------------------------------------------------------------------|
+//! | `setup`  | keys, documents and messages from a seed                                    |
+//! | `agenda` | what happens when                                                           |
+//! | `node`   | mixes and gateways with their peel stage, journal and mailboxes              |
+//! | `store`  | disks: what was answered stays, what was not may be lost                    |
+//! | `links`  | client links: dialled, lost, dialled again                                  |
+//! | `tally`  | what the run is judged by                                                   |
+//! | `report` | figures and pictures                                                        |
+//!
+//! Faults: packets are lost on links between nodes and on entry links (a mailbox link is a TCP
+//! stream whose gateway closes it rather than leave a frame out); nodes and clients crash, lose
+//! everything that is not on their disks, and start again [`DOWN`] later. After
+//! `packet.duration_s` faults stop, and what is then not complete within [`DRAIN`] is a failure.
 
+mod agenda;
+mod links;
+mod node;
+mod report;
+mod setup;
+mod store;
+mod tally;
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use chacha20::ChaCha12Rng;
+use proto::{
+    LinkId, Machine, NodeId, Time,
+    calendar::{Calendar, Utc},
+    client::{self, Client, Config, Identity, Limits, Return, State, Target},
+    directory::Consensus,
+    gateway, mix,
+    peel::Peeled,
+    wire::Frame,
+};
+use rand::{Rng, RngExt};
+use sphinx::Packet;
+
+use self::{
+    agenda::{Agenda, Event},
+    links::Links,
+    node::{Node, Role},
+    setup::{PROFILE, Plan, Purpose, seed_of, stream},
+    store::{LATENCY, Records, Request},
+    tally::{Name, Tally},
+};
 use crate::{
     outcome::{Outcome, RunError},
     scenario::Scenario,
 };
 
+/// How long a crashed node or client is down.
+pub const DOWN: Duration = Duration::from_secs(3);
+/// How long after the faults stop everything must be delivered and acknowledged.
+pub const DRAIN: Duration = Duration::from_secs(3600);
+/// Between two looks at the pools.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// Runs `scenario` from `seed`; `progress` is told the fraction done, from 0 to 1.
 ///
 /// # Errors
 ///
-/// Always [`RunError::Usage`]: this build has no packet engine.
-pub fn run(_scenario: &Scenario, _seed: u64, _progress: &dyn Fn(f64)) -> Result<Outcome, RunError> {
-    Err(RunError::Usage(
-        "engine = \"packet\" is not in this build; write engine = \"flow\"".to_owned(),
-    ))
+/// [`RunError::Usage`] if the scenario's numbers make no network.
+pub fn run(scenario: &Scenario, seed: u64, progress: &dyn Fn(f64)) -> Result<Outcome, RunError> {
+    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?);
+    world.run(progress);
+    Ok(report::outcome(scenario, &world))
+}
+
+/// Packets that an adversary keeps, to send them again.
+struct Captured {
+    wanted: u32,
+    seen: u64,
+}
+
+impl Captured {
+    /// Of so many admitted packets one is captured.
+    const EVERY: u64 = 20;
+
+    fn new(wanted: u32) -> Self {
+        Self { wanted, seen: 0 }
+    }
+
+    fn wants(&mut self) -> bool {
+        self.seen += 1;
+        self.wanted > 0 && self.seen.is_multiple_of(Self::EVERY)
+    }
+
+    /// Counts one captured at `now`, and says when to send it: spread over what is left.
+    fn take(&mut self, now: Time, quiet: Time) -> Time {
+        self.wanted -= 1;
+        now.after(quiet.since(now).mul_f64(f64::from(self.wanted % 8) / 8.0))
+    }
+}
+
+/// A client as the world sees it. Without a machine it is down.
+struct Seat {
+    identity: Identity,
+    client: Option<Client>,
+    records: Records,
+    crashes: u64,
+}
+
+struct World<'s> {
+    scenario: &'s Scenario,
+    seed: u64,
+    consensus: Arc<Consensus>,
+    calendar: Calendar,
+    now: Time,
+    /// When messages and faults end.
+    quiet: Time,
+    nodes: Vec<Node>,
+    seats: Vec<Seat>,
+    by_id: BTreeMap<NodeId, usize>,
+    /// How often each entity has started, and its earliest wake on the agenda.
+    starts: Vec<u64>,
+    armed: Vec<Option<Time>>,
+    links: Links,
+    loss: Vec<ChaCha12Rng>,
+    /// What an adversary captured at each admission, evenly thinned, and will send again.
+    captured: Captured,
+    agenda: Agenda,
+    tally: Tally,
+}
+
+impl<'s> World<'s> {
+    fn new(scenario: &'s Scenario, seed: u64, plan: Plan) -> Self {
+        let consensus = plan.consensus;
+        let nodes: Vec<Node> = plan
+            .nodes
+            .into_iter()
+            .map(|node| Node::new(node, &consensus))
+            .collect();
+        let seats: Vec<Seat> = plan
+            .clients
+            .into_iter()
+            .map(|identity| Seat {
+                identity,
+                client: None,
+                records: Records::default(),
+                crashes: 0,
+            })
+            .collect();
+        let entities = nodes.len() + seats.len();
+        // Well inside the first epoch, so that a run of minutes meets no edge by accident.
+        let started = consensus
+            .schedule()
+            .valid_from
+            .after(Duration::from_secs(1800));
+        let mut world = Self {
+            scenario,
+            seed,
+            calendar: Calendar {
+                at: Time::ZERO,
+                utc: Utc(started.0),
+            },
+            now: Time::ZERO,
+            quiet: Time::ZERO.after(Duration::from_secs_f64(scenario.packet.duration_s)),
+            by_id: (0..).zip(&nodes).map(|(i, node)| (node.id, i)).collect(),
+            nodes,
+            seats,
+            starts: vec![0; entities],
+            armed: vec![None; entities],
+            links: Links::default(),
+            loss: (0..entities)
+                .map(|entity| stream(seed, entity, Purpose::Loss))
+                .collect(),
+            captured: Captured::new(scenario.packet.replays),
+            agenda: Agenda::default(),
+            tally: Tally::default(),
+            consensus,
+        };
+        for entity in 0..entities {
+            world.agenda.put(Time::ZERO, Event::Start(entity));
+        }
+        world.agenda.put(Time::ZERO.after(LOOK), Event::Sample);
+        world.write_script();
+        world
+    }
+
+    /// Who says what to whom when, and who crashes when.
+    fn write_script(&mut self) {
+        let (users, span) = (self.seats.len(), self.quiet.as_nanos());
+        let settings = &self.scenario.packet;
+        for client in 0..users {
+            let entity = self.nodes.len() + client;
+            let mut rng = stream(self.seed, entity, Purpose::Messages);
+            for message in 0..settings.messages_per_user {
+                let message = usize::try_from(message).expect("bounded by the scenario");
+                let at = Time::from_nanos(rng.random_range(0..span));
+                let others = users.saturating_sub(1).max(1);
+                let to = (client + 1 + rng.random_range(0..others)) % users;
+                let name = self.name(client, message);
+                let body = tally::body(name, settings.message_bytes);
+                let to = u32::try_from(to).expect("bounded by the scenario");
+                self.tally.expect(name, to, &body);
+                self.agenda.put(at, Event::Say { client, message });
+            }
+        }
+        let mut rng = stream(self.seed, 0, Purpose::Crash);
+        for _ in 0..settings.restarts {
+            let at = Time::from_nanos(rng.random_range(span / 10..span / 10 * 9 + 1));
+            let entity = rng.random_range(0..self.starts.len());
+            self.agenda.put(at, Event::Crash(entity));
+        }
+    }
+
+    fn name(&self, client: usize, message: usize) -> Name {
+        let number = |n: usize| u32::try_from(n).expect("bounded by the scenario");
+        Name {
+            client: number(client),
+            message: number(message),
+        }
+    }
+
+    /// Runs until everything is delivered and acknowledged, or [`DRAIN`] is over.
+    fn run(&mut self, progress: &dyn Fn(f64)) {
+        let end = self.quiet.after(DRAIN);
+        let span = self.scenario.packet.duration_s;
+        let mut told = 0.0;
+        while let Some((at, event)) = self.agenda.next() {
+            let done = at > self.quiet && self.tally.is_complete();
+            if done || at > end {
+                break;
+            }
+            self.now = at;
+            let fraction = (at.since(Time::ZERO).as_secs_f64() / span).min(1.0);
+            if fraction >= told + 0.01 {
+                told = fraction;
+                progress(fraction);
+            }
+            self.happen(event);
+        }
+        progress(1.0);
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake(entity) => self.wake(entity),
+            Event::Packet { to, packet } => self.arrive(to, packet),
+            Event::Replay { to, packet } => self.replay(to, packet),
+            Event::Upstream { link, frame } => self.upstream(link, frame),
+            Event::Downstream { link, frame } => self.downstream(link, frame),
+            Event::Linked(link) => self.linked(link),
+            Event::Up(link) => self.up(link),
+            Event::Unlinked(link) => self.unlinked(link),
+            Event::Down(link) => self.down(link),
+            Event::Connect(client) => self.connect(client),
+            Event::Served {
+                node,
+                start,
+                request,
+            } => self.served(node, start, request),
+            Event::Written {
+                client,
+                start,
+                txn,
+                ops,
+            } => {
+                if self.starts[self.nodes.len() + client] == start {
+                    self.seats[client].records.apply(ops);
+                    self.tell(client, client::Input::Stored { txn });
+                }
+            }
+            Event::Say { client, message } => self.say(client, message),
+            Event::Crash(entity) => self.crash(entity),
+            Event::Start(entity) => self.start(entity),
+            Event::Sample => {
+                self.tally
+                    .held
+                    .push(self.nodes.iter().filter_map(Node::held).collect());
+                if self.now < self.quiet {
+                    self.agenda.put(self.now.after(LOOK), Event::Sample);
+                }
+            }
+        }
+    }
+
+    fn link_delay(&self) -> Duration {
+        Duration::from_secs_f64(self.scenario.link_delay_s)
+    }
+
+    /// Whether the network loses a packet on a link out of `from` now.
+    fn loses(&mut self, from: usize) -> bool {
+        let drawn = self.loss[from].next_u32() % 1_000_000;
+        let lost = drawn < self.scenario.packet.loss_ppm && self.now < self.quiet;
+        if lost {
+            self.tally.count_named("LostOnLink");
+        }
+        lost
+    }
+
+    /// A node sends a packet to another.
+    fn transmit(&mut self, from: usize, to: NodeId, packet: Box<Packet>) {
+        let to = self.by_id[&to]; // machines send to nodes of the consensus only
+        self.tally.note(self.now, b'P', from as u64, to as u64);
+        if !self.loses(from) {
+            let at = self.now.after(self.link_delay());
+            self.agenda.put(at, Event::Packet { to, packet });
+        }
+    }
+
+    fn arrive(&mut self, to: usize, packet: Box<Packet>) {
+        let sample = self.captured.wants().then(|| packet.clone());
+        let Some(peeled) = self.peel(to, packet) else {
+            return;
+        };
+        if let Some(packet) = sample {
+            let again = self.captured.take(self.now, self.quiet);
+            self.agenda.put(again, Event::Replay { to, packet });
+        }
+        let now = self.now;
+        match &mut self.nodes[to].role {
+            Some(Role::Mix(mix)) => mix.handle(now, mix::Input::Peeled(peeled)),
+            Some(Role::Gateway(gateway)) => gateway.handle(now, gateway::Input::Peeled(peeled)),
+            None => {}
+        }
+        self.settle(to);
+    }
+
+    /// A packet that was admitted once is sent to the same node again.
+    fn replay(&mut self, to: usize, packet: Box<Packet>) {
+        self.tally.count_named("ReplaySent");
+        if self.peel(to, packet).is_some() {
+            let violation = format!("node {to} forwards a replay");
+            self.tally.violations.push(violation);
+        }
+    }
+
+    fn peel(&mut self, to: usize, packet: Box<Packet>) -> Option<Peeled> {
+        let tally = &mut self.tally;
+        let node = &mut self.nodes[to];
+        if node.role.is_none() {
+            tally.count_named("LostAtCrashedNode");
+            return None;
+        }
+        let drop = |why| tally.count(why);
+        node.peel(&self.consensus, self.calendar, self.now, packet, drop)
+    }
+
+    fn wake(&mut self, entity: usize) {
+        let now = self.now;
+        self.armed[entity].take_if(|armed| *armed == now);
+        match entity.checked_sub(self.nodes.len()) {
+            Some(client) => {
+                if let Some(client) = &mut self.seats[client].client {
+                    client.wake(now);
+                }
+            }
+            None => match &mut self.nodes[entity].role {
+                Some(Role::Mix(mix)) => mix.wake(now),
+                Some(Role::Gateway(gateway)) => gateway.wake(now),
+                None => {}
+            },
+        }
+        self.settle(entity);
+    }
+
+    fn served(&mut self, node: usize, start: u64, request: Request) {
+        if self.starts[node] != start {
+            return;
+        }
+        let answers = self.nodes[node].mailboxes.carry_out(request);
+        for answer in answers {
+            self.ask_gateway(node, answer);
+        }
+    }
+
+    fn ask_gateway(&mut self, node: usize, input: gateway::Input) {
+        if let Some(Role::Gateway(gateway)) = &mut self.nodes[node].role {
+            gateway.handle(self.now, input);
+            self.settle(node);
+        }
+    }
+
+    /// Gives a client an input, if it is up.
+    fn tell(&mut self, client: usize, input: client::Input) {
+        if let Some(machine) = &mut self.seats[client].client {
+            machine.handle(self.now, input);
+            self.settle(self.nodes.len() + client);
+        }
+    }
+
+    fn say(&mut self, client: usize, message: usize) {
+        if self.seats[client].client.is_none() {
+            let later = self.now.after(DOWN);
+            return self.agenda.put(later, Event::Say { client, message });
+        }
+        let name = self.name(client, message);
+        let fate = self.tally.fates.get_mut(&name).expect("in the script");
+        fate.said.get_or_insert(self.now);
+        let to = self.seats[fate.to as usize].identity.address();
+        let input = client::Input::Send {
+            ticket: message as u64,
+            to: Target::Address(to),
+            body: tally::body(name, self.scenario.packet.message_bytes),
+            // Every other sender stays unknown and is acknowledged through reply blocks.
+            reply: if message % 2 == 0 {
+                Return::Address
+            } else {
+                Return::Surbs(1)
+            },
+        };
+        self.tell(client, input);
+    }
+
+    fn crash(&mut self, entity: usize) {
+        match entity.checked_sub(self.nodes.len()) {
+            Some(client) if self.seats[client].client.is_some() => {
+                self.seats[client].client = None;
+                self.seats[client].crashes += 1;
+                for link in self.links.of_client(client) {
+                    let at = self.now.after(self.link_delay());
+                    self.agenda.put(at, Event::Unlinked(link));
+                }
+                self.links.drop_client(client);
+            }
+            None if self.nodes[entity].role.is_some() => {
+                self.nodes[entity].crash();
+                for link in self.links.of_gateway(entity) {
+                    let at = self.now.after(self.link_delay());
+                    self.agenda.put(at, Event::Down(link));
+                }
+            }
+            Some(_) | None => return, // down already
+        }
+        self.tally.count_named("Crash");
+        self.starts[entity] += 1; // nothing under way to its disk arrives
+        self.agenda.put(self.now.after(DOWN), Event::Start(entity));
+    }
+
+    fn start(&mut self, entity: usize) {
+        self.starts[entity] += 1;
+        let seed = seed_of(self.seed, entity, Purpose::Machine, self.starts[entity]);
+        let now = self.now;
+        match entity.checked_sub(self.nodes.len()) {
+            None => {
+                let network = self.consensus.network;
+                self.nodes[entity].start(now, network, seed, &self.consensus, self.calendar);
+                self.settle(entity);
+            }
+            Some(client) => self.start_client(client, seed),
+        }
+    }
+
+    fn start_client(&mut self, client: usize, seed: [u8; 32]) {
+        let config = Config {
+            network: self.consensus.network,
+            entry: None,
+            profile: PROFILE.to_owned(),
+            acks: true,
+            limits: Limits::default(),
+        };
+        let seat = &mut self.seats[client];
+        let records = seat.records.0.clone();
+        let machine = Client::new(config, seed, seat.identity.clone(), records);
+        seat.client = Some(machine.expect("it reads what it wrote"));
+        self.tell(client, client::Input::Calendar(self.calendar));
+        let document = Arc::clone(&self.consensus);
+        self.tell(client, client::Input::Consensus(document));
+        self.agenda.put(self.now, Event::Connect(client));
+        // What was said but had not reached the disk is said again.
+        for message in 0..self.scenario.packet.messages_per_user {
+            let message = usize::try_from(message).expect("bounded by the scenario");
+            let fate = &self.tally.fates[&self.name(client, message)];
+            if fate.said.is_some() && !fate.queued {
+                self.agenda.put(self.now, Event::Say { client, message });
+            }
+        }
+    }
+
+    /// Drains a machine, carries out what it asks for, and arms its next wake.
+    fn settle(&mut self, entity: usize) {
+        let wake = match entity.checked_sub(self.nodes.len()) {
+            Some(client) => self.settle_client(client),
+            None => self.settle_node(entity),
+        };
+        if let Some(at) = wake
+            && self.armed[entity].is_none_or(|armed| at < armed || armed < self.now)
+        {
+            self.armed[entity] = Some(at);
+            self.agenda.put(at, Event::Wake(entity));
+        }
+    }
+
+    fn settle_node(&mut self, node: usize) -> Option<Time> {
+        match &mut self.nodes[node].role {
+            None => None,
+            Some(Role::Mix(mix)) => {
+                let wake = mix.next_wake();
+                let outputs: Vec<_> = core::iter::from_fn(|| mix.poll()).collect();
+                for output in outputs {
+                    match output {
+                        mix::Output::Send { to, packet } => self.transmit(node, to, packet),
+                        mix::Output::Dropped(why) => self.tally.count(why),
+                    }
+                }
+                wake
+            }
+            Some(Role::Gateway(gateway)) => {
+                let wake = gateway.next_wake();
+                let outputs: Vec<_> = core::iter::from_fn(|| gateway.poll()).collect();
+                for output in outputs {
+                    self.gateway_asks(node, output);
+                }
+                wake
+            }
+        }
+    }
+
+    fn gateway_asks(&mut self, node: usize, output: gateway::Output) {
+        use gateway::Output;
+        match Request::from(output) {
+            Ok(request) => {
+                let served = Event::Served {
+                    node,
+                    start: self.starts[node],
+                    request,
+                };
+                self.agenda.put(self.now.after(LATENCY), served);
+            }
+            Err(Output::Relay { to, packet }) => self.transmit(node, to, packet),
+            Err(Output::Frame { link, frame }) => {
+                self.tally.note(self.now, b'F', node as u64, link.0);
+                let at = self.now.after(self.link_delay());
+                self.agenda.put(at, Event::Downstream { link, frame });
+            }
+            Err(Output::Close { link }) => {
+                let at = self.now.after(self.link_delay());
+                self.agenda.put(at, Event::Down(link));
+            }
+            Err(Output::Dropped(why)) => self.tally.count(why),
+            Err(Output::Event(what)) => self.tally.count(what),
+            Err(
+                Output::Register { .. }
+                | Output::Store { .. }
+                | Output::Peek { .. }
+                | Output::Confirm { .. }
+                | Output::Expire { .. },
+            ) => unreachable!("requests to the store"),
+        }
+    }
+
+    fn settle_client(&mut self, client: usize) -> Option<Time> {
+        let mut outputs: VecDeque<client::Output> = VecDeque::new();
+        loop {
+            let machine = self.seats[client].client.as_mut()?;
+            outputs.extend(core::iter::from_fn(|| machine.poll()));
+            let Some(output) = outputs.pop_front() else {
+                return machine.next_wake();
+            };
+            self.client_asks(client, output);
+        }
+    }
+
+    fn client_asks(&mut self, client: usize, output: client::Output) {
+        use client::{ClientEvent, Output};
+        match output {
+            Output::Entry(frame) => self.write(client, links::ENTRY, frame),
+            Output::Mailbox(frame) => self.write(client, links::MAILBOX, frame),
+            Output::Store { txn, ops } => {
+                let written = Event::Written {
+                    client,
+                    start: self.starts[self.nodes.len() + client],
+                    txn,
+                    ops,
+                };
+                self.agenda.put(self.now.after(LATENCY), written);
+            }
+            Output::Deliver(delivery) => {
+                let to = self.name(client, 0).client;
+                let crashes = self.seats[client].crashes;
+                self.tally.delivered(self.now, to, crashes, &delivery.body);
+                let message = delivery.message;
+                if let Some(machine) = &mut self.seats[client].client {
+                    machine.handle(self.now, client::Input::Taken { message });
+                }
+            }
+            Output::Progress(progress) => {
+                let message = usize::try_from(progress.ticket).expect("a ticket of the script");
+                let name = self.name(client, message);
+                let fate = self.tally.fates.get_mut(&name).expect("in the script");
+                match progress.state {
+                    State::Queued => fate.queued = true,
+                    State::Sent => {}
+                    State::Acked => fate.acked = true,
+                    State::Expired | State::Failed(_) => {
+                        let state = progress.state;
+                        self.tally.violations.push(format!("{name:?} is {state:?}"));
+                    }
+                }
+            }
+            Output::Event(ClientEvent::LoopReturned { latency }) => {
+                self.tally.count_named("LoopReturned");
+                self.tally.loop_latencies_s.push(latency.as_secs_f64());
+            }
+            Output::Event(event) => self.tally.count(event),
+        }
+    }
+
+    /// A client writes a frame to one of its links.
+    fn write(&mut self, client: usize, which: usize, frame: Frame) {
+        let Some(link) = self.links.up(client, which) else {
+            return self.tally.count_named("NoLink");
+        };
+        self.tally.note(self.now, b'U', client as u64, link.0);
+        let entity = self.nodes.len() + client;
+        if which == links::ENTRY && self.loses(entity) {
+            return;
+        }
+        let at = self.now.after(self.link_delay());
+        self.agenda.put(at, Event::Upstream { link, frame });
+    }
+
+    fn upstream(&mut self, link: LinkId, frame: Frame) {
+        if let Some(gateway) = self.links.gateway(link) {
+            self.ask_gateway(gateway, gateway::Input::Frame { link, frame });
+        }
+    }
+
+    fn downstream(&mut self, link: LinkId, frame: Frame) {
+        if let Some(client) = self.links.client_up(link) {
+            self.tell(client, client::Input::Frame(frame));
+        }
+    }
 }

@@ -1,0 +1,154 @@
+//! Mixes and gateways as the world sees them: a machine, its peel stage, its disk.
+//!
+//! The stage and the journal stand here as they do in the shell: open, admit, write the
+//! fingerprints, and only then finish. A crash loses the machine and the stage; the journal and the
+//! mailboxes stay.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use proto::{
+    Machine, NetworkId, NodeId, Time,
+    calendar::{Calendar, Epoch},
+    directory::Consensus,
+    gateway::{self, Gateway, Limits},
+    mix::{self, Mix},
+    peel::{Arrival, PeelDrop, Peeled, Stage},
+    replay::{Fingerprint, ReplaySet},
+};
+use sphinx::{Packet, SecretKey};
+
+use super::{setup::NodePlan, store::Mailboxes};
+
+/// Packets that one key may open in a simulated epoch.
+const REPLAY_CAPACITY: usize = 1 << 20;
+/// Packets that a simulated mix holds at most: far above what any scenario reaches.
+const POOL_MAX: usize = 1 << 20;
+const GATEWAY: Limits = Limits {
+    mailboxes_max: 1 << 20,
+    links_max: 1 << 20,
+    read_ahead: 64,
+    quota: 1 << 20,
+};
+
+/// The machine of a node.
+pub(super) enum Role {
+    Mix(Mix),
+    Gateway(Gateway),
+}
+
+/// A node. Without a role it is down.
+pub(super) struct Node {
+    pub(super) id: NodeId,
+    keys: Vec<(Epoch, SecretKey)>,
+    /// Where a mix may send; `None` for a gateway.
+    next: Option<BTreeSet<NodeId>>,
+    pub(super) role: Option<Role>,
+    stage: Stage,
+    journal: Vec<(Epoch, Fingerprint)>,
+    pub(super) mailboxes: Mailboxes,
+}
+
+impl Node {
+    /// A node that is down.
+    pub(super) fn new(plan: NodePlan, consensus: &Consensus) -> Self {
+        let layer = |id| {
+            consensus
+                .layers
+                .iter()
+                .position(|layer| layer.contains(&id))
+        };
+        let gateways = || consensus.gateways().map(|gateway| gateway.id).collect();
+        let next = layer(plan.id).map(|layer| match consensus.layers.get(layer + 1) {
+            Some(next) => next.iter().copied().collect(),
+            None => gateways(),
+        });
+        Self {
+            id: plan.id,
+            keys: consensus
+                .schedule()
+                .epochs()
+                .zip(plan.packet_keys)
+                .collect(),
+            next,
+            role: None,
+            stage: Stage::default(),
+            journal: Vec::new(),
+            mailboxes: Mailboxes::default(),
+        }
+    }
+
+    /// Starts it, for the first time or after a crash, from what its disk holds.
+    pub(super) fn start(
+        &mut self,
+        now: Time,
+        network: NetworkId,
+        seed: [u8; 32],
+        consensus: &Arc<Consensus>,
+        calendar: Calendar,
+    ) {
+        for (epoch, secret) in &self.keys {
+            let mut seen = ReplaySet::new(secret, REPLAY_CAPACITY);
+            for (_, fingerprint) in self.journal.iter().filter(|(of, _)| of == epoch) {
+                seen.admit(*fingerprint).expect("it was admitted before");
+            }
+            self.stage.install(*epoch, secret.clone(), seen);
+        }
+        self.role = Some(match &self.next {
+            Some(next) => {
+                let mut mix = Mix::new(POOL_MAX);
+                mix.handle(now, mix::Input::Next(next.clone()));
+                Role::Mix(mix)
+            }
+            None => {
+                let mut gateway = Gateway::new(GATEWAY, network, seed);
+                let registered = self.mailboxes.usage();
+                for input in [
+                    gateway::Input::Calendar(calendar),
+                    gateway::Input::Consensus(Arc::clone(consensus)),
+                    gateway::Input::Registered(registered),
+                ] {
+                    gateway.handle(now, input);
+                }
+                Role::Gateway(gateway)
+            }
+        });
+    }
+
+    /// Everything that is not on its disk is lost.
+    pub(super) fn crash(&mut self) {
+        self.role = None;
+        self.stage = Stage::default();
+    }
+
+    /// One packet from a link: opened, admitted, journaled, finished. `None` if it is dropped.
+    pub(super) fn peel(
+        &mut self,
+        consensus: &Consensus,
+        calendar: Calendar,
+        now: Time,
+        packet: Box<Packet>,
+        dropped: impl FnMut(PeelDrop),
+    ) -> Option<Peeled> {
+        let arrival = Arrival {
+            received: now,
+            packet,
+        };
+        let pending = self.stage.open(
+            &consensus.schedule(),
+            calendar.utc(now),
+            consensus.params.delay_cap(),
+            vec![arrival],
+            dropped,
+        );
+        self.journal.extend_from_slice(&pending.journal); // the journal's write returns
+        pending.finish().next()
+    }
+
+    /// Packets that a mix holds; none in a gateway or while down.
+    pub(super) fn held(&self) -> Option<usize> {
+        match &self.role {
+            Some(Role::Mix(mix)) => Some(mix.held()),
+            Some(Role::Gateway(_)) | None => None,
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a run is judged by: every message, opened at its recipient and compared by hash.
+//!
+//! | law      | always                                                                       |
+//! |----------|------------------------------------------------------------------------------|
+//! | safety   | what is delivered is what was sent, to whom it was sent, and once            |
+//! | progress | once faults have stopped, every message is delivered and acknowledged        |
+//!
+//! "Once": a recipient that crashed may be given again what it had not yet taken (its contract);
+//! without a crash in between a second delivery is a violation.
+
+use std::collections::BTreeMap;
+
+use proto::Time;
+use sha2::{Digest, Sha256};
+
+/// A message of the run: who, which, to whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name {
+    /// The sender's number.
+    pub(super) client: u32,
+    /// Its message's number.
+    pub(super) message: u32,
+}
+
+/// Bytes of a body: its name, then bytes that depend on it.
+pub(super) fn body(name: Name, len: usize) -> Vec<u8> {
+    let mut body = Vec::with_capacity(len + 32);
+    body.extend_from_slice(&name.client.to_be_bytes());
+    body.extend_from_slice(&name.message.to_be_bytes());
+    while body.len() < len {
+        let block = Sha256::digest(&body[body.len().saturating_sub(40)..]);
+        body.extend_from_slice(&block);
+    }
+    body.truncate(len.max(8));
+    body
+}
+
+/// The name that a body starts with.
+fn name_of(body: &[u8]) -> Option<Name> {
+    let (client, rest) = body.split_first_chunk()?;
+    let (message, _) = rest.split_first_chunk()?;
+    Some(Name {
+        client: u32::from_be_bytes(*client),
+        message: u32::from_be_bytes(*message),
+    })
+}
+
+/// One message's fate.
+pub(super) struct Fate {
+    /// The recipient's number.
+    pub(super) to: u32,
+    hash: [u8; 32],
+    /// When the application first said it.
+    pub(super) said: Option<Time>,
+    /// Whether the sender has it on its disk.
+    pub(super) queued: bool,
+    /// When it was delivered, and how often the recipient had crashed by then.
+    pub(super) delivered: Option<(Time, u64)>,
+    /// Whether the sender knows that.
+    pub(super) acked: bool,
+}
+
+/// The run's book.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) fates: BTreeMap<Name, Fate>,
+    pub(super) violations: Vec<String>,
+    /// Events and drops by name.
+    pub(super) counts: BTreeMap<String, u64>,
+    /// Times from a loop's slot until it was read, in seconds.
+    pub(super) loop_latencies_s: Vec<f64>,
+    /// Packets held by each running mix at each look.
+    pub(super) held: Vec<Vec<usize>>,
+    trace: Sha256,
+}
+
+impl Tally {
+    /// Enters a message that will be said.
+    pub(super) fn expect(&mut self, name: Name, to: u32, body: &[u8]) {
+        let fate = Fate {
+            to,
+            hash: Sha256::digest(body).into(),
+            said: None,
+            queued: false,
+            delivered: None,
+            acked: false,
+        };
+        self.fates.insert(name, fate);
+    }
+
+    /// Counts something.
+    pub(super) fn count(&mut self, what: impl core::fmt::Debug) {
+        *self.counts.entry(format!("{what:?}")).or_default() += 1;
+    }
+
+    /// Counts something of the world's own.
+    pub(super) fn count_named(&mut self, what: &str) {
+        *self.counts.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// Adds to the trace: two runs that differ anywhere differ in its hash.
+    pub(super) fn note(&mut self, at: Time, what: u8, from: u64, to: u64) {
+        for word in [at.as_nanos(), u64::from(what), from, to] {
+            self.trace.update(word.to_be_bytes());
+        }
+    }
+
+    /// The trace's hash, in hexadecimal.
+    pub(super) fn trace(&self) -> String {
+        let hash = self.trace.clone().finalize();
+        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Judges a delivery to client `to`, which has crashed `crashes` times so far.
+    pub(super) fn delivered(&mut self, at: Time, to: u32, crashes: u64, body: &[u8]) {
+        self.note(at, b'D', to.into(), body.len() as u64);
+        let fate = name_of(body).and_then(|name| Some((name, self.fates.get_mut(&name)?)));
+        let Some((name, fate)) = fate else {
+            self.violations
+                .push(format!("client {to} was given what nobody sent"));
+            return;
+        };
+        let hash: [u8; 32] = Sha256::digest(body).into();
+        let problem = if fate.hash != hash {
+            Some("was changed on its way")
+        } else if fate.to != to {
+            Some("came to somebody else")
+        } else if fate.delivered.is_some_and(|(_, before)| before == crashes) {
+            Some("was delivered twice")
+        } else {
+            None
+        };
+        if let Some(problem) = problem {
+            self.violations.push(format!("{name:?} {problem}"));
+        }
+        let first = fate.delivered.map_or(at, |(at, _)| at);
+        fate.delivered = Some((first, crashes));
+    }
+
+    /// Whether nothing is left to wait for.
+    pub(super) fn is_complete(&self) -> bool {
+        self.fates
+            .values()
+            .all(|fate| fate.delivered.is_some() && fate.acked)
+    }
+
+    /// Messages delivered, and messages known to be by their senders.
+    pub(super) fn progress(&self) -> (usize, usize) {
+        let count = |done: fn(&Fate) -> bool| self.fates.values().filter(|fate| done(fate)).count();
+        (
+            count(|fate| fate.delivered.is_some()),
+            count(|fate| fate.acked),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: Name = Name {
+        client: 3,
+        message: 9,
+    };
+
+    fn tally() -> (Tally, Vec<u8>) {
+        let mut tally = Tally::default();
+        let body = body(NAME, 1000);
+        tally.expect(NAME, 5, &body);
+        (tally, body)
+    }
+
+    #[test]
+    fn a_delivery_is_judged() {
+        let at = Time::from_nanos(1);
+        let (mut good, body) = tally();
+        good.delivered(at, 5, 0, &body);
+        good.delivered(at, 5, 1, &body); // again, after a crash
+        assert!(good.violations.is_empty());
+        assert!(!good.is_complete()); // not acked
+
+        let mut changed = body.clone();
+        changed[500] ^= 1;
+        for (to, body, problem) in [
+            (6, &body, "somebody else"),
+            (5, &changed, "changed"),
+            (5, &vec![9; 20], "nobody sent"),
+        ] {
+            let (mut bad, _) = tally();
+            bad.delivered(at, to, 0, body);
+            assert!(bad.violations[0].contains(problem));
+        }
+        good.delivered(at, 5, 1, &body);
+        assert!(good.violations[0].contains("twice"));
+    }
+}
