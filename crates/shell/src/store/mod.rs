@@ -18,6 +18,7 @@
 //! Engines: [`redb`] (embedded, the default). [`conformance`] is the suite that each passes.
 
 mod group;
+pub mod kv;
 pub mod redb;
 
 use core::{
