@@ -37,7 +37,7 @@ use shell::{
     keys::Keys,
     link::{Dialler, Target, certificate_frame},
     metrics::{self, Metrics},
-    role::announce,
+    role::{Reporter, announce},
 };
 use tokio::{
     net::TcpListener,
@@ -201,7 +201,9 @@ fn refused(why: StartError) -> anyhow::Error {
         ),
         StartError::Params(rule) => anyhow!("params: {rule}"),
         StartError::Network(rule) => anyhow!("network: {rule}"),
-        why => anyhow!("the authority can't start: {why:?}"),
+        why @ (StartError::Terms | StartError::Key | StartError::Round | StartError::Nodes) => {
+            anyhow!("the authority can't start: {why:?}; see its settings")
+        }
     }
 }
 
@@ -283,17 +285,12 @@ async fn tell_time(clock: Clock, desk: mpsc::Sender<Paper>, stop: CancellationTo
     stop.run_until_cancelled(tell).await;
 }
 
-/// Says each change of state once: in the log, and to the supervisor.
 async fn report(mut shown: watch::Receiver<Shown>, stop: CancellationToken) {
     let report = async {
-        let mut said = None;
+        let mut reporter = Reporter::default();
         loop {
             let finished = shown.borrow_and_update().finished;
-            if said.replace(finished) != Some(finished) {
-                let state = state(finished);
-                tracing::info!(state, "state");
-                announce(&json!({ "state": state }));
-            }
+            reporter.say(state(finished));
             if shown.changed().await.is_err() {
                 return;
             }

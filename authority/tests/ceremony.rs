@@ -1,6 +1,8 @@
 //! Four authorities as real processes on 127.0.0.1: they start, sign one document, remember it,
 //! and stop as asked.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 use std::{
     io::{BufRead, BufReader, Lines},
     net::TcpListener,
@@ -116,10 +118,11 @@ async fn asked(network: &Network, authority: usize, question: &Question) -> Answ
 }
 
 async fn document(network: &Network, authority: usize) -> SignedConsensus {
-    match asked(network, authority, &Question::Consensus { period: None }).await {
-        Answer::Consensus(signed) => signed,
-        other => panic!("{other:?}"),
-    }
+    let newest = Question::Consensus { period: None };
+    let Answer::Consensus(signed) = asked(network, authority, &newest).await else {
+        panic!("a ready authority has the document");
+    };
+    signed
 }
 
 /// DIR-7, DIR-8, DIR-12

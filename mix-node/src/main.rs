@@ -1,3 +1,7 @@
-//! Run one mix node of Lacuna: settings, signals, exit code; everything else is the library.
+//! The mix node's program: hands its command line to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mix_node::main_with(std::env::args_os())
+}

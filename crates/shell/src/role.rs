@@ -113,6 +113,23 @@ pub fn announce(line: &impl Serialize) {
     let _nobody_listens = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Says each change of a role's state once: in the log, and as `{"state":"ready"}` to whoever
+/// started this process.
+#[derive(Debug, Default)]
+pub struct Reporter {
+    said: Option<&'static str>,
+}
+
+impl Reporter {
+    /// The state is `state`.
+    pub fn say(&mut self, state: &'static str) {
+        if self.said.replace(state) != Some(state) {
+            tracing::info!(state, "state");
+            announce(&serde_json::json!({ "state": state }));
+        }
+    }
+}
+
 /// Writes the last words of the process, with every cause of `error`, and gives its exit code.
 pub fn fail(name: &str, error: &impl Display, code: u8) -> ExitCode {
     let _nobody_listens = writeln!(io::stderr(), "{name}: {error:#}");

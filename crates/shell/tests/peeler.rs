@@ -1,6 +1,8 @@
 //! The peeler with real keys, packets and journals: each packet once, also across a restart, and
 //! no key longer than its window.
 
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
 use std::{
     path::Path,
     sync::{Arc, mpsc},

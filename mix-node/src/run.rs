@@ -1,0 +1,211 @@
+//! The packet path of a mix: peeled packets into the machine, released ones to the next layer.
+//!
+//! ```text
+//! link ─ peeler ─▶ inbox ─▶ Mix ─▶ link queue of the next hop
+//!                    │       └ dropped: counted        └ full: dropped, counted
+//!                    └ full: the peeler waits, then packets are dropped and counted before it
+//! ```
+//!
+//! | metric                               | what                                              |
+//! |--------------------------------------|---------------------------------------------------|
+//! | `lacuna_packets_received_total`      | read from links ([`shell::node`])                 |
+//! | `lacuna_packets_peeled_total`        | opened and journaled ([`shell::node`])            |
+//! | `lacuna_packets_sent_total`          | queued to a next hop                              |
+//! | `lacuna_packets_dropped_total`       | by reason, wherever it was                        |
+//! | `lacuna_packets_held`                | in the machine or on the way into it              |
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use proto::{
+    directory::Role,
+    mix::{Input, Mix, MixDrop, Output},
+    wire::{FIELD_LEN, Frame},
+};
+use serde_json::json;
+use shell::{
+    accept::Limits,
+    clock::Clock,
+    dial::Outgoing,
+    drive::drive,
+    follow::{Directory, State},
+    metrics::{self, Cell, Metrics},
+    neighbours::Neighbours,
+    node,
+    role::{Reporter, announce},
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::Node;
+
+/// Peeled packets that wait for the machine, which takes microseconds for each.
+const INBOX: usize = 1024;
+
+impl Node {
+    /// Mixes until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// What failed.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (clock, metrics) = (Clock::start(), Metrics::default());
+        let config = self.config;
+        let setup = node::Setup {
+            keys: Arc::new(self.keys),
+            network: Arc::new(self.network),
+            role: Role::Mix,
+            family: config.family,
+            listen: config.listen,
+            advertise: config.advertise,
+            replay_max: config.replay_max,
+            link_queue_max: config.link_queue_max,
+            limits: Limits::default(),
+            clock,
+            metrics: metrics.clone(),
+        };
+        let (machine, inbox) = mpsc::channel(INBOX);
+        let (held, peeled) = (Held::new(&metrics), machine.clone());
+        let entering = held.clone();
+        let peeled = move |packet| {
+            entering.entered();
+            // Fails only while this process stops.
+            let _stopping = peeled.blocking_send(Input::Peeled(packet));
+        };
+        let no_clients = |_| core::future::ready(());
+        let node = node::Node::start(setup, peeled, no_clients, stop.clone()).await?;
+
+        let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
+        let status = status(&node, &directory, &outgoing);
+        let serving = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());
+        let serving = serving
+            .await
+            .with_context(|| format!("listening on {}", config.metrics_listen));
+        if let Ok(address) = &serving {
+            announce(&json!({"listening": node.listening, "metrics": address}));
+        }
+
+        let steering = steer(directory, node.id, machine, stop.clone());
+        let effect = effect(outgoing, &metrics, held);
+        let driving = drive(
+            Mix::new(config.pool_max),
+            clock,
+            inbox,
+            effect,
+            stop.clone(),
+        );
+        let ended = match serving {
+            Ok(_) => tokio::select! {
+                ended = driving => ended.map(drop).context("the machine's timer"),
+                () = steering => Ok(()),
+            },
+            Err(error) => Err(error),
+        };
+        node.stop().await;
+        ended
+    }
+}
+
+/// Packets between the peeler and the links.
+#[derive(Clone)]
+struct Held {
+    entered: Cell,
+    left: Cell,
+    held: Cell,
+}
+
+impl Held {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            entered: Cell::default(),
+            left: Cell::default(),
+            held: metrics.cell("lacuna_packets_held", ""),
+        }
+    }
+
+    fn entered(&self) {
+        self.entered.add(1);
+        self.show();
+    }
+
+    fn left(&self) {
+        self.left.add(1);
+        self.show();
+    }
+
+    fn show(&self) {
+        let (left, entered) = (self.left.value(), self.entered.value());
+        self.held.set(entered.saturating_sub(left));
+    }
+}
+
+/// Carries out the machine's outputs; nothing here waits.
+fn effect(outgoing: Outgoing, metrics: &Metrics, held: Held) -> impl FnMut(Output) {
+    let sent = metrics.cell("lacuna_packets_sent_total", "");
+    let metrics = metrics.clone();
+    let dropped = move |reason| metrics.count("lacuna_packets_dropped_total", reason);
+    move |output| {
+        held.left();
+        match output {
+            Output::Send { to, packet } => {
+                match outgoing.send(&to, Frame::packet(0, [0; FIELD_LEN], &packet)) {
+                    Ok(()) => sent.add(1),
+                    Err(why) => dropped(why.reason()),
+                }
+            }
+            Output::Dropped(MixDrop::PoolFull) => dropped("pool_full"),
+            Output::Dropped(MixDrop::WrongNext) => dropped("wrong_next"),
+        }
+    }
+}
+
+/// Tells the machine who comes next (MIX-4), and the supervisor how things stand.
+async fn steer(
+    mut directory: Directory,
+    id: proto::NodeId,
+    machine: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut reporter = Reporter::default();
+    let steer = async {
+        loop {
+            let state = directory.state.borrow_and_update().clone();
+            let neighbours = neighbours(&state, &id);
+            let next = neighbours.map(|both| both.next()).unwrap_or_default();
+            let _stopping = machine.send(Input::Next(next)).await;
+            reporter.say(state.name());
+            if directory.state.changed().await.is_err() {
+                return; // nobody follows the consensus any more: what was said last holds
+            }
+        }
+    };
+    stop.run_until_cancelled(steer).await;
+    stop.cancelled().await;
+}
+
+fn neighbours(state: &State, id: &proto::NodeId) -> Option<Neighbours> {
+    Neighbours::of(state.consensus()?, id)
+}
+
+/// What `/status` says.
+fn status(
+    node: &node::Node,
+    directory: &Directory,
+    outgoing: &Outgoing,
+) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
+    let (id, directory, outgoing) = (node.id, directory.clone(), outgoing.clone());
+    let up = outgoing.up();
+    move || {
+        let state = directory.state.borrow().clone();
+        let layer = neighbours(&state, &id).and_then(|both| both.layer);
+        json!({
+            "role": "mix",
+            "id": id.to_string(),
+            "state": state.name(),
+            "period": state.consensus().map(|consensus| consensus.period),
+            "layer": layer.map(|layer| layer + 1),
+            "links_up": *up.borrow(),
+            "links_wanted": outgoing.wanted(),
+        })
+    }
+}
