@@ -1,1 +1,41 @@
 //! Lacuna's client: send and receive over the mixnet.
+//!
+//! One process owns the links (`lacuna run`, or a program that embeds [`Daemon`]); every other
+//! program talks to it.
+//!
+//! | module        | what it is                                                              |
+//! |---------------|-------------------------------------------------------------------------|
+//! | [`daemon`]    | the machine, its links and its records, wired together                  |
+//! | [`handle`]    | what a program that embeds the client holds                             |
+//! | [`status`]    | the three states, and everything else that a daemon tells of itself     |
+//! | [`api`]       | the local API: requests and answers                                     |
+//! | [`serve`]     | its server                                                              |
+//! | [`call`]      | its client, for programs in Rust and for the command line               |
+//! | [`cli`]       | the command `lacuna`                                                    |
+//! | [`settings`]  | settings, and where things are                                          |
+//! | [`state_dir`] | the identity and what else outlives the process                         |
+//! | `links`       | keeps the entry link and the mailbox link alive                         |
+//! | `inbox`       | messages that nobody has taken yet                                      |
+//! | [`outbox`]    | how far messages have come                                              |
+//!
+//! Spec: docs/CLIENT.md; the protocol is [`proto::client`]'s.
+
+pub mod api;
+pub mod base64;
+pub mod call;
+pub mod cli;
+pub mod daemon;
+pub mod handle;
+pub mod hex;
+mod inbox;
+mod links;
+pub mod outbox;
+mod run;
+pub mod serve;
+pub mod settings;
+pub mod state_dir;
+pub mod status;
+
+pub use cli::main_with;
+pub use daemon::Daemon;
+pub use handle::{Handle, Received};

@@ -1,3 +1,7 @@
-//! Lacuna's client: send and receive over the mixnet: settings, signals, exit code; everything else is the library.
+//! The client's program: hands its command line to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    client::main_with(std::env::args_os())
+}

@@ -1,0 +1,455 @@
+//! The command `lacuna`: its command line, and what each subcommand does.
+//!
+//! | subcommand | needs a running daemon | standard output                                      |
+//! |------------|------------------------|------------------------------------------------------|
+//! | `init`     | no                     | what it made                                         |
+//! | `run`      | it is the daemon       | JSON lines: `{"listening":…}`, `{"state":…}`         |
+//! | `address`  | yes                    | the address                                          |
+//! | `send`     | yes                    | the message's id and state                           |
+//! | `receive`  | yes                    | message bodies, or JSON lines                        |
+//! | `status`   | yes                    | a table, or JSON                                     |
+//!
+//! | exit code | meaning                                                                       |
+//! |-----------|-------------------------------------------------------------------------------|
+//! | 0         | done                                                                          |
+//! | 1         | failed while running: no daemon, no message in time, not delivered            |
+//! | 2         | settings or usage                                                             |
+//!
+//! `receive` says that a message is taken only after its last byte was written and flushed.
+
+use core::time::Duration;
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    io::{self, Read, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use shell::{
+    role::{FAILED, USAGE, fail},
+    settings::Flag,
+};
+
+use crate::{
+    api::{Code, Reply, Request, Response, SURBS_DEFAULT, Wait},
+    base64,
+    call::{Call, CallError},
+    run, settings,
+    settings::Config,
+    state_dir::StateDir,
+};
+
+const NAME: &str = "lacuna";
+
+/// Largest message, bytes.
+const MESSAGE_MAX: u64 = 128 << 20;
+
+/// Why a command did not do what it was asked, and with it the exit code.
+enum Failure {
+    Usage(anyhow::Error),
+    Failed(anyhow::Error),
+}
+
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        if matches!(error, CallError::Refused(Code::Usage, _)) {
+            return Self::Usage(error.into());
+        }
+        Self::Failed(error.into())
+    }
+}
+
+/// The command line.
+#[must_use]
+pub fn command() -> Command {
+    let switch = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    let seconds = |help: &'static str| {
+        Arg::new("timeout")
+            .long("timeout")
+            .value_name("SECONDS")
+            .value_parser(value_parser!(u64))
+            .help(help)
+    };
+    let send = Command::new("send")
+        .about("Send a message, from a file or from standard input")
+        .arg(
+            Arg::new("address")
+                .value_name("ADDRESS")
+                .help("Where to: lacuna1… (left out with --reply-to)"),
+        )
+        .arg(
+            Arg::new("file")
+                .value_name("FILE")
+                .help("What to send; - or nothing: standard input"),
+        )
+        .arg(
+            Arg::new("reply-to")
+                .long("reply-to")
+                .value_name("TOKEN")
+                .help("Answer a message by the reply token that came with it"),
+        )
+        .arg(
+            Arg::new("reply")
+                .long("reply")
+                .value_name("HOW")
+                .default_value("none")
+                .help("How the recipient may answer: none, address, surbs or surbs=N"),
+        )
+        .arg(
+            Arg::new("wait")
+                .long("wait")
+                .value_name("STATE")
+                .default_value("queued")
+                .value_parser(["queued", "sent", "acked"])
+                .help("Return when the message is in this state"),
+        )
+        .arg(seconds(
+            "Give up waiting after this long; the message stays under way",
+        ));
+    let receive = Command::new("receive")
+        .about("Take the messages that arrived")
+        .arg(switch("follow", "Go on after the first message"))
+        .arg(switch(
+            "json",
+            "One JSON object a message: id, body (Base64), reply token",
+        ))
+        .arg(seconds("End after this long without a message"));
+    let status = Command::new("status")
+        .about("Say how the daemon is")
+        .arg(switch("json", "As one JSON object"));
+    Command::new(NAME)
+        .about("Send and receive over Lacuna: nobody sees who talks to whom, when or how much")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommands(
+            [
+                Command::new("init").about("Make this client's identity; needs --network FILE"),
+                Command::new("run")
+                    .about("Run the daemon, which owns the links, until it is told to stop"),
+                Command::new("address").about("Print where this client is reached"),
+                send,
+                receive,
+                status,
+            ]
+            .map(with_settings),
+        )
+}
+
+fn with_settings(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("TOML file of settings");
+    let print = Arg::new("print-config")
+        .long("print-config")
+        .action(ArgAction::SetTrue)
+        .help("Print the settings in force as TOML, then exit");
+    let flag = |Flag { key, help, default }: Flag| {
+        Arg::new(key.clone())
+            .long(key.replace('_', "-"))
+            .value_name("VALUE")
+            .help_heading("Settings")
+            .help(format!("{help} [default: {default}]"))
+    };
+    command
+        .arg(config)
+        .arg(print)
+        .args(settings::flags().into_iter().map(flag))
+}
+
+/// Runs the command line `args`, whose first is the program's name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _nobody_listens = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    let Some((name, matches)) = matches.subcommand() else {
+        return ExitCode::from(USAGE); // clap requires one
+    };
+    let config = match load(matches) {
+        Ok(config) => config,
+        Err(error) => return fail(NAME, &error, USAGE),
+    };
+    if matches.get_flag("print-config") {
+        return match toml::to_string(&config)
+            .map_err(Into::into)
+            .and_then(|text| print(&text))
+        {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(NAME, &error, FAILED),
+        };
+    }
+    let done = match name {
+        "init" => init(&config).map_err(Failure::Usage),
+        "run" => return run::main(config),
+        _ => in_runtime(async {
+            match name {
+                "address" => address(&config).await,
+                "send" => send(&config, matches).await,
+                "receive" => receive(&config, matches).await,
+                _ => status(&config, matches).await,
+            }
+        }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => fail(NAME, &error, USAGE),
+        Err(Failure::Failed(error)) => fail(NAME, &error, FAILED),
+    }
+}
+
+fn load(matches: &ArgMatches) -> anyhow::Result<Config> {
+    let (text, name) = match matches.get_one::<PathBuf>("config") {
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+            (text, name)
+        }
+        None => Default::default(),
+    };
+    let given: BTreeMap<String, String> = settings::flags()
+        .into_iter()
+        .filter_map(|flag| {
+            let text = matches.get_one::<String>(&flag.key)?.clone();
+            Some((flag.key, text))
+        })
+        .collect();
+    let environment: Vec<_> = std::env::vars_os().collect();
+    Config::load((&text, &name), &environment, &given)
+}
+
+fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::Failed(error.into()))?;
+    runtime.block_on(work)
+}
+
+fn init(config: &Config) -> anyhow::Result<()> {
+    StateDir::create(config)?;
+    let folder = config.state_dir.display();
+    print(&format!(
+        "made an identity in {folder}; back that folder up, nobody else has it\n\
+         next: lacuna run --state-dir {folder}\n"
+    ))
+}
+
+async fn address(config: &Config) -> Result<(), Failure> {
+    let answer = Call::open(&config.socket)
+        .await?
+        .ask(&Request::Address {})
+        .await?;
+    let Response::Address { address } = answer else {
+        return Err(unexpected(&answer));
+    };
+    print(&format!("{address}\n")).map_err(Failure::Failed)
+}
+
+async fn status(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
+    let answer = Call::open(&config.socket)
+        .await?
+        .ask(&Request::Status {})
+        .await?;
+    let Response::Status(status) = answer else {
+        return Err(unexpected(&answer));
+    };
+    let text = if matches.get_flag("json") {
+        serde_json::to_string(&status).map_err(|error| Failure::Failed(error.into()))?
+    } else {
+        status.to_string()
+    };
+    print(&format!("{text}\n")).map_err(Failure::Failed)
+}
+
+async fn send(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
+    let (request, wait) = send_request(matches).map_err(Failure::Usage)?;
+    let mut call = Call::open(&config.socket).await?;
+    let reached = async {
+        let mut answer = call.ask(&request).await?;
+        loop {
+            let Response::Progress { id, state } = answer else {
+                return Err(unexpected(&answer));
+            };
+            if state >= wait {
+                return Ok(id);
+            }
+            answer = call.next().await?;
+        }
+    };
+    let wait = serde_json::to_value(wait).unwrap_or_default();
+    let state = wait.as_str().unwrap_or_default();
+    let id = match matches.get_one::<u64>("timeout") {
+        None => reached.await?,
+        Some(limit_s) => tokio::time::timeout(Duration::from_secs(*limit_s), reached)
+            .await
+            .map_err(|_| Failure::Failed(anyhow!("not {state} within {limit_s} s")))??,
+    };
+    print(&format!("{id} {state}\n")).map_err(Failure::Failed)
+}
+
+fn send_request(matches: &ArgMatches) -> anyhow::Result<(Request, Wait)> {
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let reply_to = text("reply-to");
+    let (to, file) = match (&reply_to, text("address"), text("file")) {
+        (None, Some(to), file) => (Some(to), file),
+        (None, None, _) => bail!("send: give an address, or --reply-to with a reply token"),
+        (Some(_), file, None) => (None, file),
+        (Some(_), _, Some(_)) => bail!("send: --reply-to replaces the address; leave that out"),
+    };
+    if let Some(to) = &to {
+        to.parse::<proto::address::Address>()?;
+    }
+    let wait = match text("wait").as_deref() {
+        Some("sent") => Wait::Sent,
+        Some("acked") => Wait::Acked,
+        _ => Wait::Queued,
+    };
+    let request = Request::Send {
+        to,
+        reply_to,
+        reply: reply(&text("reply").unwrap_or_default())?,
+        wait,
+        body: base64::encode(&read(file.as_deref().unwrap_or("-"))?),
+    };
+    Ok((request, wait))
+}
+
+fn reply(text: &str) -> anyhow::Result<Reply> {
+    Ok(match text.split_once('=') {
+        None if text == "none" => Reply::None,
+        None if text == "address" => Reply::Address,
+        None if text == "surbs" => Reply::Surbs(SURBS_DEFAULT),
+        Some(("surbs", count)) => {
+            let count = count.parse().ok().filter(|count| (1..=96).contains(count));
+            Reply::Surbs(count.context("send: --reply surbs=N takes 1 to 96")?)
+        }
+        _ => bail!("send: --reply takes none, address, surbs or surbs=N, not `{text}`"),
+    })
+}
+
+/// Reads the file called `name`, or standard input for `-`.
+fn read(name: &str) -> anyhow::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    let limit = MESSAGE_MAX + 1;
+    let read = if name == "-" {
+        io::stdin().lock().take(limit).read_to_end(&mut body)
+    } else {
+        fs::File::open(name).and_then(|file| file.take(limit).read_to_end(&mut body))
+    };
+    read.with_context(|| format!("reading {name}"))?;
+    ensure!(
+        body.len() as u64 <= MESSAGE_MAX,
+        "send: a message has at most 128 MiB; split {name}"
+    );
+    Ok(body)
+}
+
+async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
+    let (follow, json) = (matches.get_flag("follow"), matches.get_flag("json"));
+    let timeout_s = matches.get_one::<u64>("timeout").copied();
+    let mut call = Call::open(&config.socket).await?;
+    let mut received = 0_u64;
+    let mut answer = call.ask(&Request::Receive { follow, timeout_s }).await?;
+    loop {
+        match &answer {
+            Response::Message { id, body, .. } => {
+                let bytes = if json {
+                    let mut line =
+                        serde_json::to_vec(&answer).map_err(|e| Failure::Failed(e.into()))?;
+                    line.push(b'\n');
+                    line
+                } else {
+                    base64::decode(body).ok_or_else(|| unexpected(&Response::End))?
+                };
+                write(&bytes).map_err(Failure::Failed)?;
+                call.say(&Request::Taken { id: id.clone() }).await?;
+                received += 1;
+            }
+            Response::Ok => {} // one for each `taken`
+            Response::End if received > 0 => return Ok(()),
+            Response::End => return Err(Failure::Failed(anyhow!("no message in time"))),
+            Response::Status(_)
+            | Response::Address { .. }
+            | Response::Progress { .. }
+            | Response::Error { .. } => return Err(unexpected(&answer)),
+        }
+        answer = call.next().await?;
+    }
+}
+
+fn unexpected(answer: &Response) -> Failure {
+    let kind = core::mem::discriminant(answer);
+    Failure::Failed(anyhow!(
+        "the daemon gave an answer of another kind ({kind:?}); are both of one version?"
+    ))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    write(text.as_bytes())
+}
+
+fn write(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)
+        .and_then(|()| out.flush())
+        .context("writing to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn ways_to_reply_are_read() {
+        for (text, expected) in [
+            ("none", Some(Reply::None)),
+            ("address", Some(Reply::Address)),
+            ("surbs", Some(Reply::Surbs(SURBS_DEFAULT))),
+            ("surbs=9", Some(Reply::Surbs(9))),
+            ("surbs=0", None),
+            ("surbs=97", None),
+            ("never", None),
+        ] {
+            assert_eq!(reply(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_an_address_or_a_token() {
+        for (args, expected) in [
+            (&["send"][..], "give an address"),
+            (&["send", "--reply-to", "t", "x", "y"], "leave that out"),
+            (&["send", "nym1x"], "lacuna1"),
+            (
+                &["send", "--reply-to", "t", "/nowhere/at/all"],
+                "/nowhere/at/all",
+            ),
+        ] {
+            let args = ["lacuna"].iter().chain(args);
+            let matches = command().try_get_matches_from(args).unwrap();
+            let (_, matches) = matches.subcommand().unwrap();
+            let error = format!("{:#}", send_request(matches).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+}

@@ -1,0 +1,337 @@
+//! What a program that embeds the client holds.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! use client::{Daemon, api::Wait, settings::Config};
+//! use proto::client::{Return, Target};
+//!
+//! let config = Config::in_folder("/var/lib/wallet/lacuna".as_ref())?;
+//! let lacuna = Daemon::start(config).await?;
+//! lacuna.ready().await?; // off, bootstrapping, ready
+//! let to = "lacuna1…".parse()?;
+//! let mut sending = lacuna.send(Target::Address(to), b"sealed".to_vec(), Return::Address).await?;
+//! sending.reached(Wait::Sent).await?;
+//! let received = lacuna.receive().await?;
+//! println!("{} bytes", received.body().len());
+//! received.taken().await;
+//! lacuna.stop().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Messages must be encrypted end to end by the program: Lacuna hides who talks to whom, and
+//! nothing leaves this process by any other way.
+
+use core::{fmt, time::Duration};
+use std::sync::{Arc, PoisonError, atomic::Ordering};
+
+use anyhow::bail;
+use proto::{
+    Time,
+    address::Address,
+    client::{Delivery, Failure, Input, MessageId, ReplyToken, Return, Target},
+};
+use shell::follow;
+
+use crate::{
+    daemon::Shared,
+    inbox::Lease,
+    links::Known,
+    outbox::{SendError, Sending},
+    status::{Link, State, Status, bytes_per_day},
+};
+
+/// A running daemon. Clones are the same daemon; it stops when told to, not when dropped.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Handle({})", self.status().state)
+    }
+}
+
+impl Handle {
+    /// Which of the three states it is in, and why it is not ready (empty if it is).
+    #[must_use]
+    pub fn state(&self) -> (State, String) {
+        let shared = &self.shared;
+        if shared.stop.is_cancelled() {
+            let failure = shared
+                .failure
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            return (
+                State::Off,
+                failure.clone().unwrap_or_else(|| "stopped".to_owned()),
+            );
+        }
+        let directory = shared.directory.borrow().clone();
+        let consensus = match directory {
+            follow::State::Ready(consensus) => consensus,
+            follow::State::Bootstrapping => return (State::Bootstrapping, self.missing()),
+            follow::State::Off => {
+                return (
+                    State::Off,
+                    "the directory stopped closed; see the log".to_owned(),
+                );
+            }
+        };
+        if consensus.params.profile(&shared.config.profile).is_none() {
+            let names: Vec<_> = consensus.params.profiles.iter().map(|p| &*p.name).collect();
+            let (given, names) = (&shared.config.profile, names.join(", "));
+            return (
+                State::Off,
+                format!("settings: profile `{given}` is none of {names}"),
+            );
+        }
+        let down = |name: &str, link: &Known| {
+            let trouble = if link.trouble.is_empty() {
+                "dialling"
+            } else {
+                &link.trouble
+            };
+            (
+                State::Bootstrapping,
+                format!("the {name} link is down: {trouble}"),
+            )
+        };
+        let (entry, mailbox) = (shared.entry.watch(), shared.mailbox.watch());
+        let (entry, mailbox) = (entry.borrow(), mailbox.borrow());
+        match (entry.up, mailbox.up) {
+            (false, _) => down("entry", &entry),
+            (true, false) => down("mailbox", &mailbox),
+            (true, true) => (State::Ready, String::new()),
+        }
+    }
+
+    /// Why there is no consensus.
+    fn missing(&self) -> String {
+        let limit = Duration::from_secs(self.shared.config.bootstrap_timeout_s);
+        if self.shared.clock.now().since(Time::ZERO) < limit {
+            return "no consensus yet; asking the gateways of network.toml".to_owned();
+        }
+        format!(
+            "no gateway of network.toml gives a valid consensus since {} s: check the connection, the clock, and that network.toml is the network's; it goes on trying",
+            limit.as_secs()
+        )
+    }
+
+    /// Waits until it is in another state than `state`; gives the state that it is in. Cancel safe.
+    pub async fn left(&self, state: State) -> State {
+        let shared = &self.shared;
+        let (mut entry, mut mailbox) = (shared.entry.watch(), shared.mailbox.watch());
+        let mut directory = shared.directory.clone();
+        loop {
+            for link in [&mut entry, &mut mailbox] {
+                link.mark_unchanged();
+            }
+            directory.mark_unchanged();
+            let (now, _) = self.state();
+            if now != state || shared.stop.is_cancelled() {
+                return now;
+            }
+            tokio::select! {
+                _ = entry.changed() => {}
+                _ = mailbox.changed() => {}
+                Ok(()) = directory.changed() => {}
+                () = shared.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Waits until both links are up. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub async fn ready(&self) -> anyhow::Result<()> {
+        loop {
+            match self.state() {
+                (State::Ready, _) => return Ok(()),
+                (State::Off, reason) if self.shared.stop.is_cancelled() => bail!(reason),
+                (state, _) => drop(self.left(state).await),
+            }
+        }
+    }
+
+    /// Where this client is reached, once its mailbox gateway is chosen.
+    #[must_use]
+    pub fn address(&self) -> Option<Address> {
+        *self.shared.address.borrow()
+    }
+
+    /// Hands over a message. It is on its way when [`Sending::reached`] says that it is queued.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Refused`] with `NotReady` before the first consensus,
+    /// [`SendError::Stopped`] if the daemon is stopping. Other refusals come with the states.
+    pub async fn send(
+        &self,
+        to: Target,
+        body: Vec<u8>,
+        reply: Return,
+    ) -> Result<Sending, SendError> {
+        let shared = &self.shared;
+        if self.address().is_none() {
+            return Err(SendError::Refused(Failure::NotReady));
+        }
+        let ticket = shared.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let ackable = reply != Return::None;
+        let sending = Sending::new(shared.outbox.open(ticket, ackable), ackable);
+        let input = Input::Send {
+            ticket,
+            to,
+            body,
+            reply,
+        };
+        if shared.stop.is_cancelled() || shared.input.send(input).await.is_err() {
+            shared.outbox.close();
+            return Err(SendError::Stopped);
+        }
+        Ok(sending)
+    }
+
+    /// The message that waits longest, as soon as there is one. Cancel safe: a message whose
+    /// [`Received`] is dropped untaken waits again.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon stops before.
+    pub async fn receive(&self) -> anyhow::Result<Received> {
+        tokio::select! {
+            lease = self.shared.inbox.lease() => Ok(Received { lease, handle: self.clone() }),
+            () = self.shared.stop.cancelled() => bail!("the daemon is stopping"),
+        }
+    }
+
+    /// Everything that it tells of itself.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = &self.shared;
+        let (state, reason) = self.state();
+        let consensus = shared.directory.borrow().consensus().cloned();
+        let profile = consensus
+            .as_ref()
+            .and_then(|consensus| Some(consensus.params.profile(&shared.config.profile)?.1));
+        let (up_bytes_per_day, down_bytes_per_day) = profile.map(bytes_per_day).unwrap_or_default();
+        let now = shared.clock.utc();
+        let epoch = consensus
+            .as_ref()
+            .and_then(|consensus| consensus.schedule().at(now));
+        let link = |known: &Known, gateway: Option<proto::NodeId>| Link {
+            gateway: gateway.map(|id| id.to_string()),
+            up: known.up,
+            made: known.made,
+        };
+        let counts = shared
+            .counts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let view = *shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+        Status {
+            state,
+            reason,
+            profile: shared.config.profile.clone(),
+            epoch: epoch.map(|epoch| epoch.0),
+            entry: link(&shared.entry.watch().borrow(), *shared.entered.borrow()),
+            mailbox: link(
+                &shared.mailbox.watch().borrow(),
+                self.address().map(|address| address.gateway),
+            ),
+            up_bytes_per_day,
+            down_bytes_per_day,
+            messages_under_way: view.held.outgoing.0 as u64,
+            loss: view.loss,
+            messages_waiting: shared.inbox.len(),
+            counts,
+        }
+    }
+
+    /// Whether it was told to stop, or has failed.
+    #[must_use]
+    pub fn is_stopping(&self) -> bool {
+        self.shared.stop.is_cancelled()
+    }
+
+    /// Asks the daemon to stop; [`Handle::ended`] says when it has.
+    pub fn ask_to_stop(&self) {
+        self.shared.stop.cancel();
+    }
+
+    /// Waits until every task of the daemon has ended.
+    ///
+    /// # Errors
+    ///
+    /// What ended it, if it was not told to stop.
+    pub async fn ended(&self) -> anyhow::Result<()> {
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
+        let failure = self
+            .shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*failure {
+            Some(why) => bail!("{why}"),
+            None => Ok(()),
+        }
+    }
+
+    /// Stops the daemon and waits until it has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::ended`].
+    pub async fn stop(&self) -> anyhow::Result<()> {
+        self.ask_to_stop();
+        self.ended().await
+    }
+}
+
+/// A message, leased to whoever holds this.
+pub struct Received {
+    lease: Lease<Delivery>,
+    handle: Handle,
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Received(..)")
+    }
+}
+
+impl Received {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> [u8; 16] {
+        self.lease.id()
+    }
+
+    /// What was sent.
+    #[must_use]
+    pub fn body(&self) -> &[u8] {
+        &self.lease.message().body
+    }
+
+    /// How to answer, if its sender gave a way.
+    #[must_use]
+    pub fn reply(&self) -> Option<ReplyToken> {
+        self.lease.message().reply
+    }
+
+    /// The program has it, safely: its body can be forgotten.
+    pub async fn taken(self) {
+        let message = MessageId(self.lease.id());
+        self.lease.take();
+        let _stopping = self
+            .handle
+            .shared
+            .input
+            .send(Input::Taken { message })
+            .await;
+    }
+}

@@ -1,0 +1,230 @@
+//! Keeps the client's two links alive.
+//!
+//! Spec: docs/spec/link.md; PROTOCOL rules LNK-6, LNK-7, LNK-9 are enforced by [`shell::link`].
+//!
+//! | link    | to                              | up                    | down              |
+//! |---------|---------------------------------|-----------------------|-------------------|
+//! | entry   | the gateway the machine chose   | packets               | nothing           |
+//! | mailbox | the gateway of the address      | confirmation ticks    | packets, dummies  |
+//!
+//! | quantity        | value                                                                   |
+//! |-----------------|-------------------------------------------------------------------------|
+//! | queue           | [`QUEUE`] frames; a tick that finds it full is skipped and counted      |
+//! | redial          | after 0.25 to 0.5 s, doubling up to 30 s                                |
+//! | silence         | a mailbox link without a frame for three ticks and 15 s is dead         |
+//!
+//! A link that is lost is dialled again at once after it had carried frames, since a gateway that
+//! restarts should not cost its clients half a minute. Deliberately not here: which gateway (the
+//! machine's choice) and what the frames mean.
+
+use core::time::Duration;
+use std::sync::{Mutex, PoisonError};
+
+use proto::{
+    client::Input,
+    directory::Profile,
+    wire::{Frame, Hello, Purpose, WIRE_VERSION},
+};
+use shell::{
+    entropy::Backoff,
+    link::{Dialler, Link, LinkError, NotSent, Outbox, Target},
+};
+use tokio::sync::{mpsc, watch};
+
+/// Frames that wait for a link. One is being written while another waits: more would let frames
+/// that were late leave in a burst.
+const QUEUE: usize = 2;
+const REDIAL_FIRST: Duration = Duration::from_millis(500);
+const REDIAL_MOST: Duration = Duration::from_secs(30);
+
+/// Where a link goes, and as whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Destination {
+    pub(crate) target: Target,
+    /// Index of the profile in the consensus.
+    pub(crate) profile: u8,
+    /// Longest silence of a mailbox link.
+    pub(crate) silence: Duration,
+}
+
+/// Longest silence of a mailbox link of `profile`.
+pub(crate) fn silence(profile: &Profile) -> Duration {
+    let ticks_s = 3_000_000 / profile.downstream_uhz.max(1);
+    Duration::from_secs(ticks_s.min(86_400) + 15)
+}
+
+/// One of the two links, as the machine's driver and the status see it.
+#[derive(Debug)]
+pub(crate) struct Port {
+    purpose: Purpose,
+    outbox: Mutex<Option<Outbox>>,
+    known: watch::Sender<Known>,
+}
+
+/// What is known of a link.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) up: bool,
+    pub(crate) made: u64,
+    /// Why the last attempt failed; empty after one that did not.
+    pub(crate) trouble: String,
+    /// Attempts that failed in a row.
+    pub(crate) failed: u32,
+}
+
+impl Port {
+    pub(crate) fn new(purpose: Purpose) -> Self {
+        Self {
+            purpose,
+            outbox: Mutex::default(),
+            known: watch::Sender::default(),
+        }
+    }
+
+    fn is_entry(&self) -> bool {
+        self.purpose == Purpose::Entry
+    }
+
+    /// Writes a frame; never waits.
+    pub(crate) fn send(&self, frame: Frame) -> Result<(), NotSent> {
+        let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.as_ref().ok_or(NotSent::Down)?.send(frame)
+    }
+
+    /// What is known of the link, and when that changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<Known> {
+        self.known.subscribe()
+    }
+
+    /// Closes the link; it is made anew.
+    pub(crate) fn close(&self) {
+        let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outbox) = &*outbox {
+            outbox.close();
+        }
+    }
+
+    fn set(&self, outbox: Option<Outbox>) {
+        *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = outbox;
+    }
+
+    /// Keeps the link to whatever `destination` names, until `destination` or `inbox` closes.
+    pub(crate) async fn keep(
+        &self,
+        dialler: Dialler,
+        patience: Duration,
+        mut destination: watch::Receiver<Option<Destination>>,
+        inbox: mpsc::Sender<Input>,
+    ) {
+        let mut backoff = Backoff::new(REDIAL_FIRST, REDIAL_MOST);
+        loop {
+            let Ok(to) = destination
+                .wait_for(Option::is_some)
+                .await
+                .map(|to| to.clone())
+            else {
+                return;
+            };
+            let Some(to) = to else { return };
+            // Waits below end early when the destination changes.
+            let other = Some(to.clone());
+            let mut moved = destination.clone();
+            let moved = moved.wait_for(|now| *now != other);
+            let lasted = tokio::select! {
+                _ = moved => Ok(()),
+                lasted = self.serve(&dialler, patience, &to, &inbox) => lasted,
+                () = inbox.closed() => return,
+            };
+            if self.known.borrow().up {
+                self.set(None);
+                self.known.send_modify(|known| known.up = false);
+                let down = if self.is_entry() {
+                    Input::EntryDown
+                } else {
+                    Input::MailboxDown
+                };
+                if inbox.send(down).await.is_err() {
+                    return;
+                }
+                backoff.reset();
+            }
+            if let Err(error) = lasted {
+                tracing::info!(link = ?self.purpose, %error, "a link ended");
+                self.known.send_modify(|known| {
+                    known.trouble = error.to_string();
+                    known.failed = known.failed.saturating_add(1);
+                });
+                let mut moved = destination.clone();
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.wait()) => {}
+                    _ = moved.wait_for(|now| *now != other) => {}
+                    () = inbox.closed() => return,
+                }
+            }
+        }
+    }
+
+    /// Dials, and carries frames until the link ends.
+    async fn serve(
+        &self,
+        dialler: &Dialler,
+        patience: Duration,
+        to: &Destination,
+        inbox: &mpsc::Sender<Input>,
+    ) -> Result<(), LinkError> {
+        let hello = Hello {
+            version: WIRE_VERSION,
+            purpose: self.purpose,
+            profile: to.profile,
+        };
+        let dialled = tokio::time::timeout(patience, dialler.dial(&to.target, hello)).await;
+        let link: Link = dialled.unwrap_or(Err(LinkError::PeerSlow("dial")))?;
+        let exporter = link.peer.exporter;
+        let (outbox, mut reader) = link.start(QUEUE);
+        self.set(Some(outbox));
+        self.known.send_modify(|known| {
+            known.up = true;
+            known.made += 1;
+            known.trouble.clear();
+            known.failed = 0;
+        });
+        let up = if self.is_entry() {
+            Input::EntryUp
+        } else {
+            reader.set_idle(Some(to.silence));
+            Input::MailboxUp { exporter }
+        };
+        let stopping = |_| LinkError::Closed;
+        inbox.send(up).await.map_err(stopping)?;
+        loop {
+            let (_, frame) = reader.frame().await?;
+            if self.is_entry() {
+                return Err(LinkError::PeerMisbehaved("an entry says nothing"));
+            }
+            inbox.send(Input::Frame(frame)).await.map_err(stopping)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::directory::Params;
+
+    use super::*;
+
+    #[test]
+    fn silence_allows_for_the_slowest_profile() {
+        let params = Params::default();
+        for (name, expected_s) in [("interactive", 15), ("messaging", 18), ("frugal", 56)] {
+            let (_, profile) = params.profile(name).unwrap();
+            assert_eq!(silence(profile).as_secs(), expected_s, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_frame_without_a_link_is_refused_at_once() {
+        let port = Port::new(Purpose::Entry);
+        let frame = Frame::new(proto::wire::Kind::Packet, 0, [0; 32]);
+        assert_eq!(port.send(frame), Err(NotSent::Down));
+    }
+}

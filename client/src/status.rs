@@ -1,0 +1,191 @@
+//! How a daemon is: for `lacuna status`, for the API, for embedders.
+//!
+//! | quantity            | unit                                                              |
+//! |---------------------|-------------------------------------------------------------------|
+//! | `up_bytes_per_day`  | (λP + λL + 1/confirm) × 2432 B × 86 400 s, whatever is sent        |
+//! | `down_bytes_per_day`| μD × 2432 B × 86 400 s, whatever arrives                           |
+//!
+//! Both follow from the profile alone: nothing that a user does changes them. TLS and TCP add
+//! about 4 %, the directory a document per period.
+
+use core::fmt;
+
+use proto::{directory::Profile, wire::FRAME_LEN};
+use serde::{Deserialize, Serialize};
+
+/// The three states of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not running, or no epoch any more: nothing is sent.
+    #[default]
+    Off,
+    /// Fetching the consensus, or dialling.
+    Bootstrapping,
+    /// Both links are up.
+    Ready,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Bootstrapping => "bootstrapping",
+            Self::Ready => "ready",
+        })
+    }
+}
+
+/// What a daemon tells of itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its state.
+    pub state: State,
+    /// Why it is not ready: one line. Empty when it is.
+    pub reason: String,
+    /// Name of its traffic profile.
+    pub profile: String,
+    /// The key epoch that the calendar shows, if there is one.
+    pub epoch: Option<u64>,
+    /// Its entry gateway and whether the link is up.
+    pub entry: Link,
+    /// Its mailbox gateway and whether the link is up.
+    pub mailbox: Link,
+    /// What it sends in a day, in bytes, by formula.
+    pub up_bytes_per_day: u64,
+    /// What it receives in a day, in bytes, by formula.
+    pub down_bytes_per_day: u64,
+    /// Messages on their way out: not acked, or without a way back not sent, nor given up.
+    pub messages_under_way: u64,
+    /// Probability that a packet is lost, as first bursts are sized for: the 95 % upper bound of
+    /// what the own loops measured.
+    pub loss: f64,
+    /// Messages that arrived and nobody has taken yet.
+    pub messages_waiting: u64,
+    /// Counts since the daemon started.
+    pub counts: Counts,
+}
+
+/// One of the two links.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The gateway's identity, hex.
+    pub gateway: Option<String>,
+    /// Whether the link carries frames.
+    pub up: bool,
+    /// How often it was made since the daemon started.
+    pub made: u64,
+}
+
+/// Counts since the daemon started. They name no one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Packets by what they were, and by why they were dropped.
+    #[serde(flatten)]
+    pub by_name: std::collections::BTreeMap<String, u64>,
+}
+
+impl Counts {
+    /// Counts one more `name`.
+    pub(crate) fn add(&mut self, name: &str) {
+        match self.by_name.get_mut(name) {
+            Some(count) => *count += 1,
+            None => {
+                self.by_name.insert(name.to_owned(), 1);
+            }
+        }
+    }
+
+    /// How often `name` was counted.
+    #[must_use]
+    pub fn of(&self, name: &str) -> u64 {
+        self.by_name.get(name).copied().unwrap_or(0)
+    }
+}
+
+/// What `profile` sends and receives in a day, in bytes.
+#[must_use]
+pub fn bytes_per_day(profile: &Profile) -> (u64, u64) {
+    const FRAME_BYTES_PER_DAY_PER_UHZ: u128 = FRAME_LEN as u128 * 86_400;
+    let of = |uhz: u64| {
+        let bytes = u128::from(uhz) * FRAME_BYTES_PER_DAY_PER_UHZ / 1_000_000;
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    };
+    let confirm_uhz = 1_000_000_000 / u64::from(profile.confirm_ms.max(1));
+    let up_uhz = profile.payload_uhz.saturating_add(profile.loops_uhz);
+    (
+        of(up_uhz.saturating_add(confirm_uhz)),
+        of(profile.downstream_uhz),
+    )
+}
+
+/// For a person.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = |link: &Link| {
+            let name = link
+                .gateway
+                .as_deref()
+                .map_or("none yet", |id| &id[..8.min(id.len())]);
+            format!(
+                "{name} {} (made {} times)",
+                if link.up { "up" } else { "down" },
+                link.made
+            )
+        };
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        write!(f, "state     {}", self.state)?;
+        if !self.reason.is_empty() {
+            write!(f, ": {}", self.reason)?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "profile   {}: {} MB up and {} MB down a day, whatever you do",
+            self.profile,
+            megabytes(self.up_bytes_per_day),
+            megabytes(self.down_bytes_per_day),
+        )?;
+        match self.epoch {
+            Some(epoch) => writeln!(f, "epoch     {epoch}")?,
+            None => writeln!(f, "epoch     none")?,
+        }
+        writeln!(f, "entry     {}", link(&self.entry))?;
+        writeln!(f, "mailbox   {}", link(&self.mailbox))?;
+        writeln!(
+            f,
+            "messages  {} under way, {} waiting to be received",
+            self.messages_under_way, self.messages_waiting
+        )?;
+        write!(f, "counts   ")?;
+        for (name, count) in &self.counts.by_name {
+            write!(f, " {name} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proto::directory::Params;
+
+    /// PROTOCOL's table, confirmations included.
+    #[test]
+    fn a_profile_says_what_it_costs() {
+        let params = Params::default();
+        for (name, up_mb, down_mb) in [
+            ("interactive", 4832, 8404),
+            ("messaging", 133, 210),
+            ("frugal", 12, 15),
+        ] {
+            let (_, profile) = params.profile(name).unwrap();
+            let (up, down) = bytes_per_day(profile);
+            assert_eq!(
+                (up / 1_000_000, down / 1_000_000),
+                (up_mb, down_mb),
+                "{name}"
+            );
+        }
+    }
+}
