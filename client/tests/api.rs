@@ -1,0 +1,283 @@
+//! The local API of a daemon whose network does not answer: everything but messages, which
+//! `testnet`'s loopback test carries.
+//!
+//! | test                                       | rule of docs/CLIENT.md                         |
+//! |--------------------------------------------|------------------------------------------------|
+//! | states and refusals                        | states, error codes                            |
+//! | lines that are no requests                 | a refused request leaves the connection usable |
+//! | the socket                                 | mode 0600, one daemon, replaced after a crash  |
+//! | too many programs                          | connections are bounded                        |
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use client::{
+    Daemon, Handle,
+    api::{Code, Reply, Request, Response, Wait},
+    call::{Call, CallError},
+    serve::Server,
+    settings::Config,
+    state_dir::StateDir,
+    status::State,
+};
+use proto::{NetworkId, NodeId, directory::Network};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::UnixStream,
+};
+
+/// Some Ed25519 public key.
+fn key(folder: &Path, n: u8) -> [u8; 32] {
+    let state = shell::state::StateDir::open(&folder.join(format!("key-{n}"))).unwrap();
+    shell::keys::Keys::open(state).unwrap().id().0
+}
+
+/// A client of a network whose one gateway nobody is.
+fn made(folder: &Path) -> Config {
+    let mut authorities: Vec<_> = (0..4).map(|n| key(folder, n)).collect();
+    authorities.sort_unstable();
+    let gateway = key(folder, 4);
+    let network = Network {
+        id: NetworkId([7; 32]),
+        authorities,
+        authority_addresses: Vec::new(),
+        minimum_period: 0,
+        bootstrap: vec![(NodeId(gateway), "127.0.0.1:1".to_owned())],
+    };
+    let file = folder.join("network.toml");
+    fs::write(&file, shell::network::format(&network)).unwrap();
+    let mut config = Config::in_folder(&folder.join("state")).unwrap();
+    config.network = file;
+    config.mailbox = client::hex::encode(&gateway);
+    drop(StateDir::create(&config).unwrap());
+    config
+}
+
+async fn served(config: &Config) -> (Handle, tokio::task::JoinHandle<()>) {
+    let handle = Daemon::start(config.clone()).await.unwrap();
+    let server = Server::bind(&config.socket).unwrap();
+    let (serving, most) = (handle.clone(), config.api_connections_max);
+    let task = tokio::spawn(async move { server.serve(&serving, most).await });
+    (handle, task)
+}
+
+fn send(to: Option<String>, reply_to: Option<String>, reply: Reply, wait: Wait) -> Request {
+    let body = "aGVsbG8=".to_owned();
+    Request::Send {
+        to,
+        reply_to,
+        body,
+        reply,
+        wait,
+    }
+}
+
+#[tokio::test]
+async fn states_and_refusals() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = made(folder.path());
+    let (handle, serving) = served(&config).await;
+    let mut call = Call::open(&config.socket).await.unwrap();
+
+    let Response::Status(status) = call.ask(&Request::Status {}).await.unwrap() else {
+        panic!("a status was asked for");
+    };
+    assert_eq!(status.state, State::Bootstrapping);
+    assert!(
+        status.reason.contains("no consensus yet"),
+        "{}",
+        status.reason
+    );
+    let Response::Address { address } = call.ask(&Request::Address {}).await.unwrap() else {
+        panic!("an address was asked for");
+    };
+    assert_eq!(Some(address.parse().unwrap()), handle.address());
+
+    let token = Some("00".repeat(16));
+    let mistyped = Some(format!("{}q", &address[..address.len() - 1]));
+    let address = Some(address);
+    for (request, expected, words) in [
+        (
+            send(address.clone(), None, Reply::None, Wait::Sent),
+            Code::Unavailable,
+            "no consensus yet",
+        ),
+        (
+            send(address.clone(), None, Reply::None, Wait::Acked),
+            Code::Usage,
+            "--reply",
+        ),
+        (
+            send(mistyped, None, Reply::None, Wait::Sent),
+            Code::Usage,
+            "address",
+        ),
+        (
+            send(None, None, Reply::None, Wait::Sent),
+            Code::Usage,
+            "exactly one",
+        ),
+        (
+            send(address, token.clone(), Reply::None, Wait::Sent),
+            Code::Usage,
+            "exactly one",
+        ),
+        (
+            send(None, Some("xyz".to_owned()), Reply::None, Wait::Sent),
+            Code::Usage,
+            "32 hex digits",
+        ),
+        (
+            Request::Taken {
+                id: "00".to_owned(),
+            },
+            Code::Usage,
+            "no message of that id",
+        ),
+    ] {
+        match call.ask(&request).await {
+            Err(CallError::Refused(code, message)) => {
+                assert_eq!(code, expected, "{message}");
+                assert!(
+                    message.contains(words) && !message.contains('\n'),
+                    "{message}"
+                );
+            }
+            other => panic!("{request:?}: {other:?}"),
+        }
+    }
+    let receive = Request::Receive {
+        follow: false,
+        timeout_s: Some(0),
+    };
+    assert_eq!(call.ask(&receive).await.unwrap(), Response::End);
+
+    assert_eq!(call.ask(&Request::Stop {}).await.unwrap(), Response::Ok);
+    handle.ended().await.unwrap();
+    serving.await.unwrap();
+    assert_eq!(handle.state().0, State::Off);
+    assert!(matches!(
+        Call::open(&config.socket).await,
+        Err(CallError::NoDaemon(_))
+    ));
+    assert!(!config.socket.exists(), "its socket is gone with it");
+}
+
+#[tokio::test]
+async fn lines_that_are_no_requests_leave_the_connection_usable() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = made(folder.path());
+    let (handle, _serving) = served(&config).await;
+    let stream = UnixStream::connect(&config.socket).await.unwrap();
+    let (input, mut output) = stream.into_split();
+    let mut answers = BufReader::new(input).lines();
+    for line in [
+        "",
+        "{}",
+        "[1]",
+        "{\"op\":\"launch\"}",
+        "{\"op\":\"status\",\"x\":1}",
+        "\u{fffd}",
+    ] {
+        output
+            .write_all(format!("{line}\n").as_bytes())
+            .await
+            .unwrap();
+        let answer = answers.next_line().await.unwrap().unwrap();
+        let answer: Response = serde_json::from_str(&answer).unwrap();
+        assert!(
+            matches!(
+                answer,
+                Response::Error {
+                    code: Code::Usage,
+                    ..
+                }
+            ),
+            "{line}"
+        );
+    }
+    // Two at once are answered in order.
+    output
+        .write_all(b"{\"op\":\"receive\",\"timeout_s\":0}\n{\"op\":\"status\"}\n")
+        .await
+        .unwrap();
+    for expected in ["{\"is\":\"end\"}", "{\"is\":\"status\""] {
+        let answer = answers.next_line().await.unwrap().unwrap();
+        assert!(answer.starts_with(expected), "{answer}");
+    }
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_socket_is_private_and_of_one_daemon() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = made(folder.path());
+    let (handle, serving) = served(&config).await;
+    let mode = fs::metadata(&config.socket).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o600);
+    let second = Server::bind(&config.socket).unwrap_err().to_string();
+    assert!(second.contains("another daemon listens"), "{second}");
+    let second = Daemon::start(config.clone()).await.unwrap_err().to_string();
+    assert!(second.contains("in use by another process"), "{second}");
+    handle.stop().await.unwrap();
+    serving.await.unwrap();
+
+    // What a killed daemon leaves behind is replaced.
+    drop(std::os::unix::net::UnixListener::bind(&config.socket).unwrap());
+    assert!(config.socket.exists());
+    drop(handle);
+    let (handle, _serving) = served(&config).await;
+    assert!(Call::open(&config.socket).await.is_ok());
+    handle.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn programs_are_bounded() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = made(folder.path());
+    config.api_connections_max = 1;
+    let (handle, _serving) = served(&config).await;
+    let mut first = Call::open(&config.socket).await.unwrap();
+    assert!(first.ask(&Request::Status {}).await.is_ok());
+    let mut second = Call::open(&config.socket).await.unwrap();
+    assert!(matches!(
+        second.ask(&Request::Status {}).await,
+        Err(CallError::Lost(_))
+    ));
+    assert!(first.ask(&Request::Status {}).await.is_ok());
+    handle.stop().await.unwrap();
+}
+
+/// What `lacuna run` needs before it runs is a matter of settings: exit code 2, one line.
+#[test]
+fn the_program_says_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("none");
+    let lacuna = |args: &[&str]| {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_lacuna"));
+        let output = std::process::Command::new(program)
+            .args(args)
+            .arg("--state-dir")
+            .arg(&state)
+            .output()
+            .unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), error)
+    };
+    for (args, code, words) in [
+        (&["run"][..], 2, "lacuna init"),
+        (&["init"], 2, "--network FILE"),
+        (&["status"], 1, "no daemon runs on"),
+        (&["status", "--profil", "x"], 2, "--profile"),
+        (&["send", "nym1x"], 2, "lacuna1"),
+    ] {
+        let (found, error) = lacuna(args);
+        assert_eq!(found, Some(code), "{error}");
+        assert!(error.contains(words), "{error}");
+    }
+    let (code, error) = lacuna(&["status", "--print-config"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""));
+}
