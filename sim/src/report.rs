@@ -266,7 +266,7 @@ fn figure_row(figure: &Figure) -> [String; 7] {
     let (low, high) = estimate.interval();
     let unless_computed = |text: String| if computed { "–".to_owned() } else { text };
     [
-        figure.label.clone(),
+        format!("{}{}", figure.label, unit(&figure.name)),
         short(estimate.value),
         unless_computed(short(estimate.standard_error)),
         unless_computed(format!("{} to {}", short(low), short(high))),
@@ -276,8 +276,34 @@ fn figure_row(figure: &Figure) -> [String; 7] {
             Some(Expected::AtMost(x)) => format!("≤ {}", short(x)),
             None => "–".to_owned(),
         },
-        figure.z().map_or("–".to_owned(), |z| format!("{z:+.2}")),
+        show_z(figure.z()),
     ]
+}
+
+/// The unit at the end of a figure's name, as a person writes it.
+fn unit(name: &str) -> String {
+    const UNITS: [(&str, &str); 9] = [
+        ("_bytes_per_s", "B/s"),
+        ("_packets_per_s", "packets/s"),
+        ("_packets2", "packets²"),
+        ("_packets", "packets"),
+        ("_bytes", "B"),
+        ("_bits", "bits"),
+        ("_ms", "ms"),
+        ("_s", "s"),
+        ("_ppm", "ppm"),
+    ];
+    let known = UNITS.iter().find(|(suffix, _)| name.ends_with(suffix));
+    known.map_or(String::new(), |(_, unit)| format!(" ({unit})"))
+}
+
+/// Standard errors from theory, or a dash where there is none or no error is known.
+#[must_use]
+pub fn show_z(z: Option<f64>) -> String {
+    match z {
+        Some(z) if z.is_finite() => format!("{z:+.2}"),
+        _ => "–".to_owned(),
+    }
 }
 
 fn picture(plot: &Plot) -> String {

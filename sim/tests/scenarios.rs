@@ -83,7 +83,26 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "version = 1\n[traffic]\nusers = 1000000000",
         "line 3: traffic.users = 1000000000: must keep users × packets per second × layers × \
-         delay (here 150000000) at or below 100000000 packets in flight",
+         delay (here 150000000 packets in flight) from 0.001 to 100000000",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 10000000\n[flow]\nguesswork = true",
+        "line 3: traffic.users = 10000000: must keep users × packets per second × layers × \
+         delay (here 1500000 packets in flight) from 0.001 to 1000000 with flow.guesswork",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 1\npayload_per_user_per_s = 1e-9",
+        "line 3: traffic.users = 1: must keep users × packets per second × layers × \
+         delay (here 0.00000000015000000000000002 packets in flight) from 0.001 to 100000000",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1000000\nkept = 1000000",
+        "line 4: mix.batch = 1000000: must keep layers × mixes × (batch + kept), here \
+         18000000, at most 10000000",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1\nkept = 101",
+        "line 5: mix.kept = 101: must be at most 100 × mix.batch = 1",
     ),
     (
         "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",
@@ -143,23 +162,27 @@ fn every_example_runs() {
     assert!(seen >= 6, "{seen} examples");
 }
 
-/// The guide's table of keys is the table in the code.
+/// The guide's table of keys is the table in the code. `BLESS=1 cargo test -p sim` writes it.
 #[test]
 fn the_guide_lists_every_key() {
-    let guide = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SIMULATOR.md");
-    let guide = fs::read_to_string(guide).expect("docs/SIMULATOR.md");
+    const BEGIN: &str = "<!-- keys: written by sim/tests/scenarios.rs -->\n";
+    const END: &str = "<!-- end of keys -->";
+    let mut table = "| key | holds | default | meaning |\n|---|---|---|---|\n".to_owned();
     for key in KEYS {
         let default = match &key.default {
             Some(default) => format!("`{default}`"),
             None => "required".to_owned(),
         };
-        let row = format!(
-            "| `{}` | {} | {default} | {} |",
-            key.name, key.kind, key.meaning
-        );
-        assert!(
-            guide.contains(&row),
-            "docs/SIMULATOR.md lacks the row\n{row}"
-        );
+        let (name, kind, meaning) = (key.name, key.kind, key.meaning);
+        table += &format!("| `{name}` | {kind} | {default} | {meaning} |\n");
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/SIMULATOR.md");
+    let guide = fs::read_to_string(path).expect("docs/SIMULATOR.md");
+    let (before, rest) = guide.split_once(BEGIN).expect("the table begins");
+    let (listed, after) = rest.split_once(END).expect("the table ends");
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(path, [before, BEGIN, &table, END, after].concat()).expect("writable");
+    } else {
+        assert_eq!(listed, table, "run with BLESS=1 if the change is meant");
     }
 }

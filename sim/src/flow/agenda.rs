@@ -1,12 +1,12 @@
 //! Who leaves next: a calendar queue of waiting packets.
 //!
 //! Time is cut into buckets of a width that holds about [`PER_BUCKET`] departures. Only the
-//! bucket of the present is sorted; the rest are heaps of paper. Push and pop cost about the
-//! same at any number of packets in flight, where a binary heap slows down with its depth and
-//! its cache misses. There are at most [`BUCKETS`] buckets, so that the ends that are written
-//! to stay in the cache: with many packets in flight, buckets hold more. The ring covers some
-//! eight mean delays; what is due later waits in the bucket of its year and is passed over
-//! until then.
+//! bucket of the present is sorted; the rest are unsorted lists of chunks of [`CHUNK`] packets,
+//! which come from one store and go back to it. Push and pop cost about the same at any number
+//! of packets in flight, where a binary heap slows down with its depth and its cache misses.
+//! There are at most [`BUCKETS`] buckets, so that the chunks that are written to stay in the
+//! cache: with many packets in flight, buckets hold more. The ring covers some eight mean
+//! delays; what is due later waits in the bucket of its year and is passed over until then.
 //!
 //! | quantity    | unit                                                               |
 //! |-------------|--------------------------------------------------------------------|
@@ -26,6 +26,10 @@ pub(crate) const ORIGIN: u64 = 1 << 50;
 const PER_BUCKET: f64 = 24.0;
 const BUCKETS: f64 = 4096.0;
 const YEAR_UNITS: f64 = 8.0;
+const CHUNK: usize = 32;
+
+/// The end of a list of chunks.
+const NO_CHUNK: u32 = u32::MAX;
 
 /// A packet in a mix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,11 +76,28 @@ impl Waiting {
     }
 }
 
+/// Packets of one bucket: its newest chunk, and how many packets that one holds.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    newest: u32,
+    fill: u32,
+}
+
+const EMPTY: Bucket = Bucket {
+    newest: NO_CHUNK,
+    fill: 0,
+};
+
 /// The queue.
 #[derive(Debug)]
 pub(crate) struct Agenda {
     shift: u32,
-    ring: Vec<Vec<Waiting>>,
+    ring: Vec<Bucket>,
+    /// The store of chunks, [`CHUNK`] packets each.
+    packets: Vec<Waiting>,
+    /// The chunk that each chunk follows.
+    older: Vec<u32>,
+    vacant: Vec<u32>,
     /// Number of the present bucket, counted from time zero.
     present: u64,
     due: Vec<Waiting>,
@@ -98,7 +119,10 @@ impl Agenda {
         let buckets = (YEAR_UNITS * (-width).exp2()) as usize;
         Self {
             shift,
-            ring: vec![Vec::new(); buckets.next_power_of_two()],
+            ring: vec![EMPTY; buckets.next_power_of_two()],
+            packets: Vec::new(),
+            older: Vec::new(),
+            vacant: Vec::new(),
             present: ORIGIN >> shift,
             due: Vec::new(),
             waiting: 0,
@@ -107,19 +131,40 @@ impl Agenda {
 
     /// Forgets everything and goes back to [`ORIGIN`].
     pub(crate) fn clear(&mut self) {
-        for bucket in &mut self.ring {
-            bucket.clear();
-        }
+        self.ring.fill(EMPTY);
+        self.packets.clear();
+        self.older.clear();
+        self.vacant.clear();
         self.due.clear();
         self.present = ORIGIN >> self.shift;
         self.waiting = 0;
     }
 
     #[inline]
-    fn bucket(&mut self, number: u64) -> &mut Vec<Waiting> {
+    fn bucket(&mut self, number: u64) -> &mut Bucket {
         let mask = self.ring.len() as u64 - 1;
         let index = usize::try_from(number & mask).expect("below the ring's length");
         &mut self.ring[index]
+    }
+
+    #[inline]
+    fn store(&mut self, number: u64, packet: Waiting) {
+        let mut bucket = *self.bucket(number);
+        if bucket.newest == NO_CHUNK || bucket.fill as usize == CHUNK {
+            let chunk = self.vacant.pop().unwrap_or_else(|| {
+                self.packets.resize(self.packets.len() + CHUNK, packet);
+                self.older.push(NO_CHUNK);
+                u32::try_from(self.older.len() - 1).expect("packets fit in memory")
+            });
+            self.older[chunk as usize] = bucket.newest;
+            bucket = Bucket {
+                newest: chunk,
+                fill: 0,
+            };
+        }
+        self.packets[bucket.newest as usize * CHUNK + bucket.fill as usize] = packet;
+        bucket.fill += 1;
+        *self.bucket(number) = bucket;
     }
 
     /// Adds a packet, due now or later.
@@ -128,7 +173,7 @@ impl Agenda {
         self.waiting += 1;
         let number = packet.at >> self.shift;
         if number > self.present {
-            self.bucket(number).push(packet);
+            self.store(number, packet);
         } else {
             let place = self.due.partition_point(|other| *other > packet);
             self.due.insert(place, packet);
@@ -161,14 +206,24 @@ impl Agenda {
         while self.due.is_empty() {
             self.present += 1;
             let (present, shift) = (self.present, self.shift);
-            let mut due = core::mem::take(&mut self.due);
-            let bucket = self.bucket(present);
-            core::mem::swap(&mut due, bucket);
-            if due.iter().any(|packet| packet.at >> shift > present) {
-                bucket.extend(due.extract_if(.., |packet| packet.at >> shift > present));
+            let bucket = core::mem::replace(self.bucket(present), EMPTY);
+            let (mut chunk, mut fill) = (bucket.newest, bucket.fill as usize);
+            while chunk != NO_CHUNK {
+                let first = chunk as usize * CHUNK;
+                self.due
+                    .extend_from_slice(&self.packets[first..first + fill]);
+                self.vacant.push(chunk);
+                (chunk, fill) = (self.older[chunk as usize], CHUNK);
             }
-            due.sort_unstable_by(|a, b| b.cmp(a));
-            self.due = due;
+            // Seldom: packets of a later year go back.
+            let later = |packet: &Waiting| packet.at >> shift > present;
+            if self.due.iter().any(later) {
+                let back: Vec<Waiting> = self.due.extract_if(.., |packet| later(packet)).collect();
+                for packet in back {
+                    self.store(packet.at >> shift, packet);
+                }
+            }
+            self.due.sort_unstable_by(|a, b| b.cmp(a));
         }
     }
 }

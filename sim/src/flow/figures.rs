@@ -10,6 +10,7 @@ use super::{LATENCY_STEPS, Section, Setup, posterior::Target};
 use crate::{
     closed,
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
+    report::show_z,
     scenario::Scenario,
     stats::{Estimate, mean, quantile, quantile_groups},
 };
@@ -239,9 +240,7 @@ impl Reader<'_> {
         let layers = self.setup.layers;
         let ms = |units: f64, unit_s: f64| (units * unit_s + links) * 1e3;
         let unit_s = self.unit_s;
-        let estimate = self.estimate(self.all.exits, |section| {
-            ms(section.latency.mean() / LATENCY_STEPS, unit_s)
-        });
+        let estimate = self.estimate(self.all.exits, |section| ms(section.latency_mean(), unit_s));
         #[expect(clippy::cast_precision_loss, reason = "layers are few")]
         let expected = ms(layers as f64, unit_s);
         let expected = self.poisson().then_some(Expected::Equals(expected));
@@ -482,12 +481,11 @@ fn row(figure: &Figure) -> Vec<String> {
         Some(Expected::AtMost(value)) => format!("≤ {value:.4}"),
         None => "–".to_owned(),
     };
-    let z = figure.z().map_or("–".to_owned(), |z| format!("{z:+.2}"));
     vec![
         figure.label.clone(),
         format!("{:.4}", figure.estimate.value),
         format!("{:.4}", figure.estimate.standard_error),
         theory,
-        z,
+        show_z(figure.z()),
     ]
 }

@@ -138,10 +138,22 @@ impl Section {
         self.targets.iter().map(metric).collect()
     }
 
-    /// The `q`-quantile of latency, in units of time.
+    /// Mean latency, in units of time; NaN if nothing left.
+    #[must_use]
+    pub fn latency_mean(&self) -> f64 {
+        if self.latency.is_empty() {
+            return f64::NAN;
+        }
+        self.latency.mean() / LATENCY_STEPS
+    }
+
+    /// The `q`-quantile of latency, in units of time; NaN if nothing left.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53 steps")]
     pub fn latency_quantile(&self, q: f64) -> f64 {
+        if self.latency.is_empty() {
+            return f64::NAN;
+        }
         self.latency.value_at_quantile(q) as f64 / LATENCY_STEPS
     }
 

@@ -6,7 +6,7 @@
 use super::{Check, Error, Level};
 use crate::{
     closed,
-    flow::{LATENCY_STEPS, Sabotage, Section, Setup, study},
+    flow::{Sabotage, Section, Setup, study},
     stats::{Estimate, mean},
 };
 
@@ -318,7 +318,7 @@ fn judge_latency(setup: &Setup, sections: &Sections) -> Vec<Check> {
     let mut checks = vec![check(
         "3.2",
         format!("simulated latency, mean, {hops} × {mean_s} s"),
-        sections.estimate(|section| section.latency.mean() / LATENCY_STEPS * mean_s),
+        sections.estimate(|section| section.latency_mean() * mean_s),
         hops * mean_s,
     )];
     for q in [0.5, 0.9, 0.95, 0.99, 0.999] {
