@@ -36,9 +36,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     clock::Clock,
-    link::{self, Link},
+    link::{self, Link, LinkError},
     metrics::Metrics,
-    tls::{self, Admit},
+    tls::{self, Admit, Peer},
 };
 
 /// How many links, of what kind.
@@ -266,9 +266,12 @@ impl Guest {
     {
         let door = &self.hall.door;
         let certificate = (door.certificate)();
-        let shaken = link::take(socket, config, &certificate, door.clock).await;
+        // LNK-7, LNK-8: a key that is shown must be admitted, whatever the hello will say.
+        let welcome = |peer: &Peer| peer.link_key.is_none_or(|key| (door.admit)(&key).is_some());
+        let shaken = link::take(socket, config, &certificate, welcome, door.clock).await;
         let (link, hello) = match shaken {
             Ok(shaken) => shaken,
+            Err(LinkError::NotWelcome) => return self.hall.count_refused("topology"),
             Err(error) => {
                 // No address: it may be a client's.
                 tracing::debug!(%error, "a handshake failed");
@@ -351,10 +354,7 @@ pub(crate) mod tests {
     use tokio::{io::AsyncReadExt, sync::mpsc};
 
     use super::*;
-    use crate::link::{
-        LinkError,
-        tests::{certified, dialler, hello, key, target},
-    };
+    use crate::link::tests::{certified, dialler, hello, key, target};
 
     /// A listener as node 2; it admits the link keys 101 and 104. What it takes comes out of the
     /// receiver.
@@ -457,7 +457,8 @@ pub(crate) mod tests {
         }
         open.push(dial(&address, Some(104), Purpose::Node).await.unwrap());
         assert!(links.recv().await.unwrap().node.is_some());
-        ends(dial(&address, Some(103), Purpose::Node).await).await;
+        let stranger = dial(&address, Some(103), Purpose::Node).await;
+        assert!(stranger.is_err(), "its dialler knows that it has no link");
         ends(dial(&address, None, Purpose::Node).await).await;
         refused(&metrics, 2).await;
     }

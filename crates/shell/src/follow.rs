@@ -51,8 +51,10 @@ use crate::{
 
 /// First wait between attempts without a document.
 pub const FIRST_WAIT: Duration = Duration::from_millis(200);
-/// Longest wait between attempts without a document.
+/// Longest wait of a client between attempts without a document.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The same for a node: all nodes of a new network should know it at about the same time.
+pub const LONGEST_NODE_WAIT: Duration = Duration::from_secs(2);
 /// Longest wait between two introductions to one authority.
 const INTRODUCE_WAIT: Duration = Duration::from_secs(10);
 /// The calendar may be set: no sleep is longer than this.
@@ -422,7 +424,11 @@ struct Task {
 impl Task {
     async fn run(self) {
         self.introduce_everywhere();
-        let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
+        let longest = match self.follow.follower {
+            Follower::Client => LONGEST_WAIT,
+            Follower::Node(_) => LONGEST_NODE_WAIT,
+        };
+        let mut backoff = Backoff::new(FIRST_WAIT, longest);
         loop {
             let now = self.follow.dialler.clock.utc();
             let current = self.shelf.current(now);

@@ -77,6 +77,9 @@ pub enum LinkError {
     /// The peer broke the rules of a link.
     #[error("the peer misbehaved: {0}")]
     PeerMisbehaved(&'static str),
+    /// The peer showed a key that may not dial here.
+    #[error("the peer may not dial here")]
+    NotWelcome,
     /// One of the two ends closed it.
     #[error("the link is closed")]
     Closed,
@@ -168,7 +171,8 @@ impl Dialler {
     }
 }
 
-/// Takes a dialled connection: TLS, our certificate, the dialler's hello.
+/// Takes a dialled connection: TLS, our certificate, the dialler's hello. A peer that is not
+/// `welcome` hears no certificate, so that it knows that it has no link.
 ///
 /// # Errors
 ///
@@ -177,11 +181,15 @@ pub async fn take(
     socket: TcpStream,
     config: Arc<ServerConfig>,
     certificate: &Frame,
+    welcome: impl FnOnce(&Peer) -> bool,
     clock: Clock,
 ) -> Result<(Link, Hello), LinkError> {
     let shake = async {
         let stream = TlsAcceptor::from(config).accept(tuned(socket)?).await?;
         let peer = tls::peer(stream.get_ref().1).map_err(io::Error::other)?;
+        if !welcome(&peer) {
+            return Err(LinkError::NotWelcome);
+        }
         let mut link = Link::over(stream.into(), peer, clock);
         link.writer
             .write(core::slice::from_ref(certificate))
@@ -531,7 +539,7 @@ pub(crate) mod tests {
         let config = tls::server(&key(102), tls::Admit::Anyone);
         let taken = async {
             let (socket, _) = listener.accept().await.unwrap();
-            take(socket, config, &certificate, clock).await
+            take(socket, config, &certificate, |_| true, clock).await
         };
         let dialler = dialler(clock, Some(101));
         tokio::join!(dialler.dial(&target, hello(purpose)), taken)
