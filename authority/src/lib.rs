@@ -9,10 +9,12 @@
 //! | [`Node`]     | settings, keys and network, checked: what is left can only fail running   |
 //! | `run`        | the ceremony machine ([`proto::authority`]) over directory links          |
 //! | `desk`       | questions and answers beside that machine                                 |
+//! | `disk`       | its vote and the finished document, which outlive the process             |
 //!
 //! A library, so that a test network can run an authority by re-executing its own program.
 
 mod desk;
+mod disk;
 mod founding;
 pub mod params;
 mod run;
@@ -25,7 +27,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use proto::directory::{Network, Params};
+use proto::{authority::Authority, directory::Network};
 use shell::{
     keys::Keys,
     log,
@@ -108,9 +110,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
 /// An authority whose settings, keys and network have been checked.
 pub struct Node {
     config: Config,
-    params: Params,
     network: Network,
     keys: Keys,
+    machine: Authority,
 }
 
 impl Node {
@@ -134,11 +136,12 @@ impl Node {
             !network.authority_addresses.is_empty(),
             "{file}: authorities need each other's addresses; give an `address` for each"
         );
+        let machine = disk::machine(&config, params, &network, &keys)?;
         Ok(Self {
             config,
-            params,
             network,
             keys,
+            machine,
         })
     }
 }

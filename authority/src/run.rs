@@ -1,31 +1,21 @@
-//! Runs the ceremony machine over directory links, with its record and its document on disk.
+//! Runs the ceremony machine over directory links.
 //!
 //! Spec: docs/spec/directory.md, rules DIR-7, DIR-8, DIR-11.
-//!
-//! | file                | what                                          | written                    |
-//! |---------------------|-----------------------------------------------|----------------------------|
-//! | `record-PERIOD`     | the one document that this authority votes for | before its first vote goes |
-//! | `consensus-PERIOD`  | the document with its certificate             | when it is made            |
 //!
 //! | quantity          | value                                                             |
 //! |-------------------|-------------------------------------------------------------------|
 //! | [`INBOX`]         | papers that wait for the machine; whoever brings more waits       |
 //! | [`ASKING_MAX`]    | questions to other authorities under way; more are left out        |
 //! | [`CALENDAR_EVERY`]| how often the machine hears what UTC is                           |
-//!
-//! The period is the network's `minimum_period`: to start over, operators raise it in the
-//! `network.toml`. The document then names the one before it, if this authority holds that.
 
 use core::time::Duration;
 use std::sync::Arc;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use proto::{
     NodeId,
-    authority::{self, Authority, Event, Input, Output, Record, StartError},
-    directory::{
-        Answer, Consensus, Network, Question, SignedConsensus, Terms, ask::QUESTION_LEN_MAX,
-    },
+    authority::{Event, Input, Output},
+    directory::{Answer, Consensus, Network, Question, ask::QUESTION_LEN_MAX},
     wire::Purpose,
 };
 use serde_json::json;
@@ -49,6 +39,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Node,
     desk::{Desk, Paper, Shown},
+    disk,
 };
 
 const INBOX: usize = 64;
@@ -67,25 +58,6 @@ impl Node {
         let period = self.network.minimum_period;
         let keys = Arc::new(self.keys);
         let settings = &self.config;
-
-        let terms = Terms {
-            network: self.network.id,
-            period,
-            previous: previous(&keys, &self.network)?,
-            layers: settings.layers,
-            params: self.params,
-        };
-        let config = authority::Config {
-            network: self.network.clone(),
-            terms,
-            mixes_min: settings.mixes_min,
-            gateways_min: settings.gateways_min,
-            settle: Duration::from_millis(settings.settle_ms),
-            round: Duration::from_secs(settings.round_s),
-            nodes_max: settings.nodes_max,
-        };
-        let record = read(&keys, &record_of(period), Record::parse)?;
-        let authority = Authority::new(config, keys.identity().clone(), record).map_err(refused)?;
 
         let listener = TcpListener::bind(settings.listen)
             .await
@@ -123,7 +95,7 @@ impl Node {
             metrics: metrics.clone(),
             desk: desk.clone(),
         };
-        if let Some(finished) = read(&keys, &consensus_of(period), SignedConsensus::parse)? {
+        if let Some(finished) = disk::finished(&keys, period)? {
             let answered = Input::Answered(Answer::Consensus(finished));
             desk.try_send(Paper::Other(answered))
                 .context("the desk is new")?;
@@ -137,7 +109,7 @@ impl Node {
         );
         let telling = tell_time(clock, desk, stop.clone());
         let reporting = report(shown, stop.clone());
-        let machine = Desk::new(authority, show);
+        let machine = Desk::new(self.machine, show);
         let driving = drive(
             machine,
             clock,
@@ -160,51 +132,6 @@ impl Node {
 
 fn state(finished: bool) -> &'static str {
     if finished { "ready" } else { "bootstrapping" }
-}
-
-fn record_of(period: u64) -> String {
-    format!("record-{period}")
-}
-
-fn consensus_of(period: u64) -> String {
-    format!("consensus-{period}")
-}
-
-fn read<T, E>(
-    keys: &Keys,
-    name: &str,
-    parse: impl FnOnce(&[u8]) -> Result<T, E>,
-) -> anyhow::Result<Option<T>> {
-    let Some(bytes) = keys.state().read(name)? else {
-        return Ok(None);
-    };
-    let path = keys.state().path(name);
-    let parsed = parse(&bytes);
-    let parsed = parsed.map_err(|_| anyhow!("{} is damaged; restore it", path.display()))?;
-    Ok(Some(parsed))
-}
-
-/// Hash of the document of the period before, if this authority holds one.
-fn previous(keys: &Keys, network: &Network) -> anyhow::Result<[u8; 32]> {
-    let Some(before) = network.minimum_period.checked_sub(1) else {
-        return Ok([0; 32]);
-    };
-    let held = read(keys, &consensus_of(before), SignedConsensus::parse)?;
-    Ok(held.map_or([0; 32], |held| Consensus::hash_of(&held.body)))
-}
-
-fn refused(why: StartError) -> anyhow::Error {
-    match why {
-        StartError::Record => anyhow!(
-            "this authority has voted in this period for a document of other terms; give it the \
-             params and layers of then, or start over with the next period"
-        ),
-        StartError::Params(rule) => anyhow!("params: {rule}"),
-        StartError::Network(rule) => anyhow!("network: {rule}"),
-        why @ (StartError::Terms | StartError::Key | StartError::Round | StartError::Nodes) => {
-            anyhow!("the authority can't start: {why:?}; see its settings")
-        }
-    }
 }
 
 fn targets(network: &Network) -> Vec<Target> {
@@ -317,12 +244,12 @@ impl Hands {
                 question,
             } => self.ask(usize::from(authority), question),
             Output::Store(record) => {
-                let name = record_of(record.period);
+                let name = disk::record_of(record.period);
                 self.write(name, record.to_bytes(), Some(Input::Stored));
             }
             Output::Publish(signed) => {
                 if let Ok(document) = Consensus::parse_body(&signed.body) {
-                    self.write(consensus_of(document.period), signed.to_bytes(), None);
+                    self.write(disk::consensus_of(document.period), signed.to_bytes(), None);
                 }
             }
             Output::Event(event) => self.count(&event),

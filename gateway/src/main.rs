@@ -1,3 +1,7 @@
-//! Run one gateway of Lacuna: settings, signals, exit code; everything else is the library.
+//! The gateway's program: hands its command line to the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::main_with(std::env::args_os())
+}

@@ -1,0 +1,273 @@
+//! The machine of a gateway, and everything around it.
+//!
+//! ```text
+//! clients ─ frames ─┐                     ┌─▶ first layer (links of shell::node)
+//! peeler ─ peeled ──┼─▶ inbox ─▶ Gateway ─┼─▶ clients' links
+//! store ─ answers ──┘                     └─▶ store
+//! ```
+//!
+//! | metric                                   | what                                          |
+//! |------------------------------------------|-----------------------------------------------|
+//! | `lacuna_packets_received_total`          | read from node links ([`shell::node`])        |
+//! | `lacuna_packets_peeled_total`            | opened and journaled ([`shell::node`])        |
+//! | `lacuna_packets_sent_total`              | queued to the first layer                     |
+//! | `lacuna_packets_dropped_total`           | by reason, wherever it was                    |
+//! | `lacuna_client_frames_in_total`, `_out_` | by link kind; by frame kind                   |
+//! | `lacuna_client_links`, `lacuna_mailboxes`| now                                           |
+//! | `lacuna_mailbox_packets_*`               | stored, confirmed, expired; held now          |
+//! | `lacuna_gateway_events_total`            | what else the machine tells, by reason        |
+//!
+//! A store that fails ends the process with code 1: what its file holds is known only after a
+//! restart. Until then the machine is closed (GW-18).
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use proto::{
+    directory::Role,
+    gateway::{Gateway, GatewayDrop, GatewayEvent, Input, Limits, Output},
+    wire::{FIELD_LEN, Frame},
+};
+use serde_json::json;
+use shell::{
+    accept,
+    clock::Clock,
+    dial::Outgoing,
+    drive::drive,
+    entropy,
+    follow::Directory,
+    metrics::{self, Metrics},
+    node,
+    role::{Reporter, announce},
+    store::redb::RedbStore,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Node, clients::Clients, mailboxes::Mailboxes};
+
+/// Inputs that wait for the machine, which takes microseconds for each.
+const INBOX: usize = 1024;
+const CALENDAR_EVERY: Duration = Duration::from_secs(30);
+
+impl Node {
+    /// Serves clients and mixes until `stop`.
+    ///
+    /// # Errors
+    ///
+    /// What failed.
+    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+        let (clock, metrics) = (Clock::start(), Metrics::default());
+        let config = self.config;
+        let (machine, inbox) = mpsc::channel(INBOX);
+        let store = RedbStore::open(&self.keys.state().path("mailboxes.redb"))?;
+        let started = Mailboxes::start(store, machine.clone(), &metrics).await;
+        let (mailboxes, answers, registered) = started?;
+        machine.send(registered).await.context("the inbox is new")?;
+        let limits = Limits {
+            mailboxes_max: config.mailboxes_max,
+            links_max: config.links_max,
+            read_ahead: config.read_ahead,
+            quota: config.mailbox_packets_max,
+        };
+        let gateway = Gateway::new(limits, self.network.id, entropy::seed());
+
+        let setup = node::Setup {
+            keys: Arc::new(self.keys),
+            network: Arc::new(self.network),
+            role: Role::Gateway,
+            family: config.family,
+            listen: config.listen,
+            advertise: config.advertise,
+            replay_max: config.replay_max,
+            link_queue_max: config.link_queue_max,
+            limits: accept::Limits {
+                links: config.links_max,
+                ..accept::Limits::default()
+            },
+            clock,
+            metrics: metrics.clone(),
+        };
+        let clients = Clients::new(machine.clone(), config.link_queue_max, &metrics);
+        let (serving, peeled) = (clients.clone(), machine.clone());
+        let peeled = move |packet| {
+            // Fails only while this process stops.
+            let _stopping = peeled.blocking_send(Input::Peeled(packet));
+        };
+        let handle = move |incoming| serving.clone().serve(incoming);
+        let node = node::Node::start(setup, peeled, handle, stop.clone()).await?;
+
+        let status = status(&node, &metrics);
+        let shown = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());
+        let shown = shown
+            .await
+            .with_context(|| format!("listening on {}", config.metrics_listen));
+        if let Ok(address) = &shown {
+            announce(&json!({"listening": node.listening, "metrics": address}));
+        }
+
+        let steering = steer(node.directory.clone(), clock, machine, stop.clone());
+        let broken = CancellationToken::new();
+        let effect = effect(Hands {
+            outgoing: node.outgoing.clone(),
+            clients,
+            mailboxes,
+            metrics,
+            broken: broken.clone(),
+        });
+        let driving = drive(gateway, clock, inbox, effect, stop.clone());
+        let answering = async {
+            if answers.run().await.is_err() {
+                broken.cancel();
+            }
+            stop.cancelled().await;
+        };
+        let ended = match shown {
+            Ok(_) => tokio::select! {
+                ended = driving => ended.map(drop).context("the machine's timer"),
+                () = broken.cancelled() => store_failed(),
+                () = async { tokio::join!(steering, answering); } => Ok(()),
+            },
+            Err(error) => Err(error),
+        };
+        node.stop().await;
+        ended
+    }
+}
+
+fn store_failed() -> anyhow::Result<()> {
+    bail!("the mailbox store failed; the log says why, and a restart shows what it holds")
+}
+
+/// Tells the machine the consensus and the time, and the supervisor how things stand.
+async fn steer(
+    mut directory: Directory,
+    clock: Clock,
+    machine: mpsc::Sender<Input>,
+    stop: CancellationToken,
+) {
+    let mut reporter = Reporter::default();
+    let mut tick = tokio::time::interval(CALENDAR_EVERY);
+    let mut followed = true;
+    let steer = async {
+        loop {
+            let state = directory.state.borrow_and_update().clone();
+            if let Some(consensus) = state.consensus() {
+                let _stopping = machine.send(Input::Consensus(Arc::clone(consensus))).await;
+            }
+            reporter.say(state.name());
+            loop {
+                tokio::select! {
+                    _ = tick.tick() => {
+                        let calendar = Input::Calendar(clock.calendar());
+                        let _stopping = machine.send(calendar).await;
+                    }
+                    changed = directory.state.changed(), if followed => {
+                        followed = changed.is_ok();
+                        break;
+                    }
+                }
+            }
+        }
+    };
+    stop.run_until_cancelled(steer).await;
+}
+
+/// What the machine's outputs are carried out with; nothing here waits.
+struct Hands<S> {
+    outgoing: Outgoing,
+    clients: Clients,
+    mailboxes: Mailboxes<S>,
+    metrics: Metrics,
+    /// Cancelled when the store has failed.
+    broken: CancellationToken,
+}
+
+fn effect<S: shell::store::MailboxStore>(hands: Hands<S>) -> impl FnMut(Output) {
+    let sent = hands.metrics.cell("lacuna_packets_sent_total", "");
+    move |output| {
+        let dropped = |reason| hands.metrics.count("lacuna_packets_dropped_total", reason);
+        let event = |reason| hands.metrics.count("lacuna_gateway_events_total", reason);
+        let Ok(output) = hands.mailboxes.carry_out(output) else {
+            return hands.broken.cancel();
+        };
+        match output {
+            None => {}
+            Some(Output::Relay { to, packet }) => {
+                let frame = Frame::packet(0, [0; FIELD_LEN], &packet);
+                match hands.outgoing.send(&to, frame) {
+                    Ok(()) => sent.add(1),
+                    Err(why) => dropped(why.reason()),
+                }
+            }
+            Some(Output::Frame { link, frame }) => hands.clients.send(link, frame),
+            Some(Output::Close { link }) => hands.clients.close(link),
+            Some(Output::Dropped(why)) => dropped(reason(why)),
+            Some(Output::Event(what)) => match what {
+                GatewayEvent::LinkRefused => event("link_refused"),
+                GatewayEvent::Opened => event("mailbox_opened"),
+                GatewayEvent::Displaced => event("mailbox_displaced"),
+                GatewayEvent::TicksSkipped(ticks) => {
+                    let skipped = hands
+                        .metrics
+                        .cell("lacuna_gateway_events_total", "tick_skipped");
+                    skipped.add(ticks);
+                }
+                GatewayEvent::MailboxesUnserved(mailboxes) => {
+                    tracing::warn!(mailboxes, "more mailboxes in the store than mailboxes_max");
+                    event("mailboxes_unserved");
+                }
+                GatewayEvent::StoreFailed => hands.broken.cancel(),
+            },
+            Some(
+                Output::Register { .. }
+                | Output::Store { .. }
+                | Output::Peek { .. }
+                | Output::Confirm { .. }
+                | Output::Expire { .. },
+            ) => unreachable!("the mailboxes took it"),
+        }
+    }
+}
+
+fn reason(why: GatewayDrop) -> &'static str {
+    match why {
+        GatewayDrop::Closed => "closed",
+        GatewayDrop::NoLink => "no_link",
+        GatewayDrop::Kind => "frame_kind",
+        GatewayDrop::Rate => "rate",
+        GatewayDrop::WrongFirst => "wrong_first",
+        GatewayDrop::DelayNotZero => "delay_not_zero",
+        GatewayDrop::NoMailbox => "no_mailbox",
+        GatewayDrop::Quota => "quota",
+        GatewayDrop::StoreRefused => "store_refused",
+        GatewayDrop::Malformed => "malformed",
+        GatewayDrop::BadOpen => "bad_open",
+        GatewayDrop::SlotTaken => "slot_taken",
+        GatewayDrop::MailboxesFull => "mailboxes_full",
+        GatewayDrop::Cursor => "cursor",
+    }
+}
+
+/// What `/status` says.
+fn status(
+    node: &node::Node,
+    metrics: &Metrics,
+) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
+    let (id, directory, outgoing) = (node.id, node.directory.clone(), node.outgoing.clone());
+    let (up, metrics) = (outgoing.up(), metrics.clone());
+    move || {
+        let state = directory.state.borrow().clone();
+        json!({
+            "role": "gateway",
+            "id": id.to_string(),
+            "state": state.name(),
+            "period": state.consensus().map(|consensus| consensus.period),
+            "links_up": *up.borrow(),
+            "links_wanted": outgoing.wanted(),
+            "clients": metrics.sum("lacuna_client_links"),
+            "mailboxes": metrics.sum("lacuna_mailboxes"),
+        })
+    }
+}
