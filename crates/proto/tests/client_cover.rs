@@ -1,0 +1,395 @@
+//! What a client's links show: nothing but its rates.
+
+mod client_net;
+
+use core::time::Duration;
+use std::{collections::BTreeMap, sync::Arc};
+
+use chacha20::ChaCha12Rng;
+use client_net::{
+    NETWORK, Net, PROFILE, START_S, config, consensus, gateway_id, mix_id, own_family, params,
+    rates, secs,
+};
+use proto::{
+    Machine, NodeId, Time,
+    calendar::{Calendar, Epoch, Utc},
+    client::{Client, ClientEvent, Identity, Input, LATE_MAX, Output, Return, Target},
+    directory::Consensus,
+    wire::{Confirmation, Kind, open_statement},
+};
+use rand::{Rng as _, SeedableRng as _};
+
+fn drain(client: &mut Client) -> Vec<Output> {
+    core::iter::from_fn(|| client.poll()).collect()
+}
+
+fn feed(client: &mut Client, now: Time, input: Input) -> Vec<Output> {
+    client.handle(now, input);
+    drain(client)
+}
+
+fn calendar(utc_s: u64) -> Input {
+    Input::Calendar(Calendar {
+        at: Time::ZERO,
+        utc: Utc::from_secs(utc_s),
+    })
+}
+
+fn client_of(seed: u8, gateway: u8) -> Client {
+    let mut rng = ChaCha12Rng::from_seed([9; 32]);
+    let identity = Identity::generate(&mut rng, gateway_id(gateway));
+    Client::new(config(), [seed; 32], identity, []).expect("a new one")
+}
+
+fn network(width: u8, gateways: u8, family: impl Fn(NodeId) -> String) -> Arc<Consensus> {
+    let params = params(rates(20.0, 2.0, 20.0), 3600);
+    Arc::new(consensus(params, width, gateways, family).0)
+}
+
+/// A client with everything that it needs to send.
+fn ready(seed: u8, consensus: &Arc<Consensus>) -> Client {
+    let mut client = client_of(seed, 0);
+    feed(&mut client, Time::ZERO, calendar(START_S + 60));
+    feed(&mut client, Time::ZERO, Input::Consensus(consensus.clone()));
+    feed(&mut client, Time::ZERO, Input::EntryUp);
+    client
+}
+
+/// Wakes a client whenever it asks, until `until`; what it did, and when.
+fn run(client: &mut Client, until: Time) -> Vec<(Time, Output)> {
+    let mut all = Vec::new();
+    while let Some(at) = client.next_wake().filter(|at| *at <= until) {
+        client.wake(at);
+        all.extend(drain(client).into_iter().map(|output| (at, output)));
+    }
+    all
+}
+
+fn entered(outputs: &[(Time, Output)]) -> Vec<Time> {
+    let entered = outputs
+        .iter()
+        .filter(|(_, o)| matches!(o, Output::Entry(_)));
+    entered.map(|(at, _)| *at).collect()
+}
+
+fn events(outputs: &[(Time, Output)]) -> BTreeMap<ClientEvent, usize> {
+    let mut events = BTreeMap::new();
+    for (_, output) in outputs {
+        if let Output::Event(event) = output {
+            *events.entry(*event).or_default() += 1;
+        }
+    }
+    events
+}
+
+/// t07, CLI-2: the times of one seed are the same idle and with all that a client can do: a long
+/// message, replies, acks, repair, a lost mailbox link, a crash of the correspondent.
+#[test]
+fn what_is_sent_does_not_move_when() {
+    let run = |busy: bool| {
+        let mut net = Net::new(1, params(rates(8.0, 0.5, 16.0), 3600), 2);
+        net.run(secs(1.0), |_| false);
+        if busy {
+            net.send(0, 1, 1, vec![1; 300_000], Return::Address);
+            net.send(1, 1, 0, vec![2; 50_000], Return::Surbs(8));
+            net.send(0, 2, 0, vec![3; 2000], Return::Address);
+            net.loss = 0.3;
+        }
+        net.run(secs(60.0), |_| false);
+        if busy {
+            assert!(net.count(0, ClientEvent::PayloadSent) > 250);
+            assert!(net.count(0, ClientEvent::AckReceived) > 0);
+            net.crash(1, Duration::from_secs(10));
+        }
+        net.run(secs(90.0), |_| false);
+        net.peers[0].written.clone()
+    };
+    let (idle, busy) = (run(false), run(true));
+    assert!(idle.len() > 600);
+    assert_eq!(idle, busy);
+}
+
+/// CLI-3: payload slots and loops at the profile's rates, loops whether or not there is traffic.
+#[test]
+fn loops_run_at_their_own_rate() {
+    let network = network(3, 3, own_family);
+    let mut client = ready(1, &network);
+    let all = run(&mut client, secs(1000.0));
+    let events = events(&all);
+    // Five standard deviations of a Poisson count.
+    assert!(
+        events[&ClientEvent::DropSent].abs_diff(20_000) < 710,
+        "{events:?}"
+    );
+    assert!(
+        events[&ClientEvent::LoopSent].abs_diff(2_000) < 225,
+        "{events:?}"
+    );
+    assert_eq!(events.get(&ClientEvent::TickSkipped), None);
+}
+
+/// t12, CLI-4: after ten seconds of standing still, nothing is made up: not for the entry link,
+/// not for the mailbox link.
+#[test]
+fn a_stop_makes_no_burst() {
+    let network = network(3, 3, own_family);
+    let mut client = ready(2, &network);
+    feed(
+        &mut client,
+        secs(0.0),
+        Input::MailboxUp { exporter: [1; 32] },
+    );
+    run(&mut client, secs(5.0));
+    let stopped = secs(15.0);
+    client.wake(stopped);
+    let outputs: Vec<(Time, Output)> = drain(&mut client)
+        .into_iter()
+        .map(|o| (stopped, o))
+        .collect();
+    assert_eq!(entered(&outputs), []);
+    assert!(
+        !outputs
+            .iter()
+            .any(|(_, output)| matches!(output, Output::Mailbox(_)))
+    );
+    assert_eq!(events(&outputs)[&ClientEvent::TickSkipped], 3);
+    // And the second after it is like any other: 22 packets on average, 50 never.
+    let after = entered(&run(&mut client, secs(16.0)));
+    assert!((5..50).contains(&after.len()), "{}", after.len());
+    // A wake that is a little late sends one packet of each process.
+    let late = client.next_wake().expect("it never stops").after(LATE_MAX);
+    client.wake(late);
+    let outputs: Vec<(Time, Output)> = drain(&mut client).into_iter().map(|o| (late, o)).collect();
+    assert!((1..=2).contains(&entered(&outputs).len()));
+}
+
+/// CLI-5: without calendar, without consensus, before the first epoch, after the last, and
+/// without a link, nothing is sent; and nothing that was held back is made up.
+#[test]
+fn without_a_valid_epoch_nothing_is_sent() {
+    let network = network(3, 3, own_family);
+    let epochs_s = 16 * 3600;
+    let up = |client: &mut Client| {
+        feed(client, Time::ZERO, Input::EntryUp);
+        feed(client, Time::ZERO, Input::MailboxUp { exporter: [1; 32] });
+    };
+    let with = |consensus: bool, utc_s: Option<u64>, link: bool| {
+        let mut client = client_of(3, 0);
+        if let Some(utc_s) = utc_s {
+            feed(&mut client, Time::ZERO, calendar(utc_s));
+        }
+        if consensus {
+            feed(&mut client, Time::ZERO, Input::Consensus(network.clone()));
+        }
+        if link {
+            up(&mut client);
+        }
+        let frames =
+            |(_, output): &(Time, Output)| matches!(output, Output::Entry(_) | Output::Mailbox(_));
+        run(&mut client, secs(60.0))
+            .iter()
+            .filter(|o| frames(o))
+            .count()
+    };
+    let now = START_S + 60;
+    assert_eq!(with(false, Some(now), true), 0);
+    assert_eq!(with(true, None, true), 0);
+    assert_eq!(with(true, Some(START_S - 100), true), 0);
+    assert_eq!(with(true, Some(START_S + epochs_s), true), 0);
+    assert_eq!(with(true, Some(now), false), 0);
+    assert!(with(true, Some(now), true) > 1000, "the control");
+
+    // The network ends while the client runs.
+    let mut client = ready(4, &network);
+    feed(&mut client, Time::ZERO, calendar(START_S + epochs_s - 30));
+    let sent = entered(&run(&mut client, secs(60.0)));
+    assert!(sent.len() > 400);
+    assert!(sent.iter().all(|at| *at < secs(30.0)));
+    assert_eq!(client.epoch(secs(60.0)), None);
+}
+
+/// CLI-12: one switch instant for each epoch, within its room; the same after a restart.
+#[test]
+fn a_client_switches_once_an_epoch() {
+    let network = network(3, 3, own_family);
+    let schedule = network.schedule();
+    let mut client = ready(5, &network);
+    feed(&mut client, Time::ZERO, calendar(START_S));
+    let mut other = ready(6, &network);
+    feed(&mut other, Time::ZERO, calendar(START_S));
+    let mut switches = Vec::new();
+    for s in 0..3 * 3600u32 {
+        let now = secs(f64::from(s));
+        let epoch = client.epoch(now).expect("valid");
+        assert_eq!(Some(epoch), other.epoch(now), "a property of the identity");
+        if switches.last().is_none_or(|(_, last)| *last != epoch) {
+            switches.push((u64::from(s), epoch));
+        }
+    }
+    let [(0, Epoch(0)), (first, Epoch(1)), (second, Epoch(2))] = switches[..] else {
+        panic!("{switches:?}");
+    };
+    let skew = schedule.skew().as_secs();
+    let room = skew..schedule.grace().as_secs() - skew - schedule.transit.as_secs();
+    assert!(room.contains(&(first - 3600)) && room.contains(&(second - 7200)));
+    assert_ne!(first - 3600, second - 7200, "drawn for each");
+}
+
+/// CLI-8, CLI-9: first mixes are uniform, drops' gateways are uniform among all gateways.
+#[test]
+fn routes_are_uniform() {
+    let mut net = Net::new(2, params(rates(50.0, 0.01, 20.0), 3600), 1);
+    net.run(secs(80.0), |_| false);
+    let total: u64 = net.first_mixes.values().sum();
+    for counts in [&net.first_mixes, &net.last_gateways] {
+        assert_eq!(counts.len(), 3);
+        for count in counts.values() {
+            // Five standard deviations of a binomial with p = 1/3.
+            let off = count.abs_diff(total / 3) as f64;
+            assert!(off < 5.0 * (total as f64 * 2.0 / 9.0).sqrt(), "{counts:?}");
+        }
+    }
+    assert!(net.nobodys > total * 9 / 10);
+}
+
+/// CLI-8: no two families of entry gateway, mixes and mailbox gateway meet; where that can't be,
+/// nothing is sent and it is said.
+#[test]
+fn families_do_not_meet_on_a_route() {
+    // "a" runs the first mix of each layer and gateway 1, which becomes the entry.
+    let family = |id: NodeId| {
+        let first = [mix_id(0, 0), mix_id(1, 0), mix_id(2, 0), gateway_id(1)];
+        if first.contains(&id) {
+            "a".to_owned()
+        } else {
+            own_family(id)
+        }
+    };
+    let mixed = network(2, 2, family);
+    let mut client = ready(7, &mixed);
+    assert_eq!(client.entry(), Some(gateway_id(1)));
+    let all = run(&mut client, secs(20.0));
+    let firsts = all.iter().filter_map(|(_, output)| match output {
+        Output::Entry(frame) => Some(NodeId(frame.field())),
+        _ => None,
+    });
+    assert!(firsts.clone().count() > 300);
+    assert!(firsts.clone().all(|first| first == mix_id(0, 1)));
+
+    let one = network(2, 2, |_| "a".to_owned());
+    let mut client = ready(8, &one);
+    let all = run(&mut client, secs(20.0));
+    assert_eq!(entered(&all), []);
+    assert!(events(&all)[&ClientEvent::NoRoute] > 300);
+}
+
+/// CLI-11: the entry is not the mailbox gateway where there are two; a preference holds, and what
+/// was chosen stays, across documents and restarts.
+#[test]
+fn the_entry_gateway_is_another_one_and_stays() {
+    for seed in 0..20 {
+        let client = ready(seed, &network(3, 4, own_family));
+        assert!(client.entry().is_some_and(|entry| entry != gateway_id(0)));
+    }
+    assert_eq!(
+        ready(1, &network(3, 1, own_family)).entry(),
+        Some(gateway_id(0))
+    );
+
+    let mut rng = ChaCha12Rng::from_seed([9; 32]);
+    let identity = Identity::generate(&mut rng, gateway_id(0));
+    let many = network(3, 9, own_family);
+    for (prefers, gets) in [(Some(5), Some(5)), (Some(0), None)] {
+        let mut config = config();
+        config.entry = prefers.map(gateway_id);
+        let mut client = Client::new(
+            config,
+            rng.next_u64()
+                .to_be_bytes()
+                .repeat(4)
+                .try_into()
+                .expect("32"),
+            identity.clone(),
+            [],
+        )
+        .expect("new");
+        let outputs = feed(&mut client, Time::ZERO, Input::Consensus(many.clone()));
+        let entry = client.entry().expect("there are nine");
+        assert!(gets.is_none_or(|i| entry == gateway_id(i)));
+        assert_ne!(entry, gateway_id(0));
+        feed(&mut client, Time::ZERO, Input::Consensus(many.clone()));
+        assert_eq!(client.entry(), Some(entry));
+        let Some(Output::Store { ops, .. }) = outputs.into_iter().next() else {
+            panic!("the choice is stored");
+        };
+        let records = ops.into_iter().filter_map(|op| match op {
+            proto::client::Op::Put { key, value } => Some((key, value)),
+            proto::client::Op::Delete { .. } => None,
+        });
+        let mut again = Client::new(client_net::config(), [99; 32], identity.clone(), records)
+            .expect("its own");
+        feed(&mut again, Time::ZERO, Input::Consensus(many.clone()));
+        assert_eq!(again.entry(), Some(entry));
+    }
+}
+
+/// CLI-13, CLI-14: the first tick comes at once and opens; then one each interval, whatever comes.
+#[test]
+fn confirmations_tick_at_a_constant_rate() {
+    let network = network(3, 3, own_family);
+    let mut client = ready(9, &network);
+    let up = secs(3.25);
+    run(&mut client, up);
+    let outputs = feed(&mut client, up, Input::MailboxUp { exporter: [7; 32] });
+    let mut ticks: Vec<(Time, Confirmation)> = Vec::new();
+    let mut note = |at: Time, output: &Output| {
+        if let Output::Mailbox(frame) = output {
+            assert_eq!(frame.kind(), Some(Kind::Confirm));
+            ticks.push((at, Confirmation::parse(frame).expect("one")));
+        }
+    };
+    outputs.iter().for_each(|output| note(up, output));
+    run(&mut client, secs(30.0))
+        .iter()
+        .for_each(|(at, output)| note(*at, output));
+    assert_eq!(ticks.len(), 27);
+    for (i, (at, confirmation)) in (0u32..).zip(&ticks) {
+        assert_eq!(*at, up.after(Duration::from_secs(1) * i));
+        assert_eq!(confirmation.open.is_some(), i == 0);
+    }
+    let open = ticks[0].1.open.expect("the first opens");
+    let mailbox = proto::MailboxId::of(&open.key);
+    assert_eq!(mailbox, client.address().mailbox);
+    let key = ed25519_dalek::VerifyingKey::from_bytes(&open.key).expect("a key");
+    let signature = ed25519_dalek::Signature::from_bytes(&open.signature);
+    let statement = open_statement(&NETWORK, &mailbox, &[7; 32]);
+    key.verify_strict(&statement, &signature)
+        .expect("bound to this link");
+}
+
+/// An unknown profile, or a document of an earlier period, is not acted upon.
+#[test]
+fn old_documents_and_unknown_profiles_change_nothing() {
+    let network = network(3, 3, own_family);
+    let mut client = ready(10, &network);
+    assert_eq!(
+        client.profile().map(|(_, profile)| profile.name.as_str()),
+        Some(PROFILE)
+    );
+    let mut later = Consensus::clone(&network);
+    later.period = 1;
+    later.valid_from_s += 8 * 3600;
+    for node in &mut later.nodes {
+        node.packet_keys.rotate_left(8);
+    }
+    // It comes early and waits for its first epoch.
+    let later = Arc::new(later);
+    feed(&mut client, Time::ZERO, Input::Consensus(later.clone()));
+    assert_eq!(client.consensus().map(|c| c.period), Some(0));
+    feed(&mut client, secs(1.0), calendar(START_S + 8 * 3600 - 10));
+    run(&mut client, secs(20.0));
+    assert_eq!(client.consensus().map(|c| c.period), Some(1));
+    feed(&mut client, secs(20.0), Input::Consensus(network));
+    assert_eq!(client.consensus().map(|c| c.period), Some(1));
+    let _ = Target::Address(client.address());
+}
