@@ -122,15 +122,6 @@ pub(crate) fn packet(name: u64) -> Box<Packet> {
     packet
 }
 
-/// A packet that somebody stored in the first hour.
-pub(crate) fn kept(seq: u64) -> Kept {
-    Kept {
-        seq,
-        stored_at_s: START_S + 3_600,
-        packet: packet(seq),
-    }
-}
-
 pub(crate) fn relayed(link: LinkId, first: NodeId, name: u64) -> Input {
     let frame = Frame::packet(0, first.0, &packet(name));
     Input::Frame { link, frame }

@@ -107,8 +107,8 @@ pub(crate) struct Play {
     now: Time,
     links: u64,
     up: Vec<(LinkId, Purpose)>,
-    /// The last number sent on each slot.
-    sent: BTreeMap<(LinkId, u16), u64>,
+    /// The last number sent on each slot, of whatever link: a client remembers what it has.
+    sent: BTreeMap<u16, u64>,
     packets: u64,
 }
 
@@ -153,8 +153,8 @@ impl Play {
         for output in drained(&mut self.gateway, self.now, input) {
             match output {
                 Output::Close { link } => self.up.retain(|(up, _)| *up != link),
-                Output::Frame { link, frame } => {
-                    let last = self.sent.entry((link, frame.slot())).or_default();
+                Output::Frame { frame, .. } => {
+                    let last = self.sent.entry(frame.slot()).or_default();
                     *last = frame.numbers().0.max(*last);
                 }
                 Output::Relay { .. } | Output::Dropped(_) | Output::Event(_) => {}
@@ -216,7 +216,7 @@ impl Play {
             Act::Confirm(link, cursors, open) => {
                 let link = self.link(link, Purpose::Mailbox);
                 let cursors = cursors.into_iter().map(|(slot, ahead)| {
-                    let sent = self.sent.get(&(link, slot)).copied().unwrap_or(0);
+                    let sent = self.sent.get(&slot).copied().unwrap_or(0);
                     (slot, sent.saturating_add(ahead).saturating_sub(2))
                 });
                 let cursors = cursors.collect();
