@@ -304,6 +304,15 @@ fn a_body_that_breaks_a_rule_is_refused() {
         let town = TestNetwork::new(layers, 3, 1);
         assert_eq!(town.consensus().layers.len(), layers);
     }
+    // A mix in two layers, though every mix stands in one.
+    let mut twice = good.clone();
+    let mix = twice.layers[0][0];
+    twice.layers[1].push(mix);
+    twice.layers[1].sort_unstable();
+    assert_eq!(
+        Consensus::parse_body(&twice.body()),
+        Err(ConsensusError::Layers)
+    );
     // More layers than fit a packet, though every mix stands in one.
     let mut four = TestNetwork::new(3, 4, 1).consensus();
     four.layers = four
