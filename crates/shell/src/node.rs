@@ -21,11 +21,14 @@
 //! Not done here: the machine, its driver, and what its outputs mean.
 
 use core::{fmt, future::Future, net::SocketAddr};
-use std::{io, sync::Arc};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use proto::{
-    NodeId,
-    directory::{Network, Role, ask::GATEWAY_QUESTION_LEN_MAX},
+    NetworkId, NodeId,
+    directory::{Network, Params, Role, SignedDescriptor, ask::GATEWAY_QUESTION_LEN_MAX},
     peel::{Arrival, PeelDrop, Peeled},
     replay::Refused,
     wire::{Kind, Purpose},
@@ -40,7 +43,7 @@ use crate::{
     clock::Clock,
     dial::Outgoing,
     follow::{Directory, Follow, FollowError, Follower, State},
-    keys::{About, Keys},
+    keys::{About, Keys, KeysError},
     link::{Dialler, LinkError, certificate_frame},
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
@@ -168,14 +171,18 @@ impl Node {
             key,
             clock,
         };
-        let describing = (Arc::clone(&keys), network.id);
+        let describer = Describer {
+            keys: Arc::clone(&keys),
+            network: network.id,
+            about,
+            made: Mutex::new(None),
+        };
         let follow = Follow {
             network: Arc::clone(&network),
             dialler: dialler(None),
             file: keys.state().path("consensus"),
             follower: Follower::Node(Arc::new(move |period, params| {
-                let (keys, network) = &describing;
-                keys.descriptor(network, &about, period, params, clock.utc().as_secs())
+                describer.describe(period, params, clock.utc().as_secs())
             })),
         };
         let (directory, following) = follow.start(stop.clone())?;
@@ -272,6 +279,53 @@ impl Node {
 
 fn or(text: String, default: impl FnOnce() -> String) -> String {
     if text.is_empty() { default() } else { text }
+}
+
+/// What this node says of itself: made once for a period, then said again word for word, so that
+/// all authorities hold the same, whoever asks first and however often.
+struct Describer {
+    keys: Arc<Keys>,
+    network: NetworkId,
+    about: About,
+    made: Mutex<Option<Made>>,
+}
+
+/// A descriptor, and what it was made for.
+struct Made {
+    period: u64,
+    params: Params,
+    made_s: u64,
+    said: SignedDescriptor,
+}
+
+impl Describer {
+    fn describe(
+        &self,
+        period: u64,
+        params: &Params,
+        now_s: u64,
+    ) -> Result<SignedDescriptor, KeysError> {
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = |made: &&Made| {
+            // Its link certificate is renewed daily while no document comes.
+            let fresh = now_s.abs_diff(made.made_s) < DAY_S;
+            made.period == period && made.params == *params && fresh
+        };
+        if let Some(made) = made.as_ref().filter(fits) {
+            return Ok(made.said.clone());
+        }
+        let described = self
+            .keys
+            .descriptor(&self.network, &self.about, period, params, now_s);
+        let said = described?;
+        *made = Some(Made {
+            period,
+            params: params.clone(),
+            made_s: now_s,
+            said: said.clone(),
+        });
+        Ok(said)
+    }
 }
 
 /// Follows the consensus with everything that depends on it.
@@ -388,4 +442,48 @@ fn count(metrics: &Metrics, verdict: Verdict) {
         },
     };
     metrics.count("lacuna_packets_dropped_total", reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::state::StateDir;
+
+    /// DIR-4: authorities that ask at once hear the same, and its keys are those on the disk.
+    #[test]
+    fn a_node_says_one_thing_to_all() {
+        let root = tempfile::tempdir().unwrap();
+        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
+        let describer = Describer {
+            keys: Arc::new(keys),
+            network: NetworkId([1; 32]),
+            about: About {
+                role: Role::Mix,
+                address: "127.0.0.1:9000".to_owned(),
+                family: "nobody".to_owned(),
+            },
+            made: Mutex::new(None),
+        };
+        let params = Params::default();
+        let now_s = 100 * DAY_S;
+        let say = |now_s| describer.describe(0, &params, now_s).unwrap();
+        let all: Vec<_> = thread::scope(|scope| {
+            let asked: Vec<_> = (0..4)
+                .map(|i| scope.spawn(move || say(now_s + i)))
+                .collect();
+            asked.into_iter().map(|said| said.join().unwrap()).collect()
+        });
+        assert!(all.iter().all(|said| *said == all[0]));
+        let said = all[0].verify(&NetworkId([1; 32])).unwrap();
+        for (epoch, key) in (0..).map(proto::calendar::Epoch).zip(&said.packet_keys) {
+            let secret = describer.keys.packet_secret(epoch).unwrap().unwrap();
+            assert_eq!(secret.public(), *key);
+        }
+        // A day later with a new certificate, and still with the same keys.
+        let later = say(now_s + 2 * DAY_S).verify(&NetworkId([1; 32])).unwrap();
+        assert_ne!(later.link, said.link);
+        assert_eq!(later.packet_keys, said.packet_keys);
+    }
 }
