@@ -62,6 +62,9 @@ pub const WRITE_TIME: Duration = Duration::from_secs(30);
 
 const READ_BUFFER_LEN: usize = 7 * FRAME_LEN;
 const WRITE_BATCH: usize = 16;
+/// No limit: rustls would take a part of a write, which ends within a frame, and the rest of that
+/// frame would stand in a record of its own (LNK-1). What is written bounds what is buffered.
+const WHOLE_WRITES: Option<usize> = None;
 
 type Stream = TlsStream<BufReader<TcpStream>>;
 
@@ -148,9 +151,10 @@ impl Dialler {
         let key = self.key.as_ref().filter(|_| hello.purpose == Purpose::Node);
         let config = tls::client(key, target.link_key, records);
         let socket = tuned(TcpStream::connect(&target.address).await?)?;
-        let stream = TlsConnector::from(config)
+        let mut stream = TlsConnector::from(config)
             .connect(tls::nameless(), socket)
             .await?;
+        stream.get_mut().1.set_buffer_limit(WHOLE_WRITES);
         let peer = tls::peer(stream.get_ref().1).map_err(io::Error::other)?;
         let mut link = Link::over(stream.into(), peer, self.clock);
 
@@ -185,7 +189,8 @@ pub async fn take(
     clock: Clock,
 ) -> Result<(Link, Hello), LinkError> {
     let shake = async {
-        let stream = TlsAcceptor::from(config).accept(tuned(socket)?).await?;
+        let mut stream = TlsAcceptor::from(config).accept(tuned(socket)?).await?;
+        stream.get_mut().1.set_buffer_limit(WHOLE_WRITES);
         let peer = tls::peer(stream.get_ref().1).map_err(io::Error::other)?;
         if !welcome(&peer) {
             return Err(LinkError::NotWelcome);
