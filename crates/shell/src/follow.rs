@@ -145,6 +145,20 @@ enum Attempt {
     State(#[from] StateError),
 }
 
+impl Attempt {
+    /// What it means to be told `answer` where something else was hoped for.
+    fn of(answer: &Answer) -> Self {
+        match answer {
+            Answer::NotYet => Self::NotYet,
+            Answer::Refused(why) => Self::Refused(*why),
+            Answer::Consensus(_)
+            | Answer::Accepted
+            | Answer::Descriptors(_)
+            | Answer::Gathering { .. } => Self::OtherAnswer,
+        }
+    }
+}
+
 /// A document and what it says.
 #[derive(Clone, Debug)]
 struct Document {
@@ -350,11 +364,7 @@ impl Follow {
         let question = Question::Consensus { period };
         match ask(&self.dialler, &sources[drawn], &question).await? {
             Answer::Consensus(signed) => Ok(signed),
-            Answer::NotYet => Err(Attempt::NotYet),
-            Answer::Refused(why) => Err(Attempt::Refused(why)),
-            Answer::Accepted | Answer::Descriptors(_) | Answer::Gathering { .. } => {
-                Err(Attempt::OtherAnswer)
-            }
+            other => Err(Attempt::of(&other)),
         }
     }
 
@@ -394,15 +404,14 @@ impl Follow {
         let (period, params) = match gathering {
             Answer::Gathering { period, params } => (period, params),
             Answer::NotYet => return Ok(()),
-            _ => return Err(Attempt::OtherAnswer),
+            other => return Err(Attempt::of(&other)),
         };
         let describe = Arc::clone(describe);
         let making = tokio::task::spawn_blocking(move || describe(period, &params));
         let descriptor = making.await.expect("making keys does not panic")?;
         match ask(&self.dialler, authority, &Question::Submit(descriptor)).await? {
             Answer::Accepted | Answer::Refused(Refusal::Closed) => Ok(()),
-            Answer::Refused(why) => Err(Attempt::Refused(why)),
-            _ => Err(Attempt::OtherAnswer),
+            other => Err(Attempt::of(&other)),
         }
     }
 }

@@ -16,6 +16,7 @@
 //! Not done here: wrapping future keys on disk, a passphrase, a signer on another machine.
 
 use core::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use proto::{
@@ -42,6 +43,8 @@ pub struct Keys {
     state: StateDir,
     identity: SigningKey,
     link: SigningKey,
+    /// Held while packet keys are made: two who ask at once must be told the same keys.
+    making: Mutex<()>,
 }
 
 /// What a node says of itself, keys apart.
@@ -82,6 +85,7 @@ impl Keys {
             state,
             identity,
             link,
+            making: Mutex::default(),
         })
     }
 
@@ -130,6 +134,7 @@ impl Keys {
         params: &Params,
         now_s: u64,
     ) -> Result<SignedDescriptor, KeysError> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
         let first = period * u64::from(params.epochs);
         let count = u64::from(params.epochs) * 2;
         let mut packet_keys = Vec::new();
@@ -282,6 +287,28 @@ mod tests {
             refused,
             Err(KeysError::Descriptor(DescriptorError::Address))
         ));
+    }
+
+    /// A node introduces itself to all authorities at once.
+    #[test]
+    fn all_who_ask_at_once_are_told_the_same_keys() {
+        let root = tempfile::tempdir().unwrap();
+        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
+        let (about, params) = (about(), Params::default());
+        let say = || {
+            keys.descriptor(&NETWORK, &about, 0, &params, 1_000_000)
+                .unwrap()
+        };
+        let said: Vec<_> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..4).map(|_| scope.spawn(say)).collect();
+            asking
+                .into_iter()
+                .map(|said| said.join().unwrap())
+                .collect()
+        });
+        assert!(said.iter().all(|one| *one == said[0]));
+        let kept = keys.packet_secret(Epoch(0)).unwrap().unwrap().public();
+        assert_eq!(said[0].verify(&NETWORK).unwrap().packet_keys[0], kept);
     }
 
     /// EPO-5

@@ -141,12 +141,12 @@ impl Settings {
             if let Some(key) = name.strip_prefix(self.env_prefix) {
                 let key = key.to_lowercase();
                 let source = format!("environment variable {name}");
-                settings.insert(key.clone(), self.from_text(&source, &key, &text)?);
+                settings.insert(key.clone(), self.read_text(&source, &key, &text)?);
             }
         }
         for (key, text) in flags {
             let source = format!("flag --{}", key.replace('_', "-"));
-            settings.insert(key.clone(), self.from_text(&source, key, text)?);
+            settings.insert(key.clone(), self.read_text(&source, key, text)?);
         }
         let refused = |error: toml::de::Error| SettingsError::Refused(one_line(&error.to_string()));
         settings.try_into().map_err(refused)
@@ -173,7 +173,7 @@ impl Settings {
         Err(kind_error(source, key, default, &value.to_string()))
     }
 
-    fn from_text(&self, source: &str, key: &str, text: &str) -> Result<Value, SettingsError> {
+    fn read_text(&self, source: &str, key: &str, text: &str) -> Result<Value, SettingsError> {
         let default = self.known(source, key)?;
         if default.is_str() {
             return Ok(Value::String(text.to_owned()));

@@ -80,13 +80,16 @@ pub enum Records {
     Packed,
 }
 
+/// Whether a presented key may dial this listener.
+pub type AdmitKey = Arc<dyn Fn(&[u8; 32]) -> bool + Send + Sync>;
+
 /// Whom a listener shakes hands with.
 #[derive(Clone)]
 pub enum Admit {
     /// Anyone; a key is asked for, not demanded: gateways and authorities.
     Anyone,
     /// Only who presents a key for which this holds: mixes (LNK-7).
-    Keys(Arc<dyn Fn(&[u8; 32]) -> bool + Send + Sync>),
+    Keys(AdmitKey),
 }
 
 impl fmt::Debug for Admit {
