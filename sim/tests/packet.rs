@@ -25,11 +25,11 @@ fn scenario(faults: &str) -> Scenario {
         {faults}
         "#
     );
-    Scenario::parse(&text).unwrap()
+    Scenario::parse(&text).expect("a sound scenario")
 }
 
 fn run(faults: &str, seed: u64) -> Outcome {
-    world::run(&scenario(faults), seed, &|_| ()).unwrap()
+    world::run(&scenario(faults), seed, &|_| ()).expect("it runs")
 }
 
 const FAULTS: &str = "loss_ppm = 20000\nrestarts = 5\nreplays = 100";

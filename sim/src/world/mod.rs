@@ -405,7 +405,7 @@ impl<'s> World<'s> {
             to: Target::Address(to),
             body: tally::body(name, self.scenario.packet.message_bytes),
             // Every other sender stays unknown and is acknowledged through reply blocks.
-            reply: if message % 2 == 0 {
+            reply: if message.is_multiple_of(2) {
                 Return::Address
             } else {
                 Return::Surbs(1)

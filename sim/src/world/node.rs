@@ -33,7 +33,7 @@ const GATEWAY: Limits = Limits {
 /// The machine of a node.
 pub(super) enum Role {
     Mix(Mix),
-    Gateway(Gateway),
+    Gateway(Box<Gateway>),
 }
 
 /// A node. Without a role it is down.
@@ -109,7 +109,7 @@ impl Node {
                 ] {
                     gateway.handle(now, input);
                 }
-                Role::Gateway(gateway)
+                Role::Gateway(Box::new(gateway))
             }
         });
     }
