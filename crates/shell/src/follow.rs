@@ -362,10 +362,11 @@ impl Follow {
         )]
         let drawn = (uniform() * sources.len() as f64) as usize;
         let question = Question::Consensus { period };
-        match ask(&self.dialler, &sources[drawn], &question).await? {
-            Answer::Consensus(signed) => Ok(signed),
-            other => Err(Attempt::of(&other)),
+        let answer = ask(&self.dialler, &sources[drawn], &question).await?;
+        if let Answer::Consensus(signed) = answer {
+            return Ok(signed);
         }
+        Err(Attempt::of(&answer))
     }
 
     /// Believes a document (DIR-5, DIR-9), and has it on disk when it returns.
@@ -400,19 +401,16 @@ impl Follow {
 
     /// Tells an authority about this node, if it gathers descriptors.
     async fn introduce(&self, authority: &Target, describe: &Describe) -> Result<(), Attempt> {
-        let gathering = ask(&self.dialler, authority, &Question::Gathering).await?;
-        let (period, params) = match gathering {
-            Answer::Gathering { period, params } => (period, params),
-            Answer::NotYet => return Ok(()),
-            other => return Err(Attempt::of(&other)),
+        let answer = ask(&self.dialler, authority, &Question::Gathering).await?;
+        let Answer::Gathering { period, params } = answer else {
+            return Err(Attempt::of(&answer));
         };
         let describe = Arc::clone(describe);
         let making = tokio::task::spawn_blocking(move || describe(period, &params));
         let descriptor = making.await.expect("making keys does not panic")?;
-        match ask(&self.dialler, authority, &Question::Submit(descriptor)).await? {
-            Answer::Accepted | Answer::Refused(Refusal::Closed) => Ok(()),
-            other => Err(Attempt::of(&other)),
-        }
+        let answer = ask(&self.dialler, authority, &Question::Submit(descriptor)).await?;
+        let done = matches!(answer, Answer::Accepted | Answer::Refused(Refusal::Closed));
+        done.then_some(()).ok_or_else(|| Attempt::of(&answer))
     }
 }
 
