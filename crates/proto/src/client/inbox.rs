@@ -79,6 +79,9 @@ pub(crate) struct Inbox {
     touches: u64,
     finished: BTreeMap<MessageId, (u64, u32)>,
     finished_by_until: BTreeSet<(u64, MessageId)>,
+    /// A finished message was forgotten before its time: new ones that are as old can't be told
+    /// from it, and are refused (MSG-18).
+    floor_s: u64,
     tags: BTreeMap<Tag, u64>,
     tags_by_until: BTreeSet<(u64, Tag)>,
     /// Bodies that were not taken, and their bytes.
@@ -134,11 +137,16 @@ impl Inbox {
         self.finished_by_until.insert((until_s, message));
     }
 
-    fn forget_finished(&mut self, journal: &mut Journal) {
-        if let Some((_, message)) = self.finished_by_until.pop_first() {
-            self.finished.remove(&message);
-            journal.delete(key(kind::FINISHED, &[&message.0]));
-        }
+    /// Forgets the oldest finished message; its time.
+    fn forget_finished(&mut self, journal: &mut Journal) -> Option<u64> {
+        let (until_s, message) = self.finished_by_until.pop_first()?;
+        self.finished.remove(&message);
+        journal.delete(key(kind::FINISHED, &[&message.0]));
+        Some(until_s)
+    }
+
+    pub(crate) fn restore_floor(&mut self, until_s: u64) {
+        self.floor_s = until_s;
     }
 
     /// Blocks of a message that are finished: what a probe asks for.
@@ -173,6 +181,7 @@ impl Inbox {
                 return Err(ClientDrop::Mismatch);
             }
             Some(_) => {}
+            None if until_s <= self.floor_s => return Err(ClientDrop::Full),
             None => self.make_room(limits.incoming_max.saturating_sub(1), usize::MAX, journal)?,
         }
         let more = fountain::SYMBOL_LEN;
@@ -296,7 +305,9 @@ impl Inbox {
         journal.put(key(kind::FINISHED, &[&message.0]), value);
         self.restore_finished(message, until_s, blocks);
         while self.finished.len() > finished_max {
-            self.forget_finished(journal);
+            self.floor_s = self.forget_finished(journal).unwrap_or(0);
+            let floor = self.floor_s.to_be_bytes().to_vec();
+            journal.put(key(kind::FLOOR, &[]), floor);
         }
         let slot = incoming.slot;
         let reply = returns.has(message).then_some(ReplyToken(message));

@@ -12,6 +12,7 @@
 //! | `b` block         | id 16, block u32               | slot u16, until u64, length u64, share     |
 //! | `d` delivery      | id 16                          | slot u16, answerable u8, body              |
 //! | `s` finished      | id 16                          | until u64, blocks u32                      |
+//! | `g` floor         |                                | until u64                                  |
 //! | `p` return        | id 16, batch u32               | until u64, return part                     |
 //! | `u` used          | id 16, batch u32               | reply blocks of the batch used, u16        |
 //! | `r` SURB secret   | SURB id 16                     | until u64, secret 96                       |
@@ -40,6 +41,7 @@ pub(crate) mod kind {
     pub(crate) const BLOCK: u8 = b'b';
     pub(crate) const DELIVERY: u8 = b'd';
     pub(crate) const FINISHED: u8 = b's';
+    pub(crate) const FLOOR: u8 = b'g';
     pub(crate) const RETURN: u8 = b'p';
     pub(crate) const USED: u8 = b'u';
     pub(crate) const SURB: u8 = b'r';

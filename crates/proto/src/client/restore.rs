@@ -75,6 +75,11 @@ impl Client {
                 self.inbox.restore_tag(rest.try_into().ok()?, until_s);
                 true
             }
+            kind::FLOOR => {
+                let until_s = u64::from_be_bytes(value.try_into().ok()?);
+                self.inbox.restore_floor(until_s);
+                rest.is_empty()
+            }
             kind::SURB => self.surbs.restore(rest, value),
             _ => {
                 let (message, rest) = rest.split_first_chunk()?;

@@ -107,9 +107,10 @@ pub struct Limits {
     pub incoming_bytes_max: usize,
     /// Acks that wait for a slot.
     pub acks_max: usize,
-    /// Packets remembered, each until expiry + 3 epochs; beyond, the oldest is forgotten.
+    /// Packets remembered while one could be taken again; beyond, the oldest is forgotten.
     pub tags_max: usize,
-    /// Finished messages remembered, likewise.
+    /// Finished messages remembered likewise; beyond, the oldest is forgotten, and no message that
+    /// is as old is begun any more.
     pub finished_max: usize,
     /// Secrets of own SURBs not yet used or expired.
     pub surbs_max: usize,
@@ -130,7 +131,7 @@ impl Default for Limits {
             incoming_bytes_max: 384 << 20,
             acks_max: 4096,
             tags_max: 1 << 20,
-            finished_max: 1 << 18,
+            finished_max: 1 << 20,
             surbs_max: 1 << 16,
             loops_max: 1 << 14,
             held_surbs_max: 1 << 16,
