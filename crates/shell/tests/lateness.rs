@@ -1,18 +1,20 @@
-//! How late a packet leaves the driver, over 1000 holding times, beside tokio's own timer.
+//! Whether packets leave the driver when they are due: ATTACKS t05.
 //!
-//! ATTACKS t05: a coarse timer adds half a millisecond and all but removes short holding times.
-//! `cargo test -p shell --test lateness -- --nocapture` prints both distributions.
+//! One test holds its lateness, over 1000 holding times, against tokio's own timer, which adds
+//! half a millisecond and all but removes short holding times. The other holds what an observer
+//! would measure, at the default mean of 50 ms, against the exponential that senders drew from.
+//! `cargo test -p shell --test lateness -- --nocapture` prints the figures.
 
 use core::time::Duration;
 
 use chacha20::ChaCha12Rng;
 use proto::{
     NodeId, Time,
-    mix::{Input, Mix},
+    mix::{Input, Mix, Output},
     peel::Peeled,
 };
 use rand_core::{Rng, SeedableRng};
-use shell::{clock::Clock, drive::drive};
+use shell::{clock::Clock, drive::drive, timer::Timer};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,11 +22,11 @@ const WAITS: usize = 1000;
 const MEAN: Duration = Duration::from_millis(1);
 
 /// Exponential holding times, the same in each run.
-fn delays() -> impl Iterator<Item = Duration> {
+fn delays(mean: Duration) -> impl Iterator<Item = Duration> {
     let mut rng = ChaCha12Rng::from_seed([7; 32]);
-    (0..WAITS).map(move |_| {
+    core::iter::repeat_with(move || {
         let uniform = (f64::from(rng.next_u32()) + 0.5) / f64::from(u32::MAX);
-        MEAN.mul_f64(-uniform.min(1.0).ln())
+        mean.mul_f64(-uniform.min(1.0).ln())
     })
 }
 
@@ -53,7 +55,7 @@ async fn packets_leave_on_time() {
     tx.send(Input::Next([next].into())).await.unwrap();
 
     let (mut with_driver, mut with_tokio) = (Vec::new(), Vec::new());
-    for delay in delays() {
+    for delay in delays(MEAN).take(WAITS) {
         let received = clock.now();
         let peeled = Peeled {
             received,
@@ -75,4 +77,72 @@ async fn packets_leave_on_time() {
     println!("late by (p50, p90, p99, max): driver {driver:?}, tokio {tokio:?}");
     // Both saw the same machine under the same load, so that a slow one fails no test.
     assert!(driver[0] < tokio[0] / 2);
+}
+
+/// Largest distance between the law of `times` and the exponential of `mean` (Kolmogorov and
+/// Smirnov).
+fn distance(mut times: Vec<Duration>, mean: Duration) -> f64 {
+    times.sort_unstable();
+    let count = f64::from(u32::try_from(times.len()).expect("some thousand"));
+    let gaps = (0u32..).zip(&times).map(|(rank, time)| {
+        let law = 1.0 - (-time.as_secs_f64() / mean.as_secs_f64()).exp();
+        let below = f64::from(rank) / count;
+        (law - below).abs().max((below + 1.0 / count - law).abs())
+    });
+    gaps.fold(0.0, f64::max)
+}
+
+/// ATTACKS t05, MIX-1
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holding_times_are_exponential() {
+    const PACKETS: u32 = 4000;
+    const BETWEEN: Duration = Duration::from_micros(200);
+    let (mean, next) = (Duration::from_millis(50), NodeId([1; 32]));
+    let (tx, rx) = mpsc::channel(64);
+    let (left_tx, mut left_rx) = mpsc::unbounded_channel();
+    let (clock, stop) = (Clock::start(), CancellationToken::new());
+    let effect = move |output| {
+        if let Output::Send { packet, .. } = output {
+            let number = u32::from_be_bytes(*packet.first_chunk().expect("a packet is longer"));
+            let _ = left_tx.send((number, clock.now()));
+        }
+    };
+    let driver = tokio::spawn(drive(Mix::new(PACKETS as usize), clock, rx, effect, stop));
+    tx.send(Input::Next([next].into())).await.unwrap();
+
+    let mut timer = Timer::new(clock).unwrap();
+    let mut received = Vec::new();
+    for (number, delay) in (0..PACKETS).zip(delays(mean)) {
+        timer.until(Some(clock.now().after(BETWEEN))).await.unwrap();
+        let mut packet = Box::new([0; sphinx::PACKET_LEN]);
+        packet[..4].copy_from_slice(&number.to_be_bytes());
+        let now = clock.now();
+        received.push(now);
+        let peeled = Peeled {
+            received: now,
+            next: next.0,
+            delay,
+            packet,
+        };
+        tx.send(Input::Peeled(peeled)).await.unwrap();
+    }
+    let mut held = Vec::new();
+    while held.len() < received.len() {
+        let (number, left) = left_rx.recv().await.unwrap();
+        held.push(left.since(received[number as usize]));
+    }
+    drop(tx);
+    driver.await.unwrap().unwrap();
+
+    // 1.95 / sqrt(n): a true exponential passes it 999 times of 1000, and the draws are fixed.
+    let bound = 1.95 / f64::from(PACKETS).sqrt();
+    let drawn: Vec<_> = delays(mean).take(held.len()).collect();
+    let clamped = drawn.iter().map(|delay| (*delay).min(mean * 2)).collect();
+    let figures = [held, drawn, clamped].map(|times| distance(times, mean));
+    println!("distance from the law (held, drawn, clamped): {figures:?}, bound {bound:.4}");
+    assert!(figures[0] < bound && figures[1] < bound);
+    assert!(
+        figures[2] > bound,
+        "the control: delays clamped at two means are found out"
+    );
 }
