@@ -7,8 +7,8 @@
 //! | `record-PERIOD`     | the one document that this authority votes for | before its first vote goes  |
 //! | `consensus-PERIOD`  | the document with its certificate              | when it is made             |
 //!
-//! The period is the network's `minimum_period`: to start over, operators raise it in the
-//! `network.toml`. The new document then names the one before it, if this authority holds that.
+//! One run makes one document. For the next period operators raise the setting `period`; the
+//! new document then names the one before it, if this authority holds that.
 
 use core::time::Duration;
 
@@ -21,6 +21,11 @@ use shell::keys::Keys;
 
 use crate::Config;
 
+/// The period to make a document for.
+pub(crate) fn period(config: &Config, network: &Network) -> u64 {
+    config.period.max(network.minimum_period)
+}
+
 /// The machine, as its settings and its disk would have it.
 pub(crate) fn machine(
     config: &Config,
@@ -28,11 +33,11 @@ pub(crate) fn machine(
     network: &Network,
     keys: &Keys,
 ) -> anyhow::Result<Authority> {
-    let period = network.minimum_period;
+    let period = period(config, network);
     let terms = Terms {
         network: network.id,
         period,
-        previous: previous(keys, network)?,
+        previous: previous(keys, period)?,
         layers: config.layers,
         params,
     };
@@ -77,8 +82,8 @@ fn read<T, E>(
 }
 
 /// Hash of the document of the period before, if this authority holds one.
-fn previous(keys: &Keys, network: &Network) -> anyhow::Result<[u8; 32]> {
-    let Some(before) = network.minimum_period.checked_sub(1) else {
+fn previous(keys: &Keys, period: u64) -> anyhow::Result<[u8; 32]> {
+    let Some(before) = period.checked_sub(1) else {
         return Ok([0; 32]);
     };
     let held = finished(keys, before)?;

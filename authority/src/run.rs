@@ -55,7 +55,7 @@ impl Node {
     /// What failed.
     pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
         let (clock, metrics) = (Clock::start(), Metrics::default());
-        let period = self.network.minimum_period;
+        let period = disk::period(&self.config, &self.network);
         let keys = Arc::new(self.keys);
         let settings = &self.config;
 
@@ -295,7 +295,7 @@ impl Hands {
         let count = |reason| self.metrics.count("lacuna_authority_events_total", reason);
         match event {
             Event::Submitted(node) => {
-                tracing::info!(?node, "descriptor taken");
+                tracing::debug!(?node, "descriptor taken");
                 count("submitted");
             }
             Event::Refused(why) => {

@@ -37,6 +37,8 @@ pub struct Config {
     pub network: PathBuf,
     /// A file of the network's parameters; empty: the defaults.
     pub params: PathBuf,
+    /// The period to make a document for, at least the network's first.
+    pub period: u64,
     /// Layers of mixes.
     pub layers: usize,
     /// Descriptors of mixes to wait for.

@@ -46,6 +46,17 @@ fn the_example_file_is_exhaustive() {
 }
 
 #[test]
+fn the_operators_guide_names_every_setting() {
+    let guide = include_str!("../../docs/OPERATING.md");
+    for key in EXAMPLE.parse::<toml::Table>().unwrap().keys() {
+        assert!(
+            guide.contains(&format!("`{key}`")),
+            "docs/OPERATING.md lacks {key}"
+        );
+    }
+}
+
+#[test]
 fn a_later_source_wins() {
     let (file, env) = ("read_ahead = 2", "LACUNA_GATEWAY_READ_AHEAD=3");
     for (config, expected) in [
