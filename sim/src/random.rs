@@ -88,11 +88,17 @@ impl Stream {
         usize::try_from(wide >> 64).expect("below n")
     }
 
-    /// True with probability `p`.
+    /// Uniform in 0..1.
     #[inline]
     #[expect(clippy::cast_precision_loss, reason = "the 53 bits that an f64 holds")]
+    pub fn uniform(&mut self) -> f64 {
+        ((self.0.next_u64() >> 11) as f64) * (1.0 / 9_007_199_254_740_992.0)
+    }
+
+    /// True with probability `p`.
+    #[inline]
     pub fn coin(&mut self, p: f64) -> bool {
-        ((self.0.next_u64() >> 11) as f64) * (1.0 / 9_007_199_254_740_992.0) < p
+        self.uniform() < p
     }
 }
 

@@ -266,7 +266,7 @@ fn figure_row(figure: &Figure) -> [String; 7] {
     let (low, high) = estimate.interval();
     let unless_computed = |text: String| if computed { "–".to_owned() } else { text };
     [
-        format!("{}{}", figure.label, unit(&figure.name)),
+        with_unit(figure),
         short(estimate.value),
         unless_computed(short(estimate.standard_error)),
         unless_computed(format!("{} to {}", short(low), short(high))),
@@ -280,8 +280,8 @@ fn figure_row(figure: &Figure) -> [String; 7] {
     ]
 }
 
-/// The unit at the end of a figure's name, as a person writes it.
-fn unit(name: &str) -> String {
+/// A figure's label, with the unit that ends its name.
+fn with_unit(figure: &Figure) -> String {
     const UNITS: [(&str, &str); 9] = [
         ("_bytes_per_s", "B/s"),
         ("_packets_per_s", "packets/s"),
@@ -293,8 +293,14 @@ fn unit(name: &str) -> String {
         ("_s", "s"),
         ("_ppm", "ppm"),
     ];
-    let known = UNITS.iter().find(|(suffix, _)| name.ends_with(suffix));
-    known.map_or(String::new(), |(_, unit)| format!(" ({unit})"))
+    let label = &figure.label;
+    match UNITS
+        .iter()
+        .find(|(suffix, _)| figure.name.ends_with(suffix))
+    {
+        Some((_, unit)) if !label.contains(&format!("({unit})")) => format!("{label} ({unit})"),
+        _ => label.clone(),
+    }
 }
 
 /// Standard errors from theory, or a dash where there is none or no error is known.

@@ -97,12 +97,12 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1000000\nkept = 1000000",
-        "line 4: mix.batch = 1000000: must keep layers × mixes × (batch + kept), here \
-         18000000, at most 10000000",
+        "line 4: mix.batch = 1000000: must keep layers × mixes × (packets of a \
+         batch + kept), here 18000000, from 0.01 to 10000000",
     ),
     (
         "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1\nkept = 101",
-        "line 5: mix.kept = 101: must be at most 100 × mix.batch = 1",
+        "line 5: mix.kept = 101: must be at most 100 × the packets of a batch, 1",
     ),
     (
         "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",

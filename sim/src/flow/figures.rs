@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{LATENCY_STEPS, Section, Setup, posterior::Target};
+use super::{LATENCY_STEPS, Pool, Section, Setup, posterior::Target};
 use crate::{
     closed,
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
@@ -134,7 +134,10 @@ impl Reader<'_> {
                 closed::single_poisson_mix(self.setup.occupancy()).entropy,
             )),
             None => self.limit().map(Expected::AtMost),
-            Some((batch, kept)) if single => Some(Expected::Equals(closed::threshold_pool_bits(
+            Some(Pool {
+                batch: Some(batch),
+                kept,
+            }) if single => Some(Expected::Equals(closed::threshold_pool_bits(
                 batch as f64,
                 kept as f64,
             ))),

@@ -1,7 +1,7 @@
 //! The flow engine: packets of a few bytes, exact posteriors, millions of users.
 //!
 //! A [`Setup`] is a scenario without units: time is counted in mean delays (Poisson mixes) or
-//! in the time that fills a batch (pools), so that one check covers every scenario of the same
+//! in the time from batch to batch (pools), so that one check covers every scenario of the same
 //! shape. [`study`] runs independent replications on all threads of rayon's current pool;
 //! [`run`] turns a scenario into an [`Outcome`].
 //!
@@ -36,7 +36,7 @@ pub use section::{Gaps, LATENCY_STEPS, Section};
 
 use crate::{
     outcome::{Outcome, RunError},
-    scenario::{Scenario, Strategy},
+    scenario::{Scenario, Strategy, Trigger},
 };
 
 /// Most sections in a run: enough for a good standard error, few enough to stay cheap.
@@ -53,8 +53,8 @@ pub struct Setup {
     pub corrupt: usize,
     /// Packets that enter per unit of time, > 0.
     pub rate: f64,
-    /// `Some((batch, kept))` for pool mixes, `None` for Poisson mixes.
-    pub pool: Option<(usize, usize)>,
+    /// How pools work; `None` for Poisson mixes.
+    pub pool: Option<Pool>,
     /// Length of the stationary window, in units of time.
     pub window: f64,
     /// Receivers over which exits are aggregated; 0 for none.
@@ -65,6 +65,16 @@ pub struct Setup {
     pub residual: f64,
     /// A deliberate mistake, for positive controls.
     pub sabotage: Sabotage,
+}
+
+/// A mix that sends in batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Packets that leave together as soon as there are this many above those kept; `None`:
+    /// once per unit of time, all above those kept.
+    pub batch: Option<usize>,
+    /// Packets that stay, chosen at random.
+    pub kept: usize,
 }
 
 impl Default for Setup {
@@ -94,8 +104,12 @@ impl Setup {
         let (width, layers) = (scenario.network.mixes_per_layer, scenario.network.layers);
         let (unit_s, pool) = match scenario.strategy {
             Strategy::Poisson { delay_mean_s } => (delay_mean_s, None),
-            Strategy::Pool { batch, kept } => {
-                (batch as f64 * width as f64 / per_s, Some((batch, kept)))
+            Strategy::Pool { trigger, kept } => {
+                let (unit_s, batch) = match trigger {
+                    Trigger::Full { batch } => (batch as f64 * width as f64 / per_s, Some(batch)),
+                    Trigger::Every { interval_s } => (interval_s, None),
+                };
+                (unit_s, Some(Pool { batch, kept }))
             }
         };
         let setup = Self {
@@ -156,8 +170,8 @@ pub fn study(
                         tell();
                     }
                 }
-                Some((batch, kept)) => {
-                    let mut network = PoolNetwork::new(setup, batch, kept);
+                Some(pool) => {
+                    let mut network = PoolNetwork::new(setup, pool);
                     for replication in mine {
                         network.replicate(seed, replication, &mut section);
                         tell();

@@ -1,19 +1,20 @@
-//! A stratified network of threshold and pool mixes, with exact posteriors.
+//! A stratified network of threshold, pool and timed mixes, with exact posteriors.
 //!
-//! A mix that holds `batch + kept` packets sends `batch` of them, chosen at random, at once;
-//! `kept = 0` is a threshold mix. All packets that it holds are alike to the adversary, so as
+//! A mix that holds `batch + kept` packets sends `batch` of them, chosen at random, at once
+//! (`kept = 0`: a threshold mix); a timed one sends all above `kept` once per unit of time, all
+//! mixes together, a packet one layer each time. All packets that it holds are alike to the adversary, so as
 //! in `poisson` one mean share per target describes them, before and after a batch leaves.
 //! Packets go to a uniformly chosen mix of the next layer, in no time.
 //!
-//! Time is counted in the time that fills a batch. Mixes of the first layer start at a uniform
-//! point of their cycle, deeper ones just after a batch (so that in a cascade the batches of all
-//! layers coincide), and the network runs for [`WARM_UP`] units per layer before anything is
-//! measured; targets are then chosen as in `poisson`. Deeper layers of wide networks have no
-//! closed form to start from: their warm-up is an approximation whose error dies out
-//! geometrically.
+//! Time is counted in the time from batch to batch. Mixes start with `kept` packets; threshold
+//! mixes of the first layer at a uniform point of their cycle, deeper ones just after a batch
+//! (so that in a cascade the batches of all layers coincide), timed ones at a uniform phase. The
+//! network runs for [`WARM_UP`] units per layer before anything is measured; targets are then
+//! chosen as in `poisson`. Deeper layers of wide networks have no closed form to start from:
+//! their warm-up is an approximation whose error dies out geometrically.
 
 use super::{
-    Setup,
+    Pool, Setup,
     posterior::{LANES, Lanes, Posterior},
     section::Section,
 };
@@ -50,24 +51,29 @@ struct Mix {
 #[derive(Debug)]
 pub(crate) struct PoolNetwork<'a> {
     setup: &'a Setup,
-    batch: usize,
-    kept: usize,
+    pool: Pool,
     mixes: Vec<Mix>,
     posterior: Posterior,
     now: f64,
+    /// When timed mixes send next; the end of time for others.
+    next_batch: f64,
+    chosen: usize,
     observing: bool,
+    receiver: Stream,
 }
 
 impl<'a> PoolNetwork<'a> {
-    pub(crate) fn new(setup: &'a Setup, batch: usize, kept: usize) -> Self {
+    pub(crate) fn new(setup: &'a Setup, pool: Pool) -> Self {
         Self {
             setup,
-            batch,
-            kept,
+            pool,
             mixes: Vec::new(),
             posterior: Posterior::new(setup.receivers, setup.guesswork),
             now: 0.0,
+            next_batch: f64::INFINITY,
+            chosen: 0,
             observing: false,
+            receiver: Stream::new(0, 0, SOURCE, Purpose::Receiver),
         }
     }
 
@@ -77,45 +83,75 @@ impl<'a> PoolNetwork<'a> {
     pub(crate) fn replicate(&mut self, seed: u64, replication: u64, section: &mut Section) {
         let stream = |purpose| Stream::new(seed, replication, SOURCE, purpose);
         let (mut gap, mut coin) = (stream(Purpose::Gap), stream(Purpose::Target));
-        let (mut route, mut receiver) = (stream(Purpose::Route), stream(Purpose::Receiver));
+        let mut route = stream(Purpose::Route);
+        self.receiver = stream(Purpose::Receiver);
         self.start(seed, replication);
         let window = self.setup.layers as f64 * WARM_UP;
         let targets = window + self.setup.window;
-        let mut chosen = 0;
-        while chosen < LANES || !self.posterior.finished(self.setup.residual) {
-            self.now += gap.exponential() / self.setup.rate;
-            self.observing = (window..targets).contains(&self.now);
+        let mut next = gap.exponential() / self.setup.rate;
+        while self.chosen < LANES || !self.posterior.finished(self.setup.residual) {
+            let measuring = next >= targets;
+            // The first target is an extra packet at a fixed time, as in `poisson`.
+            let extra = measuring && self.chosen == 0;
+            let at = if extra { targets } else { next };
+            while self.next_batch <= at {
+                self.observe(self.next_batch, window..targets);
+                self.next_batch += 1.0;
+                // From the last layer to the first: a packet passes one layer.
+                for index in (0..self.mixes.len()).rev() {
+                    self.send_batch(index, section);
+                }
+            }
+            self.observe(at, window..targets);
             section.events += 1;
             section.packets += 1;
             section.arrivals += u64::from(self.observing);
-            let chooses = self.now >= targets && chosen < LANES;
-            let chooses = chooses && coin.coin(1.0 / (SPACING * self.setup.rate));
-            let packet = Packet {
-                born: self.now,
-                target: chooses.then_some(chosen),
-                shares: chooses.then(|| {
-                    let mut certain = [0.0; LANES];
-                    certain[chosen] = 1.0;
-                    certain
-                }),
-            };
-            chosen += usize::from(chooses);
+            let chance = 1.0 / (SPACING * self.setup.rate);
+            let chosen = extra || (measuring && self.chosen < LANES && coin.coin(chance));
             let mix = route.index(self.setup.width);
-            self.arrive(mix, packet, section, &mut receiver);
+            self.enter(mix, chosen, section);
+            if !extra {
+                next += gap.exponential() / self.setup.rate;
+            }
         }
         section.targets.extend(self.posterior.take());
     }
 
+    fn observe(&mut self, at: f64, window: core::ops::Range<f64>) {
+        self.now = at;
+        self.observing = window.contains(&at);
+    }
+
+    fn enter(&mut self, mix: usize, chosen: bool, section: &mut Section) {
+        let mut packet = Packet {
+            born: self.now,
+            target: None,
+            shares: None,
+        };
+        if chosen {
+            let mut certain = [0.0; LANES];
+            certain[self.chosen] = 1.0;
+            packet.shares = Some(certain);
+            packet.target = Some(self.chosen);
+            self.chosen += 1;
+        }
+        self.arrive(mix, packet, section);
+    }
+
     fn start(&mut self, seed: u64, replication: u64) {
-        self.now = 0.0;
+        (self.now, self.chosen) = (0.0, 0);
+        self.next_batch = match self.pool.batch {
+            Some(_) => f64::INFINITY,
+            None => Stream::new(seed, replication, SOURCE, Purpose::Start).uniform(),
+        };
         self.mixes.clear();
         for index in 0..self.setup.layers * self.setup.width {
             let stream = |purpose| Stream::new(seed, replication, index as u64, purpose);
-            let phase = match index / self.setup.width {
-                0 => stream(Purpose::Start).index(self.batch),
+            let phase = match self.pool.batch {
+                Some(batch) if index < self.setup.width => stream(Purpose::Start).index(batch),
                 _ => 0,
             };
-            let held = self.kept + phase;
+            let held = self.pool.kept + phase;
             let packet = Packet {
                 born: 0.0,
                 target: None,
@@ -132,13 +168,7 @@ impl<'a> PoolNetwork<'a> {
         }
     }
 
-    fn arrive(
-        &mut self,
-        index: usize,
-        mut packet: Packet,
-        section: &mut Section,
-        receiver: &mut Stream,
-    ) {
+    fn arrive(&mut self, index: usize, mut packet: Packet, section: &mut Section) {
         let mix = &mut self.mixes[index];
         let held = mix.packets.len();
         if self.observing {
@@ -154,22 +184,31 @@ impl<'a> PoolNetwork<'a> {
             mix.marked = true;
         }
         mix.packets.push(packet);
-        if mix.packets.len() == self.batch + self.kept {
-            self.flush(index, section, receiver);
+        let held = mix.packets.len();
+        if self
+            .pool
+            .batch
+            .is_some_and(|batch| held == batch + self.pool.kept)
+        {
+            self.send_batch(index, section);
         }
     }
 
-    fn flush(&mut self, index: usize, section: &mut Section, receiver: &mut Stream) {
-        let width = self.setup.width;
+    /// All but those kept leave.
+    fn send_batch(&mut self, index: usize, section: &mut Section) {
+        let (width, kept) = (self.setup.width, self.pool.kept);
         let mix = &mut self.mixes[index];
+        if mix.packets.len() <= kept {
+            return;
+        }
         // Those that stay are drawn to the front.
-        for place in 0..self.kept {
+        for place in 0..kept {
             let other = place + mix.choice.index(mix.packets.len() - place);
             mix.packets.swap(place, other);
         }
-        let leaving = mix.packets.split_off(self.kept);
+        let leaving = mix.packets.split_off(kept);
         let shared = mix.marked.then_some(mix.mean);
-        if self.kept == 0 {
+        if kept == 0 {
             mix.marked = false;
             mix.mean = [0.0; LANES];
         }
@@ -189,11 +228,11 @@ impl<'a> PoolNetwork<'a> {
                         _ => shares.map(surprise),
                     };
                     self.posterior
-                        .leave(&shares, &spent, packet.target, receiver);
+                        .leave(&shares, &spent, packet.target, &mut self.receiver);
                 }
             } else {
                 let next = index - index % width + width + self.mixes[index].route.index(width);
-                self.arrive(next, Packet { shares, ..packet }, section, receiver);
+                self.arrive(next, Packet { shares, ..packet }, section);
             }
         }
     }
@@ -216,7 +255,10 @@ mod tests {
             let setup = Setup {
                 layers,
                 rate: f64::from(batch),
-                pool: Some((usize::try_from(batch).unwrap(), kept)),
+                pool: Some(Pool {
+                    batch: Some(usize::try_from(batch).unwrap()),
+                    kept,
+                }),
                 ..Setup::default()
             };
             for section in study(&setup, 3, 2, &|_| ()) {
@@ -232,7 +274,10 @@ mod tests {
         let setup = Setup {
             corrupt: 1,
             rate: 10.0,
-            pool: Some((10, 5)),
+            pool: Some(Pool {
+                batch: Some(10),
+                kept: 5,
+            }),
             ..Setup::default()
         };
         for section in study(&setup, 4, 2, &|_| ()) {

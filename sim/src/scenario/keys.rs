@@ -149,11 +149,12 @@ pub const KEYS: &[Key] = &[
     count("network.mixes_per_layer", (1, 10_000), 3, "width of each layer; 1 is a cascade"),
     count("network.gateways", (2, 1_000), 2, "gateways, where clients enter and have mailboxes"),
 
-    word("mix.strategy", Kind::Choice(&["poisson", "pool"]), "poisson",
-        "poisson: each packet waits an exponential time; pool: a batch leaves when full"),
+    word("mix.strategy", Kind::Choice(&["poisson", "pool", "timed"]), "poisson",
+        "poisson: each packet waits an exponential time; pool: a batch leaves when full; timed: at each interval"),
     real("mix.delay_mean_ms", (0.001, 600_000.0), 50.0, "mean wait per mix (poisson)"),
     count("mix.batch", (1, 1_000_000), 100, "packets that leave together (pool)"),
-    count("mix.kept", (0, 1_000_000), 0, "packets that stay behind, chosen at random (pool); 0 is a threshold mix"),
+    real("mix.interval_ms", (0.001, 86_400_000.0), 1000.0, "time between batches (timed)"),
+    count("mix.kept", (0, 1_000_000), 0, "packets that stay behind, chosen at random (pool, timed)"),
 
     real("links.delay_ms", (0.0, 10_000.0), 0.0, "one-way delay of every link, constant"),
 

@@ -29,12 +29,27 @@ pub enum Strategy {
         /// Its mean, in seconds.
         delay_mean_s: f64,
     },
-    /// When `batch + kept` packets are held, `batch` of them chosen at random leave.
+    /// Packets leave in batches, and some stay behind.
     Pool {
+        /// When.
+        trigger: Trigger,
+        /// Packets that stay, chosen at random; 0 for none.
+        kept: usize,
+    },
+}
+
+/// When a pool sends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Trigger {
+    /// When it holds `batch + kept` packets; with `kept = 0` a threshold mix.
+    Full {
         /// Packets that leave together, ≥ 1.
         batch: usize,
-        /// Packets that stay; 0 makes it a threshold mix.
-        kept: usize,
+    },
+    /// At fixed times, whatever it holds above `kept`.
+    Every {
+        /// Time between them, in seconds.
+        interval_s: f64,
     },
 }
 
@@ -169,7 +184,15 @@ impl Scenario {
             },
             strategy: match v.text("mix.strategy") {
                 "pool" => Strategy::Pool {
-                    batch: size("mix.batch"),
+                    trigger: Trigger::Full {
+                        batch: size("mix.batch"),
+                    },
+                    kept: size("mix.kept"),
+                },
+                "timed" => Strategy::Pool {
+                    trigger: Trigger::Every {
+                        interval_s: v.real("mix.interval_ms") / 1e3,
+                    },
                     kept: size("mix.kept"),
                 },
                 _ => Strategy::Poisson {
@@ -223,7 +246,7 @@ impl Scenario {
             (Engine::Flow, Strategy::Poisson { delay_mean_s }) => {
                 self.check_in_flight(v, delay_mean_s)
             }
-            (Engine::Flow, Strategy::Pool { batch, kept }) => self.check_pools(v, batch, kept),
+            (Engine::Flow, Strategy::Pool { trigger, kept }) => self.check_pools(v, trigger, kept),
             (Engine::Packet, Strategy::Poisson { .. }) => Ok(()),
             (Engine::Packet, Strategy::Pool { .. }) => {
                 Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""))
@@ -258,19 +281,30 @@ impl Scenario {
     }
 
     /// What the memory and the patience for pool mixes allow.
-    fn check_pools(&self, v: &Values, batch: usize, kept: usize) -> Result<(), ScenarioError> {
-        let mixes = self.network.layers * self.network.mixes_per_layer;
-        let held = mixes.saturating_mul(batch + kept);
-        if held > POOLED_MAX {
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+    fn check_pools(&self, v: &Values, trigger: Trigger, kept: usize) -> Result<(), ScenarioError> {
+        let width = self.network.mixes_per_layer as f64;
+        let (name, batch) = match trigger {
+            Trigger::Full { batch } => ("mix.batch", batch as f64),
+            Trigger::Every { interval_s } => {
+                let batch = self.traffic.total_per_s() * interval_s / width;
+                ("mix.interval_ms", batch)
+            }
+        };
+        let held = self.network.layers as f64 * width * (batch + kept as f64);
+        if !(POOLED_MIN..=POOLED_MAX).contains(&held) {
             return Err(v.refuse(
-                "mix.batch",
-                &format!("keep layers × mixes × (batch + kept), here {held}, at most {POOLED_MAX}"),
+                name,
+                &format!(
+                    "keep layers × mixes × (packets of a batch + kept), here {held}, from \
+                     {POOLED_MIN} to {POOLED_MAX}"
+                ),
             ));
         }
-        if kept > batch.saturating_mul(KEPT_PER_BATCH_MAX) {
+        if kept as f64 > batch * KEPT_PER_BATCH_MAX {
             return Err(v.refuse(
                 "mix.kept",
-                &format!("be at most {KEPT_PER_BATCH_MAX} × mix.batch = {batch}"),
+                &format!("be at most {KEPT_PER_BATCH_MAX} × the packets of a batch, {batch}"),
             ));
         }
         Ok(())
@@ -296,7 +330,10 @@ const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
 const IN_FLIGHT_MIN: f64 = 1e-3;
 
 /// Packets in all pools together: about 1 GB.
-const POOLED_MAX: usize = 10_000_000;
+const POOLED_MAX: f64 = 1e7;
+
+/// And at least, for a timed pool to see packets.
+const POOLED_MIN: f64 = 0.01;
 
 /// With more, a target's mass takes thousands of batches to leave.
-const KEPT_PER_BATCH_MAX: usize = 100;
+const KEPT_PER_BATCH_MAX: f64 = 100.0;

@@ -6,7 +6,7 @@
 use super::{Check, Error, Level};
 use crate::{
     closed,
-    flow::{Sabotage, Section, Setup, study},
+    flow::{Pool, Sabotage, Section, Setup, study},
     stats::{Estimate, mean},
 };
 
@@ -332,8 +332,46 @@ fn judge_latency(setup: &Setup, sections: &Sections) -> Vec<Check> {
     checks
 }
 
-/// Threshold and pool mixes, whose posteriors do not depend on chance: 3.6.
+/// Pool mixes: 3.6.
 fn pools(level: Level) -> Vec<Study> {
+    let mut studies = threshold_pools(level);
+    let targets = match level {
+        Level::Quick => 2_000,
+        Level::Full => 20_000,
+    };
+    for (rate, kept, entropy, error) in [
+        (100.0, 10, 7.1349, 0.0011),
+        (100.0, 100, 8.6474, 0.0003),
+        (20.0, 50, 7.3531, 0.0002),
+    ] {
+        studies.push(Study {
+            setup: Setup {
+                rate,
+                pool: Some(Pool { batch: None, kept }),
+                ..Setup::default()
+            },
+            targets,
+            judge: Box::new(move |_, sections| {
+                let name = format!("timed pool, {rate} per interval, {kept} kept");
+                let value =
+                    sections.estimate(|section| mean(&section.column(|target| target.entropy)));
+                let entropy = Check {
+                    section: "3.6",
+                    name: format!("simulated E[H], {name}"),
+                    value: value.value,
+                    expected: entropy,
+                    error: Error::Standard(value.standard_error.hypot(error)),
+                    at_most: false,
+                };
+                vec![entropy, calibration("3.6", &name, sections)]
+            }),
+        });
+    }
+    studies
+}
+
+/// Threshold pools, whose posteriors do not depend on chance.
+fn threshold_pools(level: Level) -> Vec<Study> {
     let targets = match level {
         Level::Quick => 16,
         Level::Full => 128,
@@ -354,7 +392,10 @@ fn pools(level: Level) -> Vec<Study> {
             setup: Setup {
                 layers,
                 rate: size,
-                pool: Some((batch, kept)),
+                pool: Some(Pool {
+                    batch: Some(batch),
+                    kept,
+                }),
                 ..Setup::default()
             },
             targets,
