@@ -380,7 +380,8 @@ async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
                 call.say(&Request::Taken { id: id.clone() }).await?;
                 received += 1;
             }
-            Response::Ok => {} // one for each `taken`
+            Response::Ok if follow => {} // one for each `taken`
+            Response::Ok => return Ok(()),
             Response::End if received > 0 => return Ok(()),
             Response::End => return Err(Failure::Failed(anyhow!("no message in time"))),
             Response::Status(_)

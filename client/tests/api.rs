@@ -8,6 +8,8 @@
 //! | the socket                                 | mode 0600, one daemon, replaced after a crash  |
 //! | too many programs                          | connections are bounded                        |
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,

@@ -1,0 +1,233 @@
+//! The command `lacuna-testnet`.
+//!
+//! | subcommand | what                                                                          |
+//! |------------|-------------------------------------------------------------------------------|
+//! | `demo`     | a network, real messages, a table; then everything is gone                     |
+//! | `up`       | a network that runs until Ctrl-C, and how to use it                            |
+//! | `role`     | hidden: this executable as one role; how the two above make their processes    |
+//!
+//! | exit code | meaning                                                                        |
+//! |-----------|--------------------------------------------------------------------------------|
+//! | 0         | `demo`: all was delivered once, in frames of one size; `up`: stopped as asked  |
+//! | 1         | anything else                                                                  |
+//! | 2         | usage                                                                          |
+
+use core::time::Duration;
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::{Parser, Subcommand};
+use shell::{
+    clock::Clock,
+    entropy,
+    role::{self, FAILED, USAGE, fail},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app, demo,
+    network::{CLIENTS, Network, Plan},
+    process::die_with_parent,
+    progress::Progress,
+};
+
+const NAME: &str = "lacuna-testnet";
+/// Longest that stopping may take.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A whole Lacuna network on this machine.
+#[derive(Debug, Parser)]
+#[command(name = NAME, version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Send real messages through a whole network, and say what became of them.
+    Demo {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Folder for everything, kept afterwards (default: a temporary one).
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Keep a network running until Ctrl-C, and print how to use it.
+    Up {
+        /// Folder for everything: new or empty.
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+    /// Be one role: mix-node, gateway, authority, client, app.
+    #[command(hide = true, disable_help_flag = true)]
+    Role {
+        role: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+}
+
+/// Runs the command line `args`, whose first is the program's name.
+pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _nobody_listens = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+    };
+    match cli.command {
+        Command::Demo { json, dir } => {
+            role::daemon(NAME, GRACE, |stop| until(stop, demo_in(dir, json)))
+        }
+        Command::Up { dir } => role::daemon(NAME, GRACE, |stop| up(dir, stop)),
+        Command::Role { role, args } => match die_with_parent() {
+            Ok(()) => play(&role, args),
+            Err(error) => fail(NAME, &error, FAILED),
+        },
+    }
+}
+
+/// Re-executed: be `role`.
+fn play(role: &str, args: Vec<OsString>) -> ExitCode {
+    let command = |name: &str| core::iter::once(OsString::from(name)).chain(args.clone());
+    match role {
+        "authority" => authority::main_with(command("lacuna-authority")),
+        "gateway" => gateway::main_with(command("lacuna-gateway")),
+        "mix-node" => mix_node::main_with(command("lacuna-mix-node")),
+        "client" => client::main_with(command("lacuna")),
+        "app" => {
+            let socket = args.into_iter().next().map(PathBuf::from);
+            role::daemon("app", GRACE, |stop| async move {
+                until(stop, app::run(socket.context("app: name a socket")?)).await
+            })
+        }
+        other => {
+            let roles = "authority, gateway, mix-node, client, app";
+            fail(NAME, &format!("role: `{other}` is none of {roles}"), USAGE)
+        }
+    }
+}
+
+/// Runs `work` unless a signal comes first; dropping it ends every process that it started.
+async fn until(
+    stop: CancellationToken,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    tokio::select! {
+        () = stop.cancelled() => bail!("interrupted; every process that was started is ended"),
+        done = work => done,
+    }
+}
+
+async fn demo_in(dir: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+    let progress = Progress::new();
+    let root = match &dir {
+        Some(dir) => fresh(dir)?,
+        None => temporary()?,
+    };
+    let done = demo::run(Plan::demo(&root)?, &progress).await;
+    drop(progress);
+    let kept = format!("everything is kept in {}", root.display());
+    let report = done.with_context(|| kept.clone())?;
+    let text = if json {
+        serde_json::to_string(&report)?
+    } else {
+        report.to_string()
+    };
+    print(&text);
+    ensure!(
+        report.is_good(),
+        "not everything was delivered once, in frames of one size; {kept}"
+    );
+    if dir.is_none() {
+        fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
+    }
+    Ok(())
+}
+
+async fn up(dir: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
+    let progress = Progress::new();
+    let plan = Plan {
+        applications: false,
+        ..Plan::demo(&fresh(&dir)?)?
+    };
+    let started = Network::start(plan, Clock::start(), &progress);
+    let mut network = tokio::select! {
+        started = started => started?,
+        () = stop.cancelled() => bail!("interrupted; every process that was started is ended"),
+    };
+    drop(progress);
+    print(&how_to_use(network.root())?);
+    tokio::select! {
+        ended = network.watch() => ended,
+        () = stop.cancelled() => network.stop().await,
+    }
+}
+
+fn how_to_use(root: &Path) -> anyhow::Result<String> {
+    let [alice, bob] = CLIENTS.map(|name| root.join(name).join("state").display().to_string());
+    let program = std::env::current_exe()?;
+    Ok(format!(
+        "A network runs in {root}; Ctrl-C ends it. Two clients are up. In other terminals:\n\
+         \n  alias lacuna='{program} role client'   # where `lacuna` itself is not installed\n\
+         \n  lacuna status  --state-dir {alice}\
+         \n  lacuna receive --state-dir {bob} --follow --json\
+         \n  echo hello | lacuna send --state-dir {alice} --reply address --wait acked \\\
+         \n      \"$(lacuna address --state-dir {bob})\"\n\
+         \nA client of your own:\n\
+         \n  lacuna init --network {root}/network.toml --state-dir {root}/carol --profile interactive\
+         \n  lacuna run  --state-dir {root}/carol --profile interactive",
+        root = root.display(),
+        program = program.display(),
+    ))
+}
+
+/// A new or empty folder.
+fn fresh(dir: &Path) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    ensure!(
+        fs::read_dir(dir)?.next().is_none(),
+        "{} is not empty; choose a new folder",
+        dir.display()
+    );
+    Ok(dir.canonicalize()?)
+}
+
+/// A new folder in the system's temporary one.
+fn temporary() -> anyhow::Result<PathBuf> {
+    let random = client::hex::encode(&entropy::seed()[..6]);
+    fresh(&std::env::temp_dir().join(format!("lacuna-{random}")))
+}
+
+fn print(text: &str) {
+    use std::io::Write;
+    let _nobody_listens = writeln!(std::io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_folder_must_be_new_or_empty() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(fresh(&folder.path().join("new")).is_ok());
+        let error = fresh(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("choose a new folder"), "{error}");
+    }
+}

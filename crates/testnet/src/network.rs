@@ -1,0 +1,512 @@
+//! A whole network of real processes on 127.0.0.1, in one folder.
+//!
+//! | folder               | what                                                              |
+//! |----------------------|-------------------------------------------------------------------|
+//! | `network.toml`       | what everyone starts from                                         |
+//! | `params.toml`        | the network's parameters, if they are not the defaults            |
+//! | `authority-0` …      | `settings.toml`, `state/`, `log` of one role                      |
+//! | `mix-0` …, `gateway-0` … |                                                               |
+//! | `alice`, `bob`       | the clients; applications log to `alice-app`, `bob-app`           |
+//!
+//! Every role has its own keys, settings and state folder, and is this executable re-executed.
+//! Each gateway stands behind a [`Tap`], which is the address that it advertises; a gateway that
+//! is started again listens somewhere else, and the tap is aimed anew. Authorities need addresses
+//! before they run, so their ports are reserved by binding and released just before the start.
+//!
+//! Deliberately not here: what is sent over the network.
+
+use core::{future::Future, net::SocketAddr, time::Duration};
+use std::{
+    ffi::OsString,
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use shell::clock::Clock;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
+
+use crate::{
+    layout::Layout,
+    process::{Line, Process, Starter},
+    progress::Progress,
+    proxy::{Seen, Tap},
+};
+
+/// Names of the clients.
+pub const CLIENTS: [&str; 2] = ["alice", "bob"];
+/// Layers of mixes.
+pub const LAYERS: usize = 3;
+/// Longest that a role may take until it is ready.
+const READY: Duration = Duration::from_secs(60);
+/// Longest that a role may take to stop.
+const STOP: Duration = Duration::from_secs(10);
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The executable that re-executes itself as the roles.
+    pub executable: PathBuf,
+    /// Folder of everything.
+    pub root: PathBuf,
+    /// Authorities, at least 4.
+    pub authorities: usize,
+    /// Mixes of each of the three layers.
+    pub mixes_per_layer: usize,
+    /// Gateways.
+    pub gateways: usize,
+    /// Traffic profile of the clients.
+    pub profile: String,
+    /// The network's parameters as TOML; empty for the defaults.
+    pub params: String,
+    /// Whether to start an application beside each client.
+    pub applications: bool,
+}
+
+impl Plan {
+    /// The network of the demo, in `root`.
+    ///
+    /// # Errors
+    ///
+    /// If this executable has no path.
+    pub fn demo(root: &Path) -> anyhow::Result<Self> {
+        Ok(Self {
+            executable: std::env::current_exe().context("finding this executable")?,
+            root: root.to_owned(),
+            authorities: 4,
+            mixes_per_layer: 3,
+            gateways: 2,
+            profile: "interactive".to_owned(),
+            params: String::new(),
+            applications: true,
+        })
+    }
+}
+
+/// The running network.
+#[derive(Debug)]
+pub struct Network {
+    plan: Plan,
+    starter: Starter,
+    authorities: Vec<Process>,
+    mixes: Vec<Process>,
+    gateways: Vec<Option<Gateway>>,
+    taps: Vec<Tap>,
+    clients: Vec<Option<Process>>,
+    apps: Vec<Process>,
+}
+
+/// A running gateway.
+#[derive(Debug)]
+struct Gateway {
+    process: Process,
+    /// Where it serves its metrics.
+    metrics: SocketAddr,
+}
+
+impl Network {
+    /// Starts everything and waits until the clients are ready.
+    ///
+    /// # Errors
+    ///
+    /// If a folder can't be written, or a role ends or is not ready in time: with its last words.
+    pub async fn start(plan: Plan, clock: Clock, progress: &Progress) -> anyhow::Result<Self> {
+        progress.step("making keys");
+        let executable = plan.executable.clone();
+        let mut network = Self {
+            starter: Starter { executable, clock },
+            authorities: Vec::new(),
+            mixes: Vec::new(),
+            gateways: Vec::new(),
+            taps: Vec::new(),
+            clients: Vec::new(),
+            apps: Vec::new(),
+            plan,
+        };
+        let reserved = network.make().await?;
+        progress.step("starting authorities, gateways and mixes");
+        drop(reserved); // now, as the authorities take over
+        network.start_nodes().await?;
+        progress.step("waiting for the first consensus");
+        network.nodes_ready().await?;
+        progress.step("starting clients");
+        for name in CLIENTS {
+            network.init(name, "client").await?;
+            let client = network.run(name, "client")?;
+            network.clients.push(Some(client));
+        }
+        for client in network.clients.iter_mut().flatten() {
+            client.until("ready client", READY, is_ready).await?;
+        }
+        if network.plan.applications {
+            for name in CLIENTS {
+                let socket = network.socket(name).into();
+                let folder = network.folder(&format!("{name}-app"));
+                let app = network.starter.start(
+                    &format!("{name}'s application"),
+                    &folder,
+                    "app",
+                    [socket],
+                )?;
+                network.apps.push(app);
+            }
+        }
+        Ok(network)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.plan.root
+    }
+
+    /// The folder of one role.
+    #[must_use]
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.plan.root.join(name)
+    }
+
+    /// The socket of a client's local API.
+    #[must_use]
+    pub fn socket(&self, client: &str) -> PathBuf {
+        self.folder(client).join("state").join("lacuna.sock")
+    }
+
+    /// The application of client `who`.
+    pub fn app(&mut self, who: usize) -> &mut Process {
+        &mut self.apps[who]
+    }
+
+    /// What all taps have seen.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        let mut all = Seen::default();
+        self.taps.iter().for_each(|tap| all.add(&tap.seen()));
+        all
+    }
+
+    /// The next line of any application, and whose it is.
+    ///
+    /// # Errors
+    ///
+    /// If an application ended.
+    pub async fn line(&mut self) -> anyhow::Result<(usize, Line)> {
+        first(
+            self.apps
+                .iter_mut()
+                .enumerate()
+                .map(|(who, app)| async move {
+                    let line = app.line().await?;
+                    Ok((who, line))
+                }),
+        )
+        .await
+    }
+
+    /// Stops client `who`, as a person would.
+    ///
+    /// # Errors
+    ///
+    /// If it does not stop cleanly.
+    pub async fn stop_client(&mut self, who: usize) -> anyhow::Result<()> {
+        match self.clients[who].take() {
+            Some(client) => client.stop(STOP).await,
+            None => bail!("{} does not run", CLIENTS[who]),
+        }
+    }
+
+    /// Kills client `who` with SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub async fn kill_client(&mut self, who: usize) -> anyhow::Result<()> {
+        let client = self.clients[who].take();
+        client.context("that client does not run")?.kill().await
+    }
+
+    /// Starts client `who` again, and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or is not ready in time.
+    pub async fn start_client(&mut self, who: usize) -> anyhow::Result<()> {
+        let mut client = self.run(CLIENTS[who], "client")?;
+        client.until("ready client", READY, is_ready).await?;
+        self.clients[who] = Some(client);
+        Ok(())
+    }
+
+    /// Kills gateway `at` with SIGKILL.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub async fn kill_gateway(&mut self, at: usize) -> anyhow::Result<()> {
+        let gateway = self.gateways[at].take();
+        gateway
+            .context("that gateway does not run")?
+            .process
+            .kill()
+            .await
+    }
+
+    /// Starts gateway `at` again; its tap leads to it.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or is not ready in time.
+    pub async fn start_gateway(&mut self, at: usize) -> anyhow::Result<()> {
+        let process = self.run(&format!("gateway-{at}"), "gateway")?;
+        let mut gateway = Gateway::up(process, &self.taps[at]).await?;
+        gateway.process.until("readiness", READY, is_ready).await?;
+        self.gateways[at] = Some(gateway);
+        Ok(())
+    }
+
+    /// A count of gateway `at`, from its metrics page; 0 if it was not counted yet.
+    ///
+    /// # Errors
+    ///
+    /// If the page can't be had.
+    pub async fn metric(&self, at: usize, name: &str) -> anyhow::Result<u64> {
+        let gateway = self.gateways[at]
+            .as_ref()
+            .context("that gateway does not run")?;
+        let page = page(gateway.metrics, "/metrics").await?;
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+        Ok(page.lines().find_map(value).unwrap_or(0))
+    }
+
+    /// Reads a count of gateway `at` until it is at least `least`.
+    ///
+    /// # Errors
+    ///
+    /// If that takes too long.
+    pub async fn until_metric(&self, at: usize, name: &str, least: u64) -> anyhow::Result<()> {
+        let reached = async {
+            while self.metric(at, name).await? < least {}
+            anyhow::Ok(())
+        };
+        let reached = tokio::time::timeout(READY, reached).await;
+        reached.with_context(|| format!("{name} of gateway {at} stays below {least}"))?
+    }
+
+    /// Starts a process of `role` that is no part of the network, in the folder called `name`.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be started.
+    pub fn start_by_hand(
+        &self,
+        name: &str,
+        role: &str,
+        args: impl IntoIterator<Item = OsString>,
+    ) -> anyhow::Result<Process> {
+        self.starter.start(name, &self.folder(name), role, args)
+    }
+
+    /// Waits until it says that it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or is not ready in time.
+    pub async fn until_ready(&self, process: &mut Process) -> anyhow::Result<()> {
+        process.until("readiness", READY, is_ready).await
+    }
+
+    /// Waits until a process ends that should not; for whoever keeps a network running.
+    ///
+    /// # Errors
+    ///
+    /// Always: which process it was.
+    pub async fn watch(&mut self) -> anyhow::Result<()> {
+        let running = self
+            .authorities
+            .iter_mut()
+            .chain(&mut self.mixes)
+            .chain(
+                self.gateways
+                    .iter_mut()
+                    .flatten()
+                    .map(|gateway| &mut gateway.process),
+            )
+            .chain(self.clients.iter_mut().flatten());
+        let ends = running.map(|process| async move {
+            loop {
+                process.line().await?;
+            }
+        });
+        first(ends).await
+    }
+
+    /// Stops every process, applications and clients first.
+    ///
+    /// # Errors
+    ///
+    /// The first that did not stop cleanly; all are gone either way.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let mut stopped = Ok(());
+        for app in self.apps {
+            app.kill().await?; // they keep nothing
+        }
+        let clients = self.clients.into_iter().flatten().collect();
+        let gateways = self
+            .gateways
+            .into_iter()
+            .flatten()
+            .map(|gateway| gateway.process);
+        let nodes = self.mixes.into_iter().chain(gateways);
+        for batch in [clients, nodes.chain(self.authorities).collect::<Vec<_>>()] {
+            let mut stopping = JoinSet::new();
+            for process in batch {
+                stopping.spawn(process.stop(STOP));
+            }
+            while let Some(end) = stopping.join_next().await {
+                stopped = stopped.and(end.map_err(Into::into).flatten());
+            }
+        }
+        stopped
+    }
+
+    /// Makes folders, settings and keys of authorities and nodes, and `network.toml`; gives the
+    /// authorities' ports, reserved until they are dropped.
+    async fn make(&mut self) -> anyhow::Result<Vec<TcpListener>> {
+        let root = &self.plan.root;
+        fs::create_dir_all(root).with_context(|| format!("creating {}", root.display()))?;
+        let layout = Layout::of(&self.plan)?;
+        let mut reserved = Vec::new();
+        let mut authorities = Vec::new();
+        for name in names("authority", self.plan.authorities) {
+            let port = TcpListener::bind(("127.0.0.1", 0))?;
+            let address = port.local_addr()?.to_string();
+            reserved.push(port);
+            layout.authority(&name, &address)?;
+            authorities.push((name, address));
+        }
+        let mut gateways = Vec::new();
+        for name in names("gateway", self.plan.gateways) {
+            let tap = Tap::open().await?;
+            let address = tap.address().to_string();
+            self.taps.push(tap);
+            layout.gateway(&name, &address)?;
+            gateways.push((name, address));
+        }
+        let mixes: Vec<_> = names("mix", self.plan.mixes_per_layer * LAYERS).collect();
+        for name in &mixes {
+            layout.mix(name)?;
+        }
+        for (role, named) in [
+            (
+                "authority",
+                authorities.iter().map(|(name, _)| name).collect::<Vec<_>>(),
+            ),
+            ("gateway", gateways.iter().map(|(name, _)| name).collect()),
+            ("mix-node", mixes.iter().collect()),
+        ] {
+            for name in named {
+                self.init(name, role).await?;
+            }
+        }
+        layout.network(&authorities, &gateways)?;
+        for (name, (gateway, _)) in CLIENTS.iter().zip(gateways.iter().cycle()) {
+            layout.client(name, gateway)?;
+        }
+        Ok(reserved)
+    }
+
+    /// Starts authorities, gateways and mixes, and aims the taps.
+    async fn start_nodes(&mut self) -> anyhow::Result<()> {
+        for name in names("authority", self.plan.authorities) {
+            let authority = self.run(&name, "authority")?;
+            self.authorities.push(authority);
+        }
+        let mut gateways = Vec::new();
+        for name in names("gateway", self.plan.gateways) {
+            gateways.push(self.run(&name, "gateway")?);
+        }
+        for name in names("mix", self.plan.mixes_per_layer * LAYERS) {
+            let mix = self.run(&name, "mix-node")?;
+            self.mixes.push(mix);
+        }
+        for (gateway, tap) in gateways.into_iter().zip(&self.taps) {
+            self.gateways.push(Some(Gateway::up(gateway, tap).await?));
+        }
+        Ok(())
+    }
+
+    async fn nodes_ready(&mut self) -> anyhow::Result<()> {
+        let gateways = self.gateways.iter_mut().flatten();
+        let nodes = gateways
+            .map(|gateway| &mut gateway.process)
+            .chain(&mut self.mixes);
+        for node in nodes.chain(&mut self.authorities) {
+            node.until("readiness", READY, is_ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs `init` of one role to its end.
+    async fn init(&self, name: &str, role: &str) -> anyhow::Result<()> {
+        self.begin(name, role, "init")?.ended().await
+    }
+
+    /// Starts one role.
+    fn run(&self, name: &str, role: &str) -> anyhow::Result<Process> {
+        self.begin(name, role, "run")
+    }
+
+    fn begin(&self, name: &str, role: &str, verb: &str) -> anyhow::Result<Process> {
+        let folder = self.folder(name);
+        let settings = folder.join("settings.toml").into_os_string();
+        let args = [verb.into(), "--config".into(), settings];
+        self.starter.start(name, &folder, role, args)
+    }
+}
+
+/// The result of whichever ends first; the others are dropped, which none of ours minds.
+async fn first<T>(all: impl Iterator<Item = impl Future<Output = T>>) -> T {
+    let mut all: Vec<_> = all.map(Box::pin).collect();
+    core::future::poll_fn(|cx| {
+        let mut polled = all.iter_mut().map(|one| one.as_mut().poll(cx));
+        polled
+            .find(core::task::Poll::is_ready)
+            .unwrap_or(core::task::Poll::Pending)
+    })
+    .await
+}
+
+fn names(role: &str, count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(move |at| format!("{role}-{at}"))
+}
+
+fn is_ready(line: &Line) -> Option<()> {
+    (line.value.get("state")? == "ready").then_some(())
+}
+
+impl Gateway {
+    /// Waits until `process` listens, and leads `tap` to it.
+    async fn up(mut process: Process, tap: &Tap) -> anyhow::Result<Self> {
+        let address = |line: &Line, key| line.value.get(key)?.as_str()?.parse().ok();
+        let both = |line: &Line| Some((address(line, "listening")?, address(line, "metrics")?));
+        let (listening, metrics) = process.until("addresses", READY, both).await?;
+        tap.aim(listening);
+        Ok(Self { process, metrics })
+    }
+}
+
+/// The body of a page.
+async fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
+    let mut link = TcpStream::connect(at).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+    link.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    link.read_to_string(&mut answer).await?;
+    let (_, body) = answer.split_once("\r\n\r\n").context("no page")?;
+    Ok(body.to_owned())
+}

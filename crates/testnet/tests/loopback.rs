@@ -1,0 +1,266 @@
+//! A whole small network of real processes on 127.0.0.1.
+//!
+//! | test                                             | rule                                        |
+//! |--------------------------------------------------|---------------------------------------------|
+//! | messages both ways, by address and reply blocks  | exactly once                                |
+//! | one size on every link                           | LNK-1, seen by taps outside the roles       |
+//! | `kill -9` of a gateway between store and delivery| GW: what is stored survives                 |
+//! | `kill -9` of a client, and a restart             | CLI-16: nothing is lost, nothing comes twice|
+//! | the command line against a running daemon        | docs/CLIENT.md                              |
+//!
+//! One test, since starting a network is most of its cost: the steps share it. It waits on events
+//! only, each within a limit. The network's delays are shortened; everything else is as deployed.
+
+use core::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use client::api::Wait;
+use shell::clock::Clock;
+use testnet::{
+    conversation::{ALICE, BOB, Conversation},
+    ledger::Purpose,
+    network::{Network, Plan},
+    progress::Progress,
+};
+use tokio::{io::AsyncWriteExt, process::Command};
+
+/// Short delays, so that the test is about processes and not about waiting.
+const PARAMS: &str = "delay_mean_ms = 5\n";
+const SHORT: usize = 200;
+/// Counts packets that a gateway has put into mailboxes.
+const STORED: &str = "lacuna_mailbox_packets_stored_total";
+const LIMIT: Duration = Duration::from_secs(90);
+
+fn plan(root: &Path) -> Plan {
+    Plan {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
+        root: root.to_owned(),
+        authorities: 4,
+        mixes_per_layer: 1,
+        gateways: 2,
+        profile: "interactive".to_owned(),
+        params: PARAMS.to_owned(),
+        applications: true,
+    }
+}
+
+#[tokio::test]
+async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let clock = Clock::start();
+    let network = Network::start(plan(folder.path()), clock, &Progress::new()).await?;
+    let mut talk = Conversation::over(network, clock);
+    talk.introduce().await?;
+    both_ways(&mut talk).await?;
+    without_a_name(&mut talk).await?;
+    gateway_killed_with_a_message_in_its_mailbox(&mut talk).await?;
+    clients_killed_with_a_message_under_way(&mut talk).await?;
+    let seen = talk.network.seen();
+    assert_eq!(seen.client.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
+    assert_eq!(seen.node.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
+    assert_eq!(talk.ledger.outcome(), (8, 0, 0), "each exactly once");
+    by_the_command_line(&mut talk.network).await?;
+    talk.network.stop().await
+}
+
+/// Short ones and one of several fragments, each way, acknowledged.
+async fn both_ways(talk: &mut Conversation) -> anyhow::Result<()> {
+    let mut numbers = Vec::new();
+    for from in [ALICE, BOB] {
+        for bytes in [SHORT, 20_000] {
+            numbers.push(talk.send(from, bytes, Purpose::Other).await?);
+        }
+    }
+    talk.until("messages both ways, and their acks", |ledger| {
+        let settled =
+            |number: &u64| ledger.is_opened(*number) && ledger.has_reached(*number, Wait::Acked);
+        numbers.iter().all(settled)
+    })
+    .await
+}
+
+async fn without_a_name(talk: &mut Conversation) -> anyhow::Result<()> {
+    let number = talk.send_unnamed(ALICE, SHORT).await?;
+    talk.until("unnamed message", |ledger| ledger.is_opened(number))
+        .await?;
+    let answer = talk.answer(BOB, number, SHORT).await?;
+    talk.until("answer by reply blocks", |ledger| ledger.is_opened(answer))
+        .await
+}
+
+/// The recipient is offline, its gateway stores and is killed, the sender goes offline: what
+/// arrives then comes from the store.
+async fn gateway_killed_with_a_message_in_its_mailbox(
+    talk: &mut Conversation,
+) -> anyhow::Result<()> {
+    const FRAGMENTS: u64 = 20;
+    talk.network.stop_client(BOB).await?;
+    let before = talk.network.metric(BOB, STORED).await?;
+    let bytes = usize::try_from(FRAGMENTS)? * 1984 - 500;
+    let number = talk.send(ALICE, bytes, Purpose::Other).await?;
+    talk.until("burst", |ledger| ledger.has_reached(number, Wait::Sent))
+        .await?;
+    // A few more than enough, for loops of the recipient that were under way.
+    talk.network
+        .until_metric(BOB, STORED, before + FRAGMENTS + 4)
+        .await?;
+    talk.network.stop_client(ALICE).await?;
+    assert!(!talk.ledger.is_opened(number));
+    talk.network.kill_gateway(BOB).await?;
+    talk.network.start_gateway(BOB).await?;
+    talk.network.start_client(BOB).await?;
+    talk.connect(BOB).await?;
+    talk.until("message that outlived its gateway", |ledger| {
+        ledger.is_opened(number)
+    })
+    .await?;
+    talk.network.start_client(ALICE).await?;
+    talk.connect(ALICE).await
+}
+
+/// Both ends are killed while a message of many fragments is under way.
+async fn clients_killed_with_a_message_under_way(talk: &mut Conversation) -> anyhow::Result<()> {
+    let number = talk.send(ALICE, 60_000, Purpose::Other).await?;
+    talk.until("message on disk", |ledger| {
+        ledger.has_reached(number, Wait::Queued)
+    })
+    .await?;
+    for who in [ALICE, BOB] {
+        talk.network.kill_client(who).await?;
+    }
+    assert!(!talk.ledger.is_opened(number));
+    for who in [ALICE, BOB] {
+        talk.network.start_client(who).await?;
+        talk.connect(who).await?;
+    }
+    talk.until("message that outlived both ends", |ledger| {
+        ledger.is_opened(number)
+    })
+    .await
+}
+
+/// A third client, by hand.
+async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
+    let state = network.folder("carol").join("state").display().to_string();
+    let file = network.root().join("network.toml").display().to_string();
+    let lacuna = |args: &[&str], input: &'static str| {
+        let args = [&["role", "client"], args, &["--state-dir", &state]].concat();
+        command(args.into_iter().map(str::to_owned).collect(), input)
+    };
+    let said = |output: &Output| {
+        let out = String::from_utf8_lossy(&output.stdout).into_owned();
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), out, err)
+    };
+    let check = |output: Output, code: i32, expected: &str| {
+        let (found, out, err) = said(&output);
+        assert_eq!(found, Some(code), "{out}{err}");
+        assert!(
+            format!("{out}{err}").contains(expected),
+            "{expected}: {out}{err}"
+        );
+        assert!(
+            code == 0 || err.lines().count() == 1,
+            "one clear line: {err}"
+        );
+        out
+    };
+    check(lacuna(&["run"], "").await?, 2, "lacuna init");
+    check(lacuna(&["init"], "").await?, 2, "--network FILE");
+    check(
+        lacuna(&["init", "--network", &file], "").await?,
+        0,
+        "made an identity",
+    );
+    check(
+        lacuna(&["init", "--network", &file], "").await?,
+        2,
+        "holds an identity already",
+    );
+    check(lacuna(&["status"], "").await?, 1, "no daemon runs on");
+
+    let run = ["run", "--profile", "interactive", "--state-dir", &state];
+    let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
+    network.until_ready(&mut daemon).await?;
+    check(lacuna(&["run"], "").await?, 2, "in use by another process");
+    let address = check(lacuna(&["address"], "").await?, 0, "lacuna1");
+    let address = address.trim();
+    let mistyped = format!("{}q", &address[..address.len() - 1]);
+    check(lacuna(&["send", &mistyped], "hello").await?, 2, "address");
+    check(
+        lacuna(&["send", address, "--wait", "acked"], "hello").await?,
+        2,
+        "--reply",
+    );
+    let send = [
+        "send",
+        address,
+        "-",
+        "--reply",
+        "address",
+        "--wait",
+        "acked",
+        "--timeout",
+        "60",
+    ];
+    check(lacuna(&send, "hello").await?, 0, "acked");
+    let json = check(
+        lacuna(&["receive", "--json", "--timeout", "60"], "").await?,
+        0,
+        "aGVsbG8=",
+    );
+    let message: serde_json::Value = serde_json::from_str(&json)?;
+    let token = message["reply"].as_str().unwrap_or_default();
+    let answer = [
+        "send",
+        "--reply-to",
+        token,
+        "--wait",
+        "sent",
+        "--timeout",
+        "60",
+    ];
+    check(lacuna(&answer, "and back").await?, 0, "sent");
+    let body = check(
+        lacuna(&["receive", "--timeout", "60"], "").await?,
+        0,
+        "and back",
+    );
+    assert_eq!(body, "and back", "the body and nothing else");
+    check(
+        lacuna(&["receive", "--timeout", "0"], "").await?,
+        1,
+        "no message in time",
+    );
+    let status = check(
+        lacuna(&["status", "--json"], "").await?,
+        0,
+        "up_bytes_per_day",
+    );
+    let status: serde_json::Value = serde_json::from_str(&status)?;
+    assert_eq!(
+        (&status["state"], &status["messages_waiting"]),
+        (&"ready".into(), &0.into())
+    );
+    assert_ne!(status["entry"]["gateway"], status["mailbox"]["gateway"]);
+    daemon.stop(LIMIT).await
+}
+
+async fn command(args: Vec<String>, input: &str) -> anyhow::Result<Output> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_lacuna-testnet"))
+        .args(&args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("it is piped");
+    // A command that takes no input may be gone already.
+    let _gone = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
+    Ok(ended.map_err(|_| anyhow::anyhow!("{args:?} did not end"))??)
+}
