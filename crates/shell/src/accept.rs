@@ -351,7 +351,10 @@ impl Drop for Guest {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use tokio::{io::AsyncReadExt, sync::mpsc};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        sync::mpsc,
+    };
 
     use super::*;
     use crate::link::tests::{certified, dialler, hello, key, target};
@@ -519,6 +522,20 @@ pub(crate) mod tests {
         assert!(links.recv().await.is_some());
         // The oldest were let go.
         assert_eq!(slow[0].read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    /// LNK-9, ATTACKS g02: bytes that are no TLS end their connection and are counted.
+    #[tokio::test]
+    async fn garbage_is_hung_up_on() {
+        let (address, mut links, metrics, _stop) = open(&[Purpose::Entry], Limits::default()).await;
+        for (i, byte) in (1..).zip([0x00, 0x16, 0x17, 0xff]) {
+            let mut socket = TcpStream::connect(&address).await.unwrap();
+            let _ = socket.write_all(&[byte; 20_000]).await;
+            while socket.read(&mut [0; 100]).await.is_ok_and(|read| read > 0) {}
+            refused(&metrics, i).await;
+        }
+        let _honest = dial(&address, None, Purpose::Entry).await.unwrap();
+        assert!(links.recv().await.is_some());
     }
 
     #[tokio::test]

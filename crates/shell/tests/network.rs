@@ -22,7 +22,7 @@ use proto::{
     },
     mix::{self, Mix},
     peel::Peeled,
-    wire::{Frame, Hello, Purpose, WIRE_VERSION},
+    wire::{Frame, Hello, Kind, Purpose, WIRE_VERSION},
 };
 use rand_core::SeedableRng;
 use shell::{
@@ -338,6 +338,14 @@ async fn a_packet_crosses_three_mixes_once() {
     let _entry = dial(&authorities, &gateway, Purpose::Entry).await.unwrap();
     assert_eq!(linked.recv().await.unwrap().hello.purpose, Purpose::Entry);
 
+    // LNK-2: anything but a packet ends a node link; it is dialled again.
+    let layer_1 = consensus.layers[0][0];
+    let mut up = gateway.outgoing.up();
+    let dummy = Frame::new(Kind::Dummy, 0, [0; 32]);
+    gateway.outgoing.send(&layer_1, dummy).unwrap();
+    up.wait_for(|up| *up == 0).await.unwrap();
+    up.wait_for(|up| *up == 1).await.unwrap();
+
     // A packet, sent twice: it comes out once.
     let mailbox = MailboxId([5; 32]);
     let recipient = sphinx::SecretKey::from_bytes([8; 32]);
@@ -368,7 +376,6 @@ async fn a_packet_crosses_three_mixes_once() {
     let mut rng = ChaCha12Rng::from_seed([1; 32]);
     let mut build = |text: &[u8]| sphinx::build(&mut rng, &hops, [0; 32], [0; 16], text);
     let (first, second) = (build(b"first"), build(b"second"));
-    let layer_1 = consensus.layers[0][0];
     for packet in [&first, &first, &second] {
         gateway
             .outgoing
