@@ -152,7 +152,7 @@ fn calls() -> impl Strategy<Value = Vec<Call<Input>>> {
     })
 }
 
-/// Law 5 for one moment.
+/// Law 5 for one moment (CLI-28).
 fn within(held: Held, limits: Limits) -> Result<(), TestCaseError> {
     let (messages, bytes) = held.outgoing;
     prop_assert!(messages <= limits.outgoing_max && bytes <= limits.outgoing_bytes_max);

@@ -270,7 +270,7 @@ impl Inbox {
         Ok((ClientEvent::FragmentReceived, Some(finished)))
     }
 
-    /// Delivers a message all of whose blocks are there. Call it when the return part of the last
+    /// Delivers a message all of whose blocks are there (MSG-17). Call it when the return part of the last
     /// one is kept.
     pub(crate) fn deliver(
         &mut self,

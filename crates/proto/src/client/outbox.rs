@@ -223,7 +223,7 @@ impl Outbox {
     }
 
     /// Reads a message back. Symbols that were sent before are not known any more, so its repair
-    /// goes on from a random number (CLI-26).
+    /// goes on from a random number (CLI-26, MSG-12).
     pub(crate) fn restore(&mut self, id: MessageId, out: Outgoing, rng: &mut ChaCha20Rng) {
         self.insert(id, out);
         if let Some(message) = self.messages.get_mut(&id) {
@@ -445,7 +445,7 @@ impl Outbox {
         self.messages.get(&id).map(|message| message.out.to)
     }
 
-    /// Gives up what was not acknowledged in time.
+    /// Gives up what was not acknowledged in time (MSG-14).
     pub(crate) fn expire(&mut self, now_s: u64, journal: &mut Journal) {
         let over = |message: &&Message| message.out.expires_s <= now_s;
         let over: Vec<MessageId> = self
@@ -533,4 +533,113 @@ fn next_symbol(out: &Outgoing, number: u32, block: &mut Block) -> (u32, Vec<u8>)
 fn backoff(base: Duration, round: u32, rng: &mut ChaCha20Rng) -> Duration {
     let doubled = base.saturating_mul(1 << round.min(12)).min(BACKOFF_MAX);
     doubled.mul_f64(0.5 + uniform(rng))
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::SeedableRng as _;
+
+    use super::*;
+
+    fn outgoing(len: usize, part: Vec<u8>) -> Outgoing {
+        let token = ReplyToken::from_bytes([3; 16]);
+        Outgoing {
+            ticket: 1,
+            to: Target::Reply(token),
+            epoch: Epoch(2),
+            expires_s: 1000,
+            returns: vec![part],
+            body: (0..len).map(|i| (i % 251) as u8).collect(),
+        }
+    }
+
+    fn rng() -> ChaCha20Rng {
+        ChaCha20Rng::from_seed([1; 32])
+    }
+
+    /// The numbers of the symbols that a message sends until it has nothing more to send.
+    fn numbers(outbox: &mut Outbox, now: Time) -> Vec<u32> {
+        let (mut rng, mut journal) = (rng(), Journal::default());
+        let base = Duration::from_secs(10);
+        let mut numbers = Vec::new();
+        while let Some((id, _)) = outbox.turn(now, |_| true) {
+            let fragment = outbox.fragment(now, id, base, &mut rng, &mut journal);
+            numbers.extend(fragment.map(|fragment| fragment.esi));
+        }
+        numbers
+    }
+
+    /// CLI-26
+    #[test]
+    fn records_of_messages_read_back() {
+        let out = outgoing(3000, vec![2, 1]);
+        let again = Outgoing::parse(&out.to_bytes()).expect("its own bytes");
+        assert_eq!(again.to_bytes(), out.to_bytes());
+        assert_eq!((again.epoch, again.expires_s), (Epoch(2), 1000));
+        for len in 0..60 {
+            assert!(Outgoing::parse(&out.to_bytes()[..len]).is_none() || len >= 39);
+        }
+    }
+
+    /// MSG-12, MSG-13: source symbols first, repair on; rounds grow; after a restart a random
+    /// number.
+    #[test]
+    fn symbols_go_on_from_where_they_were() {
+        let id = MessageId([1; 16]);
+        let (mut outbox, mut journal) = (Outbox::default(), Journal::default());
+        outbox.queue(id, outgoing(19 * SYMBOL_LEN, vec![1; 97]), &mut journal);
+        assert_eq!(outbox.turn(Time::ZERO, |_| true), None, "not durable yet");
+        outbox.start(id, 0.049, u32::MAX);
+        let burst = fountain::first_burst(20, 0.049);
+        assert_eq!(numbers(&mut outbox, Time::ZERO), Vec::from_iter(0..burst));
+        let mut next = burst;
+        for (round, count) in [1u32, 2, 3, 5, 10, 20, 20].into_iter().enumerate() {
+            // By then the round is due, and by the time before the one after it is not.
+            let wait = Duration::from_secs(15) * 2u32.pow(u32::try_from(round).expect("few"));
+            let now = outbox
+                .repairs
+                .first()
+                .expect("a timer")
+                .0
+                .after(wait / 1000);
+            assert_eq!(
+                numbers(&mut outbox, now),
+                Vec::from_iter(next..next + count)
+            );
+            next += count;
+        }
+        let mut again = Outbox::default();
+        again.restore(id, outgoing(19 * SYMBOL_LEN, vec![1; 97]), &mut rng());
+        again.start_restored(0.049);
+        let numbers = numbers(&mut again, Time::ZERO);
+        assert_eq!(numbers.len(), burst as usize);
+        assert!(numbers[0] > 1000, "random");
+    }
+
+    /// CLI-25: a first burst on reply blocks is no larger than what is held.
+    #[test]
+    fn a_burst_fits_its_reply_blocks() {
+        for (most, sent) in [(2, 2), (3, 3), (100, 5)] {
+            let id = MessageId([1; 16]);
+            let (mut outbox, mut journal) = (Outbox::default(), Journal::default());
+            outbox.queue(id, outgoing(2 * SYMBOL_LEN - 1, vec![0]), &mut journal);
+            outbox.start(id, 0.049, most);
+            assert_eq!(numbers(&mut outbox, Time::ZERO).len(), sent);
+            assert_eq!(outbox.len(), 0, "without acks it is over");
+        }
+    }
+
+    /// MSG-13: back-off doubles, is jittered by a half to one and a half, and ends at an hour.
+    #[test]
+    fn backoff_doubles_within_bounds() {
+        let mut rng = rng();
+        let base = Duration::from_secs(10);
+        for round in 0..40 {
+            let mean = (base * 2u32.pow(round.min(12))).min(BACKOFF_MAX);
+            let waits: Vec<Duration> = (0..200).map(|_| backoff(base, round, &mut rng)).collect();
+            let (least, most) = (waits.iter().min(), waits.iter().max());
+            assert!(least.is_some_and(|least| (mean / 2..mean * 6 / 10).contains(least)));
+            assert!(most.is_some_and(|most| (mean * 14 / 10..mean * 3 / 2).contains(most)));
+        }
+    }
 }

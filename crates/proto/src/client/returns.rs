@@ -243,3 +243,88 @@ fn forget(message: MessageId, batch: u32, journal: &mut Journal) {
     journal.delete(record(kind::RETURN, message, batch));
     journal.delete(record(kind::USED, message, batch));
 }
+
+#[cfg(test)]
+mod tests {
+    use sphinx::SURB_LEN;
+
+    use super::*;
+
+    const MAX: (usize, usize) = (3, 8);
+
+    fn id(byte: u8) -> MessageId {
+        MessageId([byte; 16])
+    }
+
+    fn surbs(epoch: u64, bytes: &[u8]) -> ReturnPart {
+        let surbs = bytes.iter().map(|byte| Surb::parse(&[*byte; SURB_LEN]));
+        ReturnPart::Surbs {
+            epoch: Epoch(epoch),
+            surbs: surbs.collect(),
+        }
+    }
+
+    fn take(returns: &mut Returns, message: MessageId, epoch: u64) -> Option<u8> {
+        let surb = returns.take(message, Epoch(epoch), &mut Journal::default());
+        surb.map(|surb| surb.to_bytes()[0])
+    }
+
+    /// MSG-8: held until the epoch, used in it, discarded after it.
+    #[test]
+    fn reply_blocks_are_used_in_their_epoch_only() {
+        let (mut returns, mut journal) = (Returns::default(), Journal::default());
+        returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+        returns.keep(id(1), 1, surbs(6, &[3]), 100, MAX, &mut journal);
+        let way = |returns: &Returns, epoch| returns.way(id(1), Epoch(epoch));
+        assert_eq!(way(&returns, 4), Some(Way::Surbs { now: 0, later: 3 }));
+        assert_eq!(take(&mut returns, id(1), 4), None);
+        assert_eq!(way(&returns, 5), Some(Way::Surbs { now: 2, later: 1 }));
+        assert_eq!(take(&mut returns, id(1), 5), Some(1));
+        assert_eq!(way(&returns, 6), Some(Way::Surbs { now: 1, later: 0 }));
+        returns.expire(50, Some(Epoch(6)), &mut journal);
+        assert_eq!(returns.held(), 1);
+        assert_eq!(take(&mut returns, id(1), 5), None);
+        assert_eq!(take(&mut returns, id(1), 6), Some(3));
+        assert_eq!(way(&returns, 6), Some(Way::Surbs { now: 0, later: 0 }));
+    }
+
+    /// CLI-22: each batch once, at most so many blocks, at most so many messages.
+    #[test]
+    fn ways_back_are_bounded_and_kept_once() {
+        let (mut returns, mut journal) = (Returns::default(), Journal::default());
+        for _ in 0..2 {
+            returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+        }
+        assert_eq!(returns.held(), 2);
+        assert_eq!(take(&mut returns, id(1), 5), Some(1));
+        returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+        assert_eq!(returns.held(), 1, "a used batch does not come back");
+        returns.keep(id(2), 0, surbs(5, &[3; 8]), 101, MAX, &mut journal);
+        assert!(!returns.has(id(2)), "nine would be held");
+        for message in 2..=5 {
+            let until_s = 100 + u64::from(message);
+            returns.keep(id(message), 0, surbs(5, &[9]), until_s, MAX, &mut journal);
+            assert!(returns.len() <= 3 && returns.held() <= 8);
+        }
+        assert!(
+            !returns.has(id(1)) && !returns.has(id(2)),
+            "the oldest went"
+        );
+        returns.expire(104, None, &mut journal);
+        assert_eq!((returns.len(), returns.held()), (1, 1));
+    }
+
+    /// CLI-26
+    #[test]
+    fn what_was_used_stays_used() {
+        let mut returns = Returns::default();
+        let part = surbs(5, &[1, 2, 3]).to_bytes();
+        let value = [100u64.to_be_bytes().as_slice(), &part].concat();
+        assert!(returns.restore(id(1), 4, &value));
+        assert!(returns.restore_used(id(1), 4, &[0, 2]));
+        assert_eq!(returns.held(), 1);
+        assert_eq!(take(&mut returns, id(1), 5), Some(3));
+        assert!(!returns.restore(id(1), 5, &value[..value.len() - 1]));
+        assert!(!returns.restore_used(id(1), 5, &[0]));
+    }
+}

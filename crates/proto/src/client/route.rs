@@ -16,7 +16,7 @@
 use core::time::Duration;
 
 use rand::RngExt as _;
-use rand_core::CryptoRng;
+use rand_core::{CryptoRng, Rng};
 use sphinx::{Hop, SecretKey};
 
 use super::cover::exponential;
@@ -139,15 +139,18 @@ impl<'a> Map<'a> {
         Ok(good[rng.random_range(0..good.len())])
     }
 
-    /// Exponential; what exceeds the cap is drawn again, never clamped (CLI-10).
     fn delay(self, rng: &mut impl CryptoRng) -> Duration {
         let params = &self.consensus.params;
-        let (mean, cap) = (params.delay_mean(), params.delay_cap());
-        loop {
-            let delay = mean.mul_f64(exponential(rng));
-            if delay <= cap {
-                return delay;
-            }
+        delay(rng, params.delay_mean(), params.delay_cap())
+    }
+}
+
+/// Exponential; what exceeds the cap is drawn again, never clamped (CLI-10).
+fn delay(rng: &mut impl Rng, mean: Duration, cap: Duration) -> Duration {
+    loop {
+        let delay = mean.mul_f64(exponential(rng));
+        if delay <= cap {
+            return delay;
         }
     }
 }
@@ -192,4 +195,45 @@ pub(crate) fn entry(
     let good = good.into_iter().find(|good| !good.is_empty())?;
     let chosen = choices.into_iter().flatten().find(|id| good.contains(id));
     chosen.or_else(|| Some(good[rng.random_range(0..good.len())]))
+}
+
+#[cfg(test)]
+mod tests {
+    use core::convert::Infallible;
+
+    use rand_core::TryRng;
+
+    use super::*;
+
+    /// Says these numbers, one after the other.
+    struct Script(Vec<u64>);
+
+    impl TryRng for Script {
+        type Error = Infallible;
+
+        fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+            unreachable!("not asked for")
+        }
+
+        fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+            Ok(self.0.remove(0))
+        }
+
+        fn try_fill_bytes(&mut self, _: &mut [u8]) -> Result<(), Infallible> {
+            unreachable!("not asked for")
+        }
+    }
+
+    /// CLI-10
+    #[test]
+    fn a_delay_above_the_cap_is_drawn_again() {
+        let mean = Duration::from_secs(1);
+        let half = 1 << 63;
+        let of = |script: Vec<u64>| delay(&mut Script(script), mean, mean.mul_f64(27.6));
+        let median = Duration::from_secs_f64(core::f64::consts::LN_2);
+        assert!(of(vec![half]).abs_diff(median) < Duration::from_nanos(2));
+        assert_eq!(of(vec![0]), Duration::ZERO);
+        // The largest uniform is 1 - 2⁻⁵³, whose delay would be 36.7 means.
+        assert_eq!(of(vec![u64::MAX, u64::MAX, half]), of(vec![half]));
+    }
 }

@@ -94,7 +94,7 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// Bounds on every queue of a client (law 5).
+/// Bounds on every queue of a client (CLI-28, law 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Messages on their way out.
