@@ -61,7 +61,8 @@ impl Node {
         let (clock, metrics) = (Clock::start(), Metrics::default());
         let config = self.config;
         let (machine, inbox) = mpsc::channel(INBOX);
-        let store = RedbStore::open(&self.keys.state().path("mailboxes.redb"))?;
+        let file = self.keys.state().path("mailboxes.redb");
+        let store = RedbStore::open(&file).with_context(|| file.display().to_string())?;
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
         let (mailboxes, answers, registered) = started?;
         machine.send(registered).await.context("the inbox is new")?;

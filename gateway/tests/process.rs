@@ -175,3 +175,25 @@ fn an_address_in_use_ends_with_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(output.stderr).contains("can't listen on"));
 }
+
+/// GW-18: without its store a gateway serves nobody.
+#[test]
+fn a_damaged_store_ends_with_code_1_and_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let _authorities = network(folder.path());
+    init(folder.path(), "state");
+    std::fs::write(folder.path().join("state/mailboxes.redb"), b"no store").unwrap();
+    let arguments = [
+        "run",
+        "--state-dir=state",
+        "--listen=127.0.0.1:0",
+        "--metrics-listen=127.0.0.1:0",
+    ];
+    let output = program(folder.path(), &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(output.stderr);
+    assert!(
+        error.contains("mailboxes.redb") && error.contains("can't open"),
+        "{error}"
+    );
+}
