@@ -269,9 +269,11 @@ fn families_do_not_meet_on_a_route() {
     let mut client = ready(7, &mixed);
     assert_eq!(client.entry(), Some(gateway_id(1)));
     let all = run(&mut client, secs(20.0));
-    let firsts = all.iter().filter_map(|(_, output)| match output {
-        Output::Entry(frame) => Some(NodeId(frame.field())),
-        _ => None,
+    let firsts = all.iter().filter_map(|(_, output)| {
+        let Output::Entry(frame) = output else {
+            return None;
+        };
+        Some(NodeId(frame.field()))
     });
     assert!(firsts.clone().count() > 300);
     assert!(firsts.clone().all(|first| first == mix_id(0, 1)));

@@ -4,13 +4,9 @@ mod client_net;
 
 use core::time::Duration;
 
-use client_net::{Net, params, rates, secs};
+use client_net::{Net, body, params, rates, secs};
 use proto::client::{ClientEvent, Return, State, fountain};
 use rand::RngExt as _;
-
-fn body(len: usize, salt: u8) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 % 251) as u8 ^ salt).collect()
-}
 
 fn acked(net: &Net, client: usize, ticket: u64) -> bool {
     net.states(client, ticket).contains(&State::Acked)
@@ -47,7 +43,8 @@ fn every_message_is_delivered_once_through_loss_and_crashes() {
         for round in 0..12u8 {
             for from in 0..2usize {
                 let len = [0, 1, 1887, 1888, 9000, 40_000][usize::from(round) % 6];
-                let body = body(len, round.wrapping_mul(17) ^ from as u8);
+                let salt = round.wrapping_mul(17) ^ u8::from(from == 1);
+                let body = body(len, salt);
                 // A crash before it is queued would rightly lose it: the owner was not told.
                 let ticket = u64::from(round);
                 net.send(from, ticket, 1 - from, body.clone(), Return::Address);
@@ -137,8 +134,8 @@ fn sent_means_that_the_sender_may_go() {
     let mut net = Net::new(5, params(rates(20.0, 0.1, 20.0), HOUR), 2);
     net.loss = 0.049;
     net.run(secs(1.0), |_| false);
-    for ticket in 0..40 {
-        net.send(0, ticket, 1, body(1000, ticket as u8), Return::Address);
+    for ticket in 0..40u8 {
+        net.send(0, ticket.into(), 1, body(1000, ticket), Return::Address);
     }
     let sent = |net: &Net| (0..40).all(|t| net.states(0, t).contains(&State::Sent));
     assert!(net.run(secs(60.0), sent));

@@ -4,12 +4,8 @@ mod client_net;
 
 use core::time::Duration;
 
-use client_net::{Net, params, rates, secs};
+use client_net::{Net, body, params, rates, secs};
 use proto::client::{ClientDrop, ClientEvent, Failure, Input, ReplyToken, Return, State, Target};
-
-fn body(len: usize, salt: u8) -> Vec<u8> {
-    (0..len).map(|i| (i * 31 % 251) as u8 ^ salt).collect()
-}
 
 fn acked(net: &Net, client: usize, ticket: u64) -> bool {
     net.states(client, ticket).contains(&State::Acked)

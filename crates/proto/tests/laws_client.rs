@@ -82,7 +82,7 @@ fn frame(seq: u64, message: u8, esi: u32, kind: u8) -> Frame {
         key: address.key,
         delay_ns: 0,
     };
-    let mut rng = ChaCha12Rng::from_seed([message.wrapping_add(esi as u8); 32]);
+    let mut rng = ChaCha12Rng::from_seed([message.wrapping_add(esi.to_be_bytes()[3]); 32]);
     let mut packet = sphinx::build(&mut rng, &[hop], [0; 32], [0; 16], &content.to_bytes());
     packet[400] ^= u8::from(kind == 3);
     Frame::packet(0, field_of(seq, START_S + seq), &packet)

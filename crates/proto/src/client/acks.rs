@@ -33,7 +33,7 @@ pub(crate) enum Carrier {
     /// On a route of its own to this address.
     Address(Address),
     /// On this reply block.
-    Surb(Surb),
+    Surb(Box<Surb>),
 }
 
 #[derive(Default)]
@@ -98,7 +98,10 @@ impl Acks {
             .collect();
         let way = match way {
             Way::Address(address) => Carrier::Address(address),
-            Way::Surbs { .. } => Carrier::Surb(returns.take(first.0, epoch, journal)?),
+            Way::Surbs { .. } => {
+                let surb = returns.take(first.0, epoch, journal)?;
+                Carrier::Surb(Box::new(surb))
+            }
         };
         acks.iter().for_each(|key| {
             self.waiting.remove(key);

@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn any_k_and_a_few_more_rebuild_the_block() {
         for len in [1, SYMBOL_LEN, SYMBOL_LEN + 1, 20 * SYMBOL_LEN - 7] {
-            let block: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let block: Vec<u8> = (0..=250).cycle().take(len).collect();
             let k = symbols(len);
             for own in [0, k / 2, k] {
                 let mut held: BTreeMap<u32, Vec<u8>> = (0..own)

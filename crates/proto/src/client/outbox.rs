@@ -549,7 +549,7 @@ mod tests {
             epoch: Epoch(2),
             expires_s: 1000,
             returns: vec![part],
-            body: (0..len).map(|i| (i % 251) as u8).collect(),
+            body: (0..=250).cycle().take(len).collect(),
         }
     }
 

@@ -158,7 +158,7 @@ impl Client {
             Way::Address(address) => Some(Carrier::Address(address)),
             Way::Surbs { .. } => {
                 let surb = self.returns.take(token.0, map.epoch, &mut self.journal)?;
-                Some(Carrier::Surb(surb))
+                Some(Carrier::Surb(Box::new(surb)))
             }
         }
     }

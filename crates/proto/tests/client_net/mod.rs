@@ -34,11 +34,22 @@ pub(crate) const START_S: u64 = 1_800_000_000;
 /// Name of the profile that tests use.
 pub(crate) const PROFILE: &str = "test";
 
+/// `len` bytes that tell messages apart by their salt.
+pub(crate) fn body(len: usize, salt: u8) -> Vec<u8> {
+    let byte = |i: usize| u8::try_from(i * 31 % 251).expect("below 251");
+    (0..len).map(|i| byte(i) ^ salt).collect()
+}
+
 pub(crate) fn secs(secs: f64) -> Time {
     Time::ZERO.after(Duration::from_secs_f64(secs))
 }
 
 pub(crate) fn rates(payload_hz: f64, loops_hz: f64, downstream_hz: f64) -> Profile {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small positive constants of tests"
+    )]
     let uhz = |hz: f64| (hz * 1e6) as u64;
     Profile {
         name: PROFILE.to_owned(),
@@ -57,7 +68,6 @@ pub(crate) fn params(profile: Profile, epoch_s: u32) -> Params {
         delay_mean_ms: 50,
         expiry_s: 4 * epoch_s,
         profiles: vec![profile],
-        ..Params::default()
     }
 }
 
@@ -536,11 +546,11 @@ impl Net {
                 Output::Deliver(delivery) => self.deliver(client, delivery),
                 Output::Progress(progress) => self.peers[client].progress.push(progress),
                 Output::Event(event) => {
-                    let event = match event {
-                        ClientEvent::LoopReturned { .. } => ClientEvent::LoopReturned {
-                            latency: Duration::ZERO,
-                        },
-                        other => other,
+                    let event = if matches!(event, ClientEvent::LoopReturned { .. }) {
+                        let latency = Duration::ZERO;
+                        ClientEvent::LoopReturned { latency }
+                    } else {
+                        event
                     };
                     *self.peers[client].events.entry(event).or_default() += 1;
                 }
@@ -555,9 +565,7 @@ impl Net {
         let peer = &mut self.peers[client];
         let message = delivery.message;
         // A crash may come before "taken" is durable; an application knows messages by their ids.
-        let untaken = peer
-            .records
-            .contains_key(&[&[b'd'], &message.0[..]].concat());
+        let untaken = peer.records.contains_key(&[b"d", &message.0[..]].concat());
         if let Some(before) = peer.taken.get(&message) {
             assert!(untaken, "delivered again after it was taken");
             assert!(*before == delivery, "delivered again, and differently");
