@@ -79,7 +79,8 @@ pub(crate) struct Shared {
     pub(crate) next_ticket: AtomicU64,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
-    pub(crate) failure: Mutex<Option<String>>,
+    /// What ended the daemon, if it was not told to stop.
+    pub(crate) failure: Mutex<Option<Ended>>,
 }
 
 impl Daemon {
@@ -144,7 +145,7 @@ impl Daemon {
         let ending = Arc::clone(&shared);
         shared.tasks.spawn(async move {
             if let Err(error) = run.await {
-                ending.fail(format!("{error:#}"));
+                ending.fail(Ended::Running(format!("{error:#}")));
             }
             ending.stop.cancel();
             ending.outbox.close();
@@ -152,6 +153,26 @@ impl Daemon {
         Ok(Handle { shared })
     }
 }
+
+/// Why a daemon ended by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A setting turned out to be wrong: one line with the remedy.
+    Settings(String),
+    /// Something failed.
+    Running(String),
+}
+
+impl core::fmt::Display for Ended {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Settings(why) => write!(f, "settings: {why}"),
+            Self::Running(why) => f.write_str(why),
+        }
+    }
+}
+
+impl core::error::Error for Ended {}
 
 /// What the machine holds, as its status shows it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -172,6 +193,12 @@ struct Start {
 }
 
 impl Shared {
+    /// What ended the daemon, if it was not told to stop.
+    pub(crate) fn failure(&self) -> Option<Ended> {
+        let failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        failure.clone()
+    }
+
     async fn run(self: Arc<Self>, start: Start) -> anyhow::Result<()> {
         let identity = match start.identity {
             Some(identity) => identity,
@@ -262,10 +289,18 @@ impl Shared {
         let mut directory = self.directory.clone();
         loop {
             let known = directory.borrow_and_update().consensus().cloned();
-            if let Some(known) = known
-                && input.send(Input::Consensus(known)).await.is_err()
-            {
-                return;
+            if let Some(known) = known {
+                let (given, profiles) = (&self.config.profile, &known.params.profiles);
+                if known.params.profile(given).is_none() {
+                    let names: Vec<_> = profiles.iter().map(|profile| &*profile.name).collect();
+                    let names = names.join(", ");
+                    let why =
+                        format!("profile must be one of the network's ({names}), not `{given}`");
+                    return self.fail(Ended::Settings(why));
+                }
+                if input.send(Input::Consensus(known)).await.is_err() {
+                    return;
+                }
             }
             if directory.changed().await.is_err() {
                 return;
@@ -317,7 +352,8 @@ impl Shared {
     async fn report_stored(self: Arc<Self>, mut stores: mpsc::UnboundedReceiver<(u64, Reply<()>)>) {
         while let Some((txn, reply)) = stores.recv().await {
             if let Err(error) = reply.await {
-                self.fail(format!("the client's records can't be written: {error}"));
+                let why = format!("the client's records can't be written: {error}");
+                self.fail(Ended::Running(why));
                 return;
             }
             if self.input.send(Input::Stored { txn }).await.is_err() {
@@ -327,8 +363,7 @@ impl Shared {
     }
 
     /// Ends the daemon.
-    fn fail(&self, why: String) {
-        tracing::error!("{why}");
+    fn fail(&self, why: Ended) {
         let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
         failure.get_or_insert(why);
         self.stop.cancel();

@@ -58,13 +58,10 @@ impl Handle {
     pub fn state(&self) -> (State, String) {
         let shared = &self.shared;
         if shared.stop.is_cancelled() {
-            let failure = shared
-                .failure
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let why = shared.failure();
             return (
                 State::Off,
-                failure.clone().unwrap_or_else(|| "stopped".to_owned()),
+                why.map_or_else(|| "stopped".to_owned(), |why| why.to_string()),
             );
         }
         let directory = shared.directory.borrow().clone();
@@ -78,13 +75,11 @@ impl Handle {
                 );
             }
         };
-        if consensus.params.profile(&shared.config.profile).is_none() {
-            let names: Vec<_> = consensus.params.profiles.iter().map(|p| &*p.name).collect();
-            let (given, names) = (&shared.config.profile, names.join(", "));
-            return (
-                State::Off,
-                format!("settings: profile `{given}` is none of {names}"),
-            );
+        let home = self.address().map(|address| address.gateway);
+        if home.is_some_and(|home| consensus.node(&home).is_none()) {
+            let why =
+                "the gateway of your mailbox is not in the consensus: nothing arrives until it is";
+            return (State::Bootstrapping, why.to_owned());
         }
         let down = |name: &str, link: &Known| {
             let trouble = if link.trouble.is_empty() {
@@ -266,17 +261,12 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// What ended it, if it was not told to stop.
+    /// What ended it, if it was not told to stop: an [`Ended`](crate::daemon::Ended).
     pub async fn ended(&self) -> anyhow::Result<()> {
         self.shared.tasks.close();
         self.shared.tasks.wait().await;
-        let failure = self
-            .shared
-            .failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*failure {
-            Some(why) => bail!("{why}"),
+        match self.shared.failure() {
+            Some(why) => Err(why.into()),
             None => Ok(()),
         }
     }

@@ -18,7 +18,7 @@ use serde::Serialize;
 use shell::role::{self, USAGE, announce};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Daemon, serve::Server, settings::Config, status::State};
+use crate::{Daemon, daemon::Ended, serve::Server, settings::Config, status::State};
 
 const NAME: &str = "lacuna";
 
@@ -34,21 +34,29 @@ pub(crate) fn main(config: Config) -> ExitCode {
     if let Err(error) = shell::log::start(&config.log) {
         return role::fail(NAME, &format!("settings: log: {error}"), USAGE);
     }
-    // What keeps it from starting is a matter of settings; what ends it later is not.
-    let started = AtomicBool::new(false);
+    // What keeps it from starting is a matter of settings; what ends it later mostly is not.
+    let usage = AtomicBool::new(true);
     let grace = config.stop_grace();
-    let code = role::daemon(NAME, grace, |stop| run(config, stop, &started));
-    if code != ExitCode::SUCCESS && !started.load(Ordering::Relaxed) {
+    let code = role::daemon(NAME, grace, |stop| async {
+        let ended = run(config, stop, &usage).await;
+        if let Err(error) = &ended
+            && let Some(Ended::Settings(_)) = error.downcast_ref()
+        {
+            usage.store(true, Ordering::Relaxed);
+        }
+        ended
+    });
+    if code != ExitCode::SUCCESS && usage.load(Ordering::Relaxed) {
         return ExitCode::from(USAGE);
     }
     code
 }
 
-async fn run(config: Config, stop: CancellationToken, started: &AtomicBool) -> anyhow::Result<()> {
+async fn run(config: Config, stop: CancellationToken, usage: &AtomicBool) -> anyhow::Result<()> {
     let (socket, connections_max) = (config.socket.clone(), config.api_connections_max);
     let handle = Daemon::start(config).await?;
     let server = Server::bind(&socket)?;
-    started.store(true, Ordering::Relaxed);
+    usage.store(false, Ordering::Relaxed);
     announce(&Line::Listening(&socket.display().to_string()));
     let states = async {
         let (mut state, _) = handle.state();

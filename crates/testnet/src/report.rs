@@ -10,11 +10,12 @@
 //!
 //! A small message fits one packet and any packet of its burst carries it, so it arrives with the
 //! first: min over i of (slot + mixes), plus the tick. One of a kind (burst 1) gives the sum. The
-//! quantiles are drawn, 200 000 times from a fixed seed; Erlang alone is exact. Links, peeling and
-//! processes are not in the model: what they add is the difference that the table shows.
+//! quantiles are drawn, 200 000 times from a fixed seed; Erlang alone is exact. Not in the model,
+//! and so the difference that the table shows: acks that take a slot of the same sender's, links,
+//! peeling, the mailbox's disk, processes that wait for a processor.
 //!
 //! Deliberately not here: anything that the roles say of themselves, packets counted by clients
-//! apart. Delivery is judged by the hashes that the receiving applications report.
+//! apart. Delivery is judged by what the receiving applications opened.
 
 use core::fmt::{self, Write as _};
 
@@ -151,7 +152,7 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "             (opened plaintexts, compared by hash at the receiving applications)"
+            "             (as opened and checked by the receiving processes)"
         )?;
         writeln!(f)?;
         writeln!(f, "latency, ms  {:>26} {:>8} {:>8}", "p50", "p95", "p99")?;

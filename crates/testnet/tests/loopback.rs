@@ -182,6 +182,13 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     );
     check(lacuna(&["status"], "").await?, 1, "no daemon runs on");
 
+    let nope = lacuna(&["run", "--profile", "nope", "--log", "error"], "").await?;
+    check(
+        nope,
+        2,
+        "profile must be one of the network's (interactive, messaging",
+    );
+
     let run = ["run", "--profile", "interactive", "--state-dir", &state];
     let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
     network.until_ready(&mut daemon).await?;
