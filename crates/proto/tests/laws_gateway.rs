@@ -67,8 +67,9 @@ fn acts() -> impl Strategy<Value = Act> {
         2 => utc.prop_map(Act::Utc),
         8 => (purpose, 0u8..4).prop_map(|(purpose, profile)| Act::Link(purpose, profile)),
         2 => link().prop_map(Act::Unlink),
+        4 => (1u8..4, 0u8..3).prop_map(|(owner, profile)| Act::Return(owner, profile)),
         8 => (link(), 0u8..5, 1u8..50).prop_map(|(link, to, n)| Act::Packets(link, to, n)),
-        2 => (link(), side, bytes).prop_map(|(link, side, bytes)| Act::Bytes(link, side, bytes)),
+        6 => (link(), side, bytes).prop_map(|(link, side, bytes)| Act::Bytes(link, side, bytes)),
         20 => (link(), cursors, open).prop_map(|(link, c, open)| Act::Confirm(link, c, open)),
         20 => (0u8..7, prop::bool::weighted(0.05), 1u8..10)
             .prop_map(|(to, delay, n)| Act::Peeled(to, delay, n)),

@@ -72,6 +72,8 @@ pub(crate) enum Act {
     Utc(u64),
     Link(Purpose, u8),
     Unlink(u64),
+    /// The newest link goes, and an owner comes on a new one.
+    Return(u8, u8),
     Packets(u64, u8, u8),
     /// Any bytes at the start of a frame.
     Bytes(u64, Purpose, Vec<u8>),
@@ -185,6 +187,13 @@ impl Play {
                 self.links += 1;
                 self.up.push((LinkId(self.links), purpose));
                 self.input(linked(LinkId(self.links), purpose, profile));
+            }
+            Act::Return(owner, profile) => {
+                let open = (owner, u16::from(owner % 4), Forgery::None);
+                self.act(0, Act::Unlink(0));
+                self.act(0, Act::Link(Purpose::Mailbox, profile));
+                self.act(0, Act::Confirm(0, Vec::new(), Some(open)));
+                self.act(0, Act::Answer(20));
             }
             Act::Unlink(pick) => {
                 let all = self.up.len();
