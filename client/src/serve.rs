@@ -5,7 +5,7 @@
 //! | connections             | a setting; one more is closed at once                           |
 //! | line                    | [`LINE_MAX`](crate::api::LINE_MAX) bytes                        |
 //! | requests under way      | one a connection, and one that waits                            |
-//! | messages handed out     | [`LEASES_MAX`] a connection that are not taken yet              |
+//! | messages handed out     | 16 a connection that are not taken yet                          |
 //!
 //! The socket is made under another name, set to 0600 and renamed into place, so that it is never
 //! open to others and replaces what a killed daemon left behind. Whoever may open it is the user:

@@ -14,7 +14,7 @@
 //! | data                        | n + 17: content type (1) and tag (16)                      |
 //!
 //! A dialler without a TLS client key sends a first encrypted record of less than
-//! [`CLIENT_FINISHED_MAX`] bytes (`Finished` alone): that is a client, whose every record must be
+//! 100 bytes (`Finished` alone): that is a client, whose every record must be
 //! one frame. A node presents its key; its records may hold several frames, and are counted as
 //! the frames they hold if they hold whole ones.
 //!
