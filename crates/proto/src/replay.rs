@@ -92,7 +92,10 @@ impl ReplaySet {
     /// [`Refused::Seen`] for the second of two equal ones, [`Refused::Full`] at capacity.
     pub fn admit(&mut self, fingerprint: Fingerprint) -> Result<(), Refused> {
         let mask = self.places.len() - 1;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "masked to the table's length"
+        )]
         let mut at = fingerprint.0 as usize & mask;
         // Ends: a quarter of the places is always free.
         while self.places[at] != 0 {

@@ -112,7 +112,9 @@ impl Frame {
     /// Its kind, or `None` if the kind is unknown or the second byte is not zero (LNK-2).
     #[must_use]
     pub fn kind(&self) -> Option<Kind> {
-        let known = Kind::ALL.into_iter().find(|kind| *kind as u8 == self.0[KIND]);
+        let known = Kind::ALL
+            .into_iter()
+            .find(|kind| *kind as u8 == self.0[KIND]);
         known.filter(|_| self.0[ZERO] == 0)
     }
 
