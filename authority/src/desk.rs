@@ -24,8 +24,8 @@ pub(crate) enum Paper {
 pub(crate) struct Shown {
     /// Descriptors held.
     pub(crate) held: usize,
-    /// Whether the document is made.
-    pub(crate) finished: bool,
+    /// Whether the document is made, and on the disk.
+    pub(crate) kept: bool,
 }
 
 /// The machine and its desk.
@@ -40,12 +40,9 @@ impl Desk {
     }
 
     fn show(&self) {
-        let now = Shown {
-            held: self.authority.held(),
-            finished: self.authority.finished().is_some(),
-        };
+        let held = self.authority.held();
         self.shown
-            .send_if_modified(|shown| core::mem::replace(shown, now) != now);
+            .send_if_modified(|shown| core::mem::replace(&mut shown.held, held) != held);
     }
 }
 

@@ -67,8 +67,8 @@ impl Node {
         let page = shown.clone();
         let id = keys.id().to_string();
         let status = move || {
-            let Shown { held, finished } = *page.borrow();
-            let state = state(finished);
+            let Shown { held, kept } = *page.borrow();
+            let state = state(kept);
             json!({"role": "authority", "id": id, "state": state, "period": period, "nodes": held})
         };
         let served = metrics::serve(
@@ -94,6 +94,7 @@ impl Node {
             asking: Arc::new(Semaphore::new(ASKING_MAX)),
             metrics: metrics.clone(),
             desk: desk.clone(),
+            show: show.clone(),
         };
         if let Some(finished) = disk::finished(&keys, period)? {
             let answered = Input::Answered(Answer::Consensus(finished));
@@ -130,8 +131,8 @@ impl Node {
     }
 }
 
-fn state(finished: bool) -> &'static str {
-    if finished { "ready" } else { "bootstrapping" }
+fn state(kept: bool) -> &'static str {
+    if kept { "ready" } else { "bootstrapping" }
 }
 
 fn targets(network: &Network) -> Vec<Target> {
@@ -216,8 +217,8 @@ async fn report(mut shown: watch::Receiver<Shown>, stop: CancellationToken) {
     let report = async {
         let mut reporter = Reporter::default();
         loop {
-            let finished = shown.borrow_and_update().finished;
-            reporter.say(state(finished));
+            let kept = shown.borrow_and_update().kept;
+            reporter.say(state(kept));
             if shown.changed().await.is_err() {
                 return;
             }
@@ -234,6 +235,7 @@ struct Hands {
     asking: Arc<Semaphore>,
     metrics: Metrics,
     desk: mpsc::Sender<Paper>,
+    show: watch::Sender<Shown>,
 }
 
 impl Hands {
@@ -244,12 +246,22 @@ impl Hands {
                 question,
             } => self.ask(usize::from(authority), question),
             Output::Store(record) => {
-                let name = disk::record_of(record.period);
-                self.write(name, record.to_bytes(), Some(Input::Stored));
+                let desk = self.desk.clone();
+                self.write(
+                    disk::record_of(record.period),
+                    record.to_bytes(),
+                    move || {
+                        let _stopping = desk.blocking_send(Paper::Other(Input::Stored));
+                    },
+                );
             }
             Output::Publish(signed) => {
+                let show = self.show.clone();
                 if let Ok(document) = Consensus::parse_body(&signed.body) {
-                    self.write(disk::consensus_of(document.period), signed.to_bytes(), None);
+                    let name = disk::consensus_of(document.period);
+                    self.write(name, signed.to_bytes(), move || {
+                        show.send_modify(|shown| shown.kept = true);
+                    });
                 }
             }
             Output::Event(event) => self.count(&event),
@@ -277,16 +289,12 @@ impl Hands {
         });
     }
 
-    /// Writes a file, then brings `done` to the desk. A write that fails says nothing, so what
-    /// waits for it never happens (DIR-8).
-    fn write(&self, name: String, bytes: Vec<u8>, done: Option<Input>) {
-        let (keys, desk) = (Arc::clone(&self.keys), self.desk.clone());
+    /// Writes a file, then does `then`. A write that fails says nothing, so what waits for it
+    /// never happens (DIR-8).
+    fn write(&self, name: String, bytes: Vec<u8>, then: impl FnOnce() + Send + 'static) {
+        let keys = Arc::clone(&self.keys);
         spawn_blocking(move || match keys.state().write(&name, &bytes) {
-            Ok(()) => {
-                if let Some(done) = done {
-                    let _stopping = desk.blocking_send(Paper::Other(done));
-                }
-            }
+            Ok(()) => then(),
             Err(error) => tracing::error!(%error, "nothing is signed before this can be written"),
         });
     }

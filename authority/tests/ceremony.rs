@@ -1,5 +1,5 @@
-//! Four authorities as real processes on 127.0.0.1: they start, sign one document, remember it,
-//! and stop as asked.
+//! Authorities as real processes on 127.0.0.1: three of four sign a document, the last comes late
+//! and takes it, all remember it, the next document names it, and they stop as asked.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
@@ -12,7 +12,7 @@ use std::{
 
 use proto::{
     NodeId,
-    directory::{Answer, Network, Params, Question, Role, SignedConsensus},
+    directory::{Answer, Consensus, Network, Params, Question, Role, SignedConsensus},
 };
 use serde_json::{Value, json};
 use shell::{
@@ -41,7 +41,7 @@ impl Drop for Running {
 }
 
 impl Running {
-    fn start(folder: &Path, number: usize, address: &str) -> Self {
+    fn start(folder: &Path, number: usize, address: &str, period: u64) -> Self {
         let mut child = Command::new(PROGRAM)
             .current_dir(folder)
             .args(["run", "--metrics-listen=127.0.0.1:0", "--log=warn"])
@@ -49,10 +49,11 @@ impl Running {
                 "--mixes-min=3",
                 "--gateways-min=1",
                 "--settle-ms=100",
-                "--round-s=1",
+                "--round-s=2",
             ])
             .arg(format!("--state-dir=authority-{number}"))
             .arg(format!("--listen={address}"))
+            .arg(format!("--period={period}"))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -117,100 +118,137 @@ async fn asked(network: &Network, authority: usize, question: &Question) -> Answ
     ask(&dialler, &target, question).await.unwrap()
 }
 
-async fn document(network: &Network, authority: usize) -> SignedConsensus {
-    let newest = Question::Consensus { period: None };
-    let Answer::Consensus(signed) = asked(network, authority, &newest).await else {
-        panic!("a ready authority has the document");
-    };
-    signed
+/// A network before its first document: four authorities with identities, four nodes with keys.
+struct Founded<'a> {
+    folder: &'a Path,
+    addresses: Vec<String>,
+    ids: Vec<[u8; 32]>,
+    network: Network,
+    nodes: Vec<(Keys, Role)>,
 }
 
-/// DIR-7, DIR-8, DIR-12
-#[tokio::test]
-async fn four_authorities_sign_one_document_and_remember_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
-    let gateway = keys(folder, "gateway");
-
-    let addresses = addresses();
-    let ids: Vec<_> = (0..AUTHORITIES)
-        .map(|number| init(folder, number))
-        .collect();
-    let mut command = Command::new(PROGRAM);
-    command
-        .arg("network")
-        .arg(format!("--gateway={}@127.0.0.1:9", gateway.id()));
-    for (id, address) in ids.iter().zip(&addresses) {
-        command.arg(format!("--authority={}@{address}", network::hex(id)));
+impl<'a> Founded<'a> {
+    fn new(folder: &'a Path) -> Self {
+        let nodes: Vec<_> = [
+            ("a", Role::Mix),
+            ("b", Role::Mix),
+            ("c", Role::Mix),
+            ("gateway", Role::Gateway),
+        ]
+        .map(|(name, role)| (keys(folder, name), role))
+        .into();
+        let addresses = addresses();
+        let ids: Vec<_> = (0..AUTHORITIES)
+            .map(|number| init(folder, number))
+            .collect();
+        let mut command = Command::new(PROGRAM);
+        command
+            .arg("network")
+            .arg(format!("--gateway={}@127.0.0.1:9", nodes[3].0.id()));
+        for (id, address) in ids.iter().zip(&addresses) {
+            command.arg(format!("--authority={}@{address}", network::hex(id)));
+        }
+        let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        std::fs::write(folder.join("network.toml"), &text).unwrap();
+        let network = network::parse(&text, "network.toml").unwrap();
+        Self {
+            folder,
+            addresses,
+            ids,
+            network,
+            nodes,
+        }
     }
-    let text = String::from_utf8(command.output().unwrap().stdout).unwrap();
-    std::fs::write(folder.join("network.toml"), &text).unwrap();
-    let network = network::parse(&text, "network.toml").unwrap();
 
-    let mut running: Vec<_> = (0..AUTHORITIES)
-        .map(|number| Running::start(folder, number, &addresses[number]))
-        .collect();
-    for (one, address) in running.iter_mut().zip(&addresses) {
-        assert_eq!(one.said()["listening"], json!(address));
+    /// Starts authority `number` and waits until it listens.
+    fn start(&self, number: usize, period: u64) -> Running {
+        let mut running = Running::start(self.folder, number, &self.addresses[number], period);
+        assert_eq!(running.said()["listening"], json!(self.addresses[number]));
+        running
+    }
+
+    async fn ask(&self, number: usize, question: &Question) -> Answer {
+        let place = self.network.authority(&self.ids[number]).unwrap();
+        asked(&self.network, usize::from(place), question).await
+    }
+
+    /// Every node introduces itself to these authorities.
+    async fn introduce(&self, numbers: &[usize], period: u64) {
+        let now_s = Clock::start().utc().as_secs();
+        for (node, role) in &self.nodes {
+            let about = About {
+                role: *role,
+                address: "127.0.0.1:9".into(),
+                family: "x".into(),
+            };
+            let params = Params::default();
+            let said = node.descriptor(&self.network.id, &about, period, &params, now_s);
+            let said = said.unwrap();
+            for number in numbers {
+                let answer = self.ask(*number, &Question::Submit(said.clone())).await;
+                assert_eq!(answer, Answer::Accepted);
+            }
+        }
+    }
+
+    async fn document(&self, number: usize) -> (SignedConsensus, Consensus) {
+        let newest = Question::Consensus { period: None };
+        let Answer::Consensus(signed) = self.ask(number, &newest).await else {
+            panic!("a ready authority has the document");
+        };
+        let now = Clock::start().utc();
+        let consensus = signed.verify(&self.network, Some(now)).unwrap();
+        (signed, consensus)
+    }
+}
+
+/// DIR-7, DIR-8, DIR-9, DIR-12
+#[tokio::test]
+async fn three_of_four_sign_a_document_and_all_remember_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let founded = Founded::new(folder.path());
+
+    // A document needs three of four: one is not there.
+    let mut running: Vec<_> = (0..3).map(|number| founded.start(number, 0)).collect();
+    for one in &mut running {
         assert_eq!(one.said(), json!({"state": "bootstrapping"}));
     }
-
-    let gathering = asked(&network, 0, &Question::Gathering).await;
     let params = Params::default();
-    assert_eq!(
-        gathering,
-        Answer::Gathering {
-            period: 0,
-            params: params.clone()
-        }
-    );
-    let now_s = Clock::start().utc().as_secs();
-    let mixes: Vec<_> = ["a", "b", "c"]
-        .iter()
-        .map(|name| keys(folder, name))
-        .collect();
-    let mixes = mixes.iter().map(|keys| (keys, Role::Mix));
-    for (node, role) in mixes.chain([(&gateway, Role::Gateway)]) {
-        let about = About {
-            role,
-            address: "127.0.0.1:9".into(),
-            family: "x".into(),
-        };
-        let said = node
-            .descriptor(&network.id, &about, 0, &params, now_s)
-            .unwrap();
-        for authority in 0..AUTHORITIES {
-            let answer = asked(&network, authority, &Question::Submit(said.clone())).await;
-            assert_eq!(answer, Answer::Accepted);
-        }
-    }
-
+    let gathering = founded.ask(0, &Question::Gathering).await;
+    assert_eq!(gathering, Answer::Gathering { period: 0, params });
+    founded.introduce(&[0, 1, 2], 0).await;
     for one in &mut running {
         assert_eq!(one.said(), json!({"state": "ready"}));
     }
-    let signed = document(&network, 0).await;
-    let consensus = signed.verify(&network, Some(Clock::start().utc())).unwrap();
-    assert_eq!((consensus.nodes.len(), consensus.layers.len()), (4, 3));
-    for authority in 1..AUTHORITIES {
-        assert_eq!(document(&network, authority).await.body, signed.body);
+    // The one that comes late takes the document from the others.
+    let mut late = founded.start(3, 0);
+    assert_eq!(late.said(), json!({"state": "bootstrapping"}));
+    assert_eq!(late.said(), json!({"state": "ready"}));
+    let (signed, first) = founded.document(0).await;
+    assert_eq!((first.nodes.len(), first.layers.len()), (4, 3));
+    for number in 1..AUTHORITIES {
+        assert_eq!(founded.document(number).await.0.body, signed.body);
     }
 
-    // One is killed; it comes back with the document and needs no other for it.
-    drop(running.split_off(1));
-    drop(running);
-    let mut again = Running::start(folder, 0, &addresses[0]);
-    assert_eq!(again.said()["listening"], json!(addresses[0]));
-    let state = again.said();
-    if state == json!({"state": "bootstrapping"}) {
-        assert_eq!(again.said(), json!({"state": "ready"}));
-    }
-    let own = network
-        .authorities
-        .iter()
-        .position(|key| *key == ids[0])
-        .unwrap();
-    assert_eq!(document(&network, own).await.body, signed.body);
+    // All are killed. One comes back alone, with the document from its disk.
+    drop((running, late));
+    let mut again = founded.start(0, 0);
+    while again.said() != json!({"state": "ready"}) {}
+    assert_eq!(founded.document(0).await.0.body, signed.body);
     assert_eq!(again.terminate(), Some(0));
+
+    // The next period's document names this one.
+    let mut running: Vec<_> = (0..3).map(|number| founded.start(number, 1)).collect();
+    founded.introduce(&[0, 1, 2], 1).await;
+    for one in &mut running {
+        while one.said() != json!({"state": "ready"}) {}
+    }
+    let (_, second) = founded.document(0).await;
+    assert_eq!((second.period, second.previous), (1, first.hash()));
+    assert_eq!(second.follows(first.period, &first.hash()), Ok(()));
+    for one in running {
+        assert_eq!(one.terminate(), Some(0));
+    }
 }
 
 #[test]

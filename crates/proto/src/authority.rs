@@ -10,7 +10,8 @@
 //!
 //! | quantity        | type         | unit, range                                            |
 //! |-----------------|--------------|--------------------------------------------------------|
-//! | round           | `u32`        | ⌊UTC / `round`⌋; its proposer is authority round mod n |
+//! | round           | `u32`        | ⌊UTC / `round`⌋; its proposer is authority round mod n, |
+//! |                 |              | which proposes in its first quarter or not at all       |
 //! | nodes held      | map          | descriptors, <= `nodes_max`                            |
 //! | votes held      | per authority| ballots, <= [`VOTES_KEPT`] each                        |
 //! | votes owed      | set          | rounds, <= [`VOTES_KEPT`], while the record is written |
@@ -252,6 +253,13 @@ impl Authority {
         self.out.push_back(Output::Event(event));
     }
 
+    /// Whether enough of the round is left for all to hear a proposal before the next turn, whose
+    /// proposer would else make a document of its own.
+    fn has_time(&self) -> bool {
+        let round = self.round_ns();
+        self.utc().is_some_and(|utc| utc.0 % round < round / 4)
+    }
+
     /// What falls due with time alone: a new round, and this authority's turn in it.
     fn act(&mut self) {
         let Some(round) = self.round().filter(|_| self.finished.is_none()) else {
@@ -271,7 +279,11 @@ impl Authority {
             }
         }
         let due = self.choice.is_some() || self.settled().is_some_and(|at| at <= self.now);
-        if due && self.proposer(round) == self.own && self.proposed != Some(round) {
+        if due
+            && self.has_time()
+            && self.proposer(round) == self.own
+            && self.proposed != Some(round)
+        {
             self.proposed = Some(round);
             self.propose(round);
         }

@@ -296,6 +296,27 @@ fn one_document_is_voted_for_and_the_disk_knows_it_first() {
     assert_eq!(proposed, Some(body));
 }
 
+/// DIR-12: a proposal that comes late in a round could meet the next proposer's own.
+#[test]
+fn a_turn_is_used_at_its_start_or_not_at_all() {
+    let town = town();
+    for (late_ms, proposes) in [(0, true), (249, true), (250, false), (999, false)] {
+        let mut machine = authority(&town, 0);
+        call(&mut machine, at(0), Some(calendar()));
+        for signed in town.descriptors() {
+            asked(&mut machine, at(0), Question::Submit(signed));
+        }
+        let turn = u64::from(turn(0, 2)) - VALID_FROM_S;
+        let now = at(turn).after(core::time::Duration::from_millis(late_ms));
+        let outputs = call(&mut machine, now, None);
+        let settles = |output: &Output| matches!(output, Output::Store(_));
+        assert_eq!(outputs.iter().any(settles), proposes, "{late_ms} ms");
+        // It is not lost: its next turn comes.
+        let outputs = call(&mut machine, at(turn + 4), None);
+        assert_eq!(outputs.iter().any(settles), !proposes);
+    }
+}
+
 /// DIR-7
 #[test]
 fn votes_are_judged_and_two_of_one_round_are_proof() {
