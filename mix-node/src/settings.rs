@@ -5,7 +5,6 @@ use core::{net::SocketAddr, time::Duration};
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    fs,
     io::{self, Write},
     path::PathBuf,
 };
@@ -101,16 +100,8 @@ impl Config {
         environment: impl Iterator<Item = (OsString, OsString)>,
         flags: &ArgMatches,
     ) -> anyhow::Result<Self> {
-        let path = flags.get_one::<PathBuf>("config");
-        let (text, name) = match path {
-            Some(path) => {
-                let name = path.display().to_string();
-                let text = fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
-                (text, name)
-            }
-            None => Default::default(),
-        };
-        let given: BTreeMap<String, String> = known()
+        let known = known();
+        let given: BTreeMap<String, String> = known
             .flags()
             .into_iter()
             .filter_map(|Flag { key, .. }| {
@@ -118,7 +109,8 @@ impl Config {
                 Some((key, text))
             })
             .collect();
-        let config: Self = known().merge(&text, &name, environment, &given)?;
+        let file = flags.get_one::<PathBuf>("config").map(PathBuf::as_path);
+        let config: Self = known.load(file, environment, &given)?;
         config.check()?;
         Ok(config)
     }

@@ -18,7 +18,7 @@
 //! the network's, and come from the signed consensus. Not done here: reading the command line
 //! (each program's `clap` does, with [`Settings::flags`]), and ranges of values.
 
-use std::{collections::BTreeMap, ffi::OsString};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
 
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -47,6 +47,14 @@ pub enum SettingsError {
         expected: String,
         /// What was found.
         found: String,
+    },
+    /// The file can't be read.
+    #[error("{file}: {message}")]
+    Unread {
+        /// Name of the file.
+        file: String,
+        /// What the system says.
+        message: String,
     },
     /// The file is not TOML.
     #[error("{file}:{line}: {message}")]
@@ -114,6 +122,30 @@ impl Settings {
         settings
             .filter(|flag| self.defaults.contains_key(&flag.key))
             .collect()
+    }
+
+    /// The settings in force, with the file at `path`, if there is one; see [`Settings::merge`].
+    ///
+    /// # Errors
+    ///
+    /// A [`SettingsError`] that names the source, the setting and the remedy.
+    pub fn load<T: DeserializeOwned>(
+        &self,
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        flags: &BTreeMap<String, String>,
+    ) -> Result<T, SettingsError> {
+        let Some(path) = path else {
+            return self.merge("", "", environment, flags);
+        };
+        let file = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => self.merge(&text, &file, environment, flags),
+            Err(error) => {
+                let message = error.to_string();
+                Err(SettingsError::Unread { file, message })
+            }
+        }
     }
 
     /// The settings in force.
