@@ -73,7 +73,7 @@ fn messages_that_never_leave_are_a_failure() {
         version = 1
         engine = "packet"
         [network]
-        layers = 1
+        layers = 3
         mixes_per_layer = 1
         gateways = 2
         [traffic]
@@ -88,4 +88,5 @@ fn messages_that_never_leave_are_a_failure() {
     .unwrap();
     let outcome = world::run(&dead, 1, &|_| ()).unwrap();
     assert!(!outcome.failures.is_empty());
+    assert!(!outcome.counts.contains_key("NoRoute"));
 }

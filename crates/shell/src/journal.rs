@@ -16,6 +16,9 @@
 //! | 80     | 16    | zero                                                           |
 //! | 96     | 8 × n | fingerprints, in order; zero: none yet                         |
 //!
+//! The header, the count beside it and the folder are on the disk before the first append, so that a
+//! power loss always leaves a file that says it was not closed.
+//!
 //! A file is burned, and its key with it, when it was not closed in order and another kernel has
 //! booted since (records may be missing), or when its count of openings is lower than the one beside
 //! it (it went back). A torn record can only be one whose packet did not go on.
@@ -24,7 +27,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
@@ -166,8 +169,14 @@ impl Journal {
             closed: false,
             capacity,
         };
+        // On the disk before the first packet: after a power loss a journal that is absent, or
+        // still says that it was closed in order, would pass for one that lost nothing.
         file.write_all_at(&header.to_bytes(), 0)?;
-        fs::write(&beside, opened.to_be_bytes())?;
+        file.sync_all()?;
+        let mut count = File::create(&beside)?;
+        count.write_all(&opened.to_be_bytes())?;
+        count.sync_all()?;
+        File::open(folder)?.sync_all()?;
         let journal = Self {
             file,
             held,
@@ -357,7 +366,6 @@ mod tests {
     /// Not a test by itself: the process that `a_killed_process_loses_nothing` kills.
     #[test]
     fn child_appends_until_killed() {
-        use std::io::Write;
         let Some(folder) = std::env::var_os(CHILD) else {
             return;
         };

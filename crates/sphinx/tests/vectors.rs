@@ -265,3 +265,37 @@ fn full_size_packets_are_read() {
         assert_eq!(sphinx::unpad(&bare), Ok(&message[..]));
     }
 }
+
+/// The same files, by another implementation in another language.
+#[test]
+fn an_independent_implementation_agrees() {
+    if std::env::var_os("LACUNA_SYSTEM").is_none() {
+        println!("skipped: LACUNA_SYSTEM=1 runs it; it needs python3");
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors");
+    let verify = |folder: &std::path::Path| {
+        let program = folder.join("verify.py");
+        let verdict = std::process::Command::new("python3").arg(program).output();
+        verdict.expect("python3 is installed").status.success()
+    };
+    assert!(verify(folder.as_ref()));
+
+    // The control: with one digit changed it says no.
+    let copy = std::env::temp_dir().join(format!("lacuna-vectors-{}", std::process::id()));
+    std::fs::create_dir_all(&copy).unwrap();
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let Ok(mut text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        if path.ends_with("full_size.json") {
+            let at = text.rfind("\"message\": \"").unwrap() + 12;
+            let other = if &text[at..=at] == "0" { "1" } else { "0" };
+            text.replace_range(at..=at, other);
+        }
+        std::fs::write(copy.join(path.file_name().unwrap()), text).unwrap();
+    }
+    assert!(!verify(&copy));
+    std::fs::remove_dir_all(&copy).unwrap();
+}

@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use proto::{LinkId, client, gateway, wire};
+use proto::{LinkId, client, gateway, wire, wire::Frame};
 
 use super::{
     World,
@@ -175,6 +175,33 @@ impl World<'_> {
     pub(super) fn unlinked(&mut self, link: LinkId) {
         for gateway in 0..self.nodes.len() {
             self.ask_gateway(gateway, gateway::Input::Unlinked { link });
+        }
+    }
+
+    /// A client writes a frame to one of its links.
+    pub(super) fn write(&mut self, client: usize, which: usize, frame: Frame) {
+        let Some(link) = self.links.up(client, which) else {
+            return self.tally.count_named("NoLink");
+        };
+        self.tally
+            .note(self.now, b'U', client as u64, link.0, frame.as_bytes());
+        let entity = self.nodes.len() + client;
+        if which == ENTRY && self.loses(entity) {
+            return;
+        }
+        let at = self.now.after(self.link_delay());
+        self.agenda.put(at, Event::Upstream { link, frame });
+    }
+
+    pub(super) fn upstream(&mut self, link: LinkId, frame: Frame) {
+        if let Some(gateway) = self.links.gateway(link) {
+            self.ask_gateway(gateway, gateway::Input::Frame { link, frame });
+        }
+    }
+
+    pub(super) fn downstream(&mut self, link: LinkId, frame: Frame) {
+        if let Some(client) = self.links.client_up(link) {
+            self.tell(client, client::Input::Frame(frame));
         }
     }
 }

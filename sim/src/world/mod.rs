@@ -1,13 +1,14 @@
 //! The packet engine: the deployed machines with real Sphinx packets, in virtual time.
 //!
 //! Counterpart of the shell: it does for the machines of `proto` what the shell does, with a heap in
-//! place of sockets, clocks and disks. One seed, one result: the trace's hash covers every packet
-//! on every link and every delivery.
+//! place of sockets, clocks and disks. One seed, one result: the trace's hash covers every byte
+//! on every link and of every delivery, and when.
 //!
 //! | part     | what                                                                       |
 //! |----------|----------------------------------------------------------------------------|
 //! | `setup`  | keys, documents and messages from a seed                                    |
 //! | `agenda` | what happens when                                                           |
+//! | `effects`| what machines ask for is carried out                                         |
 //! | `node`   | mixes and gateways with their peel stage, journal and mailboxes              |
 //! | `store`  | disks: what was answered stays, what was not may be lost                    |
 //! | `links`  | client links: dialled, lost, dialled again                                  |
@@ -20,6 +21,7 @@
 //! `packet.duration_s` faults stop, and what is then not complete within [`DRAIN`] is a failure.
 
 mod agenda;
+mod effects;
 mod links;
 mod node;
 mod report;
@@ -28,20 +30,16 @@ mod store;
 mod tally;
 
 use core::time::Duration;
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use chacha20::ChaCha12Rng;
 use proto::{
-    LinkId, Machine, NodeId, Time,
+    Machine, NodeId, Time,
     calendar::{Calendar, Utc},
-    client::{self, Client, Config, Identity, Limits, Return, State, Target},
+    client::{self, Client, Config, Identity, Limits, Return, Target},
     directory::Consensus,
     gateway, mix,
     peel::Peeled,
-    wire::Frame,
 };
 use rand::{Rng, RngExt};
 use sphinx::Packet;
@@ -51,7 +49,7 @@ use self::{
     links::Links,
     node::{Node, Role},
     setup::{PROFILE, Plan, Purpose, seed_of, stream},
-    store::{LATENCY, Records, Request},
+    store::{Records, Request},
     tally::{Name, Tally},
 };
 use crate::{
@@ -303,7 +301,8 @@ impl<'s> World<'s> {
     /// A node sends a packet to another.
     fn transmit(&mut self, from: usize, to: NodeId, packet: Box<Packet>) {
         let to = self.by_id[&to]; // machines send to nodes of the consensus only
-        self.tally.note(self.now, b'P', from as u64, to as u64);
+        self.tally
+            .note(self.now, b'P', from as u64, to as u64, packet.as_slice());
         if !self.loses(from) {
             let at = self.now.after(self.link_delay());
             self.agenda.put(at, Event::Packet { to, packet });
@@ -476,161 +475,6 @@ impl<'s> World<'s> {
             if fate.said.is_some() && !fate.queued {
                 self.agenda.put(self.now, Event::Say { client, message });
             }
-        }
-    }
-
-    /// Drains a machine, carries out what it asks for, and arms its next wake.
-    fn settle(&mut self, entity: usize) {
-        let wake = match entity.checked_sub(self.nodes.len()) {
-            Some(client) => self.settle_client(client),
-            None => self.settle_node(entity),
-        };
-        if let Some(at) = wake
-            && self.armed[entity].is_none_or(|armed| at < armed || armed < self.now)
-        {
-            self.armed[entity] = Some(at);
-            self.agenda.put(at, Event::Wake(entity));
-        }
-    }
-
-    fn settle_node(&mut self, node: usize) -> Option<Time> {
-        match &mut self.nodes[node].role {
-            None => None,
-            Some(Role::Mix(mix)) => {
-                let wake = mix.next_wake();
-                let outputs: Vec<_> = core::iter::from_fn(|| mix.poll()).collect();
-                for output in outputs {
-                    match output {
-                        mix::Output::Send { to, packet } => self.transmit(node, to, packet),
-                        mix::Output::Dropped(why) => self.tally.count(why),
-                    }
-                }
-                wake
-            }
-            Some(Role::Gateway(gateway)) => {
-                let wake = gateway.next_wake();
-                let outputs: Vec<_> = core::iter::from_fn(|| gateway.poll()).collect();
-                for output in outputs {
-                    self.gateway_asks(node, output);
-                }
-                wake
-            }
-        }
-    }
-
-    fn gateway_asks(&mut self, node: usize, output: gateway::Output) {
-        use gateway::Output;
-        match Request::from(output) {
-            Ok(request) => {
-                let served = Event::Served {
-                    node,
-                    start: self.starts[node],
-                    request,
-                };
-                self.agenda.put(self.now.after(LATENCY), served);
-            }
-            Err(Output::Relay { to, packet }) => self.transmit(node, to, packet),
-            Err(Output::Frame { link, frame }) => {
-                self.tally.note(self.now, b'F', node as u64, link.0);
-                let at = self.now.after(self.link_delay());
-                self.agenda.put(at, Event::Downstream { link, frame });
-            }
-            Err(Output::Close { link }) => {
-                let at = self.now.after(self.link_delay());
-                self.agenda.put(at, Event::Down(link));
-            }
-            Err(Output::Dropped(why)) => self.tally.count(why),
-            Err(Output::Event(what)) => self.tally.count(what),
-            Err(
-                Output::Register { .. }
-                | Output::Store { .. }
-                | Output::Peek { .. }
-                | Output::Confirm { .. }
-                | Output::Expire { .. },
-            ) => unreachable!("requests to the store"),
-        }
-    }
-
-    fn settle_client(&mut self, client: usize) -> Option<Time> {
-        let mut outputs: VecDeque<client::Output> = VecDeque::new();
-        loop {
-            let machine = self.seats[client].client.as_mut()?;
-            outputs.extend(core::iter::from_fn(|| machine.poll()));
-            let Some(output) = outputs.pop_front() else {
-                return machine.next_wake();
-            };
-            self.client_asks(client, output);
-        }
-    }
-
-    fn client_asks(&mut self, client: usize, output: client::Output) {
-        use client::{ClientEvent, Output};
-        match output {
-            Output::Entry(frame) => self.write(client, links::ENTRY, frame),
-            Output::Mailbox(frame) => self.write(client, links::MAILBOX, frame),
-            Output::Store { txn, ops } => {
-                let written = Event::Written {
-                    client,
-                    start: self.starts[self.nodes.len() + client],
-                    txn,
-                    ops,
-                };
-                self.agenda.put(self.now.after(LATENCY), written);
-            }
-            Output::Deliver(delivery) => {
-                let to = self.name(client, 0).client;
-                let crashes = self.seats[client].crashes;
-                self.tally.delivered(self.now, to, crashes, &delivery.body);
-                let message = delivery.message;
-                if let Some(machine) = &mut self.seats[client].client {
-                    machine.handle(self.now, client::Input::Taken { message });
-                }
-            }
-            Output::Progress(progress) => {
-                let message = usize::try_from(progress.ticket).expect("a ticket of the script");
-                let name = self.name(client, message);
-                let fate = self.tally.fates.get_mut(&name).expect("in the script");
-                match progress.state {
-                    State::Queued => fate.queued = true,
-                    State::Sent => {}
-                    State::Acked => fate.acked = true,
-                    State::Expired | State::Failed(_) => {
-                        let state = progress.state;
-                        self.tally.violations.push(format!("{name:?} is {state:?}"));
-                    }
-                }
-            }
-            Output::Event(ClientEvent::LoopReturned { latency }) => {
-                self.tally.count_named("LoopReturned");
-                self.tally.loop_latencies_s.push(latency.as_secs_f64());
-            }
-            Output::Event(event) => self.tally.count(event),
-        }
-    }
-
-    /// A client writes a frame to one of its links.
-    fn write(&mut self, client: usize, which: usize, frame: Frame) {
-        let Some(link) = self.links.up(client, which) else {
-            return self.tally.count_named("NoLink");
-        };
-        self.tally.note(self.now, b'U', client as u64, link.0);
-        let entity = self.nodes.len() + client;
-        if which == links::ENTRY && self.loses(entity) {
-            return;
-        }
-        let at = self.now.after(self.link_delay());
-        self.agenda.put(at, Event::Upstream { link, frame });
-    }
-
-    fn upstream(&mut self, link: LinkId, frame: Frame) {
-        if let Some(gateway) = self.links.gateway(link) {
-            self.ask_gateway(gateway, gateway::Input::Frame { link, frame });
-        }
-    }
-
-    fn downstream(&mut self, link: LinkId, frame: Frame) {
-        if let Some(client) = self.links.client_up(link) {
-            self.tell(client, client::Input::Frame(frame));
         }
     }
 }

@@ -30,6 +30,8 @@ use crate::{
 
 /// When the network's document starts to hold, in UTC seconds: a day in 2027.
 const VALID_FROM_S: u64 = 1_800_000_000;
+/// Mixes of a deployed client's route.
+const LAYERS: usize = 3;
 /// The client's profile in the simulated consensus.
 pub(super) const PROFILE: &str = "simulated";
 
@@ -90,6 +92,11 @@ pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
         ));
     };
     let network = &scenario.network;
+    if network.layers != LAYERS {
+        return Err(RunError::Usage(format!(
+            "engine = \"packet\" runs the deployed clients, whose routes have three mixes: write network.layers = {LAYERS}"
+        )));
+    }
     let mixes = network.layers * network.mixes_per_layer;
     let terms = Terms {
         network: NetworkId([0x51; 32]),

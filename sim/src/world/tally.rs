@@ -98,11 +98,13 @@ impl Tally {
         *self.counts.entry(what.to_owned()).or_default() += 1;
     }
 
-    /// Adds to the trace: two runs that differ anywhere differ in its hash.
-    pub(super) fn note(&mut self, at: Time, what: u8, from: u64, to: u64) {
-        for word in [at.as_nanos(), u64::from(what), from, to] {
+    /// Adds what is written to a link, or delivered, to the trace: two runs that differ in any
+    /// byte or time of it differ in its hash.
+    pub(super) fn note(&mut self, at: Time, what: u8, from: u64, to: u64, bytes: &[u8]) {
+        for word in [at.as_nanos(), u64::from(what), from, to, bytes.len() as u64] {
             self.trace.update(word.to_be_bytes());
         }
+        self.trace.update(bytes);
     }
 
     /// The trace's hash, in hexadecimal.
@@ -113,7 +115,7 @@ impl Tally {
 
     /// Judges a delivery to client `to`, which has crashed `crashes` times so far.
     pub(super) fn delivered(&mut self, at: Time, to: u32, crashes: u64, body: &[u8]) {
-        self.note(at, b'D', to.into(), body.len() as u64);
+        self.note(at, b'D', to.into(), crashes, body);
         let fate = name_of(body).and_then(|name| Some((name, self.fates.get_mut(&name)?)));
         let Some((name, fate)) = fate else {
             self.violations
