@@ -26,7 +26,6 @@ pub mod call;
 pub mod cli;
 pub mod daemon;
 pub mod handle;
-pub mod hex;
 mod inbox;
 mod links;
 pub mod outbox;

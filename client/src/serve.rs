@@ -23,6 +23,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use proto::client::{ReplyToken, Return, Target};
+use shell::network::{hex, unhex};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream, unix::OwnedWriteHalf},
@@ -35,7 +36,6 @@ use crate::{
     base64,
     call::read_line,
     handle::{Handle, Received},
-    hex,
     outbox::SendError,
 };
 
@@ -224,7 +224,7 @@ impl Connection {
                 Ok(reached) => reached,
                 Err(error) => return self.say(&refused(error)).await,
             };
-            let id = hex::encode(&id);
+            let id = hex(&id);
             self.say(&Response::Progress { id, state }).await?;
             next = match state {
                 _ if state >= wait => return Ok(()),
@@ -274,11 +274,11 @@ impl Connection {
     }
 
     async fn hand_out(&mut self, received: Received) -> io::Result<()> {
-        let id = hex::encode(&received.id());
+        let id = hex(&received.id());
         let answer = Response::Message {
             id: id.clone(),
             body: base64::encode(received.body()),
-            reply: received.reply().map(|token| hex::encode(&token.to_bytes())),
+            reply: received.reply().map(|token| hex(&token.to_bytes())),
         };
         self.leases.insert(id, received);
         self.say(&answer).await
@@ -310,10 +310,9 @@ fn message(
     let to = match (to, reply_to) {
         (Some(to), None) => Target::Address(to.parse().map_err(|e| usage(format!("{e}")))?),
         (None, Some(token)) => {
-            let bytes = hex::decode(&token).and_then(|bytes| bytes.try_into().ok());
             let wrong =
                 || usage("a reply token has 32 hex digits: take `reply` of the message".to_owned());
-            Target::Reply(ReplyToken::from_bytes(bytes.ok_or_else(wrong)?))
+            Target::Reply(ReplyToken::from_bytes(unhex(&token).ok_or_else(wrong)?))
         }
         _ => {
             return Err(usage(

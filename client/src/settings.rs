@@ -174,8 +174,7 @@ fn node_id(key: &str, text: &str) -> Result<Option<NodeId>, SettingsError> {
     if text.is_empty() {
         return Ok(None);
     }
-    let bytes = crate::hex::decode(text).and_then(|bytes| bytes.try_into().ok());
-    bytes
+    shell::network::unhex(text)
         .map(|bytes| Some(NodeId(bytes)))
         .ok_or_else(|| SettingsError::Refused(format!("{key} must be 64 hex digits, not `{text}`")))
 }

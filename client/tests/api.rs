@@ -53,7 +53,7 @@ fn made(folder: &Path) -> Config {
     fs::write(&file, shell::network::format(&network)).unwrap();
     let mut config = Config::in_folder(&folder.join("state")).unwrap();
     config.network = file;
-    config.mailbox = client::hex::encode(&gateway);
+    config.mailbox = shell::network::hex(&gateway);
     drop(StateDir::create(&config).unwrap());
     config
 }

@@ -101,15 +101,15 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
-/// 64 hex digits.
+/// Lower-case hex digits, two a byte.
 #[must_use]
-pub fn hex(bytes: &[u8; 32]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The 32 bytes of 64 hex digits, upper or lower case.
+/// The `N` bytes of 2 `N` hex digits, upper or lower case.
 #[must_use]
-pub fn unhex(text: &str) -> Option<[u8; 32]> {
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();
     let digit = |c: u8| {
         char::from(c)
@@ -292,7 +292,7 @@ mod tests {
             &"g".repeat(64),
             &"é".repeat(32),
         ] {
-            assert_eq!(unhex(bad), None);
+            assert_eq!(unhex::<32>(bad), None);
         }
     }
 }

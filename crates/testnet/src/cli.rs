@@ -203,7 +203,7 @@ fn fresh(dir: &Path) -> anyhow::Result<PathBuf> {
 
 /// A new folder in the system's temporary one.
 fn temporary() -> anyhow::Result<PathBuf> {
-    let random = client::hex::encode(&entropy::seed()[..6]);
+    let random = shell::network::hex(&entropy::seed()[..6]);
     fresh(&std::env::temp_dir().join(format!("lacuna-{random}")))
 }
 
