@@ -13,9 +13,9 @@
 //! | redial          | after 0.25 to 0.5 s, doubling up to 30 s                                |
 //! | silence         | a mailbox link without a frame for three ticks and 15 s is dead         |
 //!
-//! A link that is lost is dialled again at once after it had carried frames, since a gateway that
-//! restarts should not cost its clients half a minute. Deliberately not here: which gateway (the
-//! machine's choice) and what the frames mean.
+//! The waits start over only after a link that held for [`HELD`]: a gateway that restarts should not
+//! cost its clients half a minute, but one that refuses them lets the link up before it ends it.
+//! Deliberately not here: which gateway (the machine's choice) and what the frames mean.
 
 use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
@@ -36,6 +36,8 @@ use tokio::sync::{mpsc, watch};
 const QUEUE: usize = 2;
 const REDIAL_FIRST: Duration = Duration::from_millis(500);
 const REDIAL_MOST: Duration = Duration::from_secs(30);
+/// A link that ends earlier may have been refused.
+const HELD: Duration = Duration::from_secs(10);
 
 /// Where a link goes, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +70,6 @@ pub(crate) struct Known {
     pub(crate) made: u64,
     /// Why the last attempt failed; empty after one that did not.
     pub(crate) trouble: String,
-    /// Attempts that failed in a row.
-    pub(crate) failed: u32,
 }
 
 impl Port {
@@ -132,7 +132,7 @@ impl Port {
             let moved = moved.wait_for(|now| *now != other);
             let lasted = tokio::select! {
                 _ = moved => Ok(()),
-                lasted = self.serve(&dialler, patience, &to, &inbox) => lasted,
+                lasted = self.serve(&dialler, patience, &to, &inbox, &mut backoff) => lasted,
                 () = inbox.closed() => return,
             };
             if self.known.borrow().up {
@@ -146,20 +146,19 @@ impl Port {
                 if inbox.send(down).await.is_err() {
                     return;
                 }
-                backoff.reset();
             }
             if let Err(error) = lasted {
                 tracing::info!(link = ?self.purpose, %error, "a link ended");
-                self.known.send_modify(|known| {
-                    known.trouble = error.to_string();
-                    known.failed = known.failed.saturating_add(1);
-                });
+                self.known
+                    .send_modify(|known| known.trouble = error.to_string());
                 let mut moved = destination.clone();
                 tokio::select! {
                     () = tokio::time::sleep(backoff.wait()) => {}
                     _ = moved.wait_for(|now| *now != other) => {}
                     () = inbox.closed() => return,
                 }
+            } else {
+                backoff.reset(); // another gateway
             }
         }
     }
@@ -171,6 +170,7 @@ impl Port {
         patience: Duration,
         to: &Destination,
         inbox: &mpsc::Sender<Input>,
+        backoff: &mut Backoff,
     ) -> Result<(), LinkError> {
         let hello = Hello {
             version: WIRE_VERSION,
@@ -179,6 +179,21 @@ impl Port {
         };
         let dialled = tokio::time::timeout(patience, dialler.dial(&to.target, hello)).await;
         let link: Link = dialled.unwrap_or(Err(LinkError::PeerSlow("dial")))?;
+        let began = dialler.clock.now();
+        let ended = self.carry(link, to, inbox).await;
+        if dialler.clock.now().since(began) >= HELD {
+            backoff.reset();
+        }
+        ended
+    }
+
+    /// Carries frames until the link ends.
+    async fn carry(
+        &self,
+        link: Link,
+        to: &Destination,
+        inbox: &mpsc::Sender<Input>,
+    ) -> Result<(), LinkError> {
         let exporter = link.peer.exporter;
         let (outbox, mut reader) = link.start(QUEUE);
         self.set(Some(outbox));
@@ -186,7 +201,6 @@ impl Port {
             known.up = true;
             known.made += 1;
             known.trouble.clear();
-            known.failed = 0;
         });
         let up = if self.is_entry() {
             Input::EntryUp
@@ -208,9 +222,67 @@ impl Port {
 
 #[cfg(test)]
 mod tests {
-    use proto::directory::Params;
+    use ed25519_dalek::SigningKey;
+    use proto::{
+        NetworkId, NodeId,
+        directory::{LinkCertificate, Params},
+    };
+    use shell::{
+        clock::Clock,
+        link::{certificate_frame, take},
+        tls,
+    };
+    use tokio::net::TcpListener;
 
     use super::*;
+
+    /// The link comes up each time and is closed at once.
+    #[tokio::test]
+    async fn a_gateway_that_refuses_is_dialled_less_and_less() {
+        let (clock, network) = (Clock::start(), NetworkId([7; 32]));
+        let [identity, key] = [2, 102].map(|seed| SigningKey::from_bytes(&[seed; 32]));
+        let link_key = key.verifying_key().to_bytes();
+        let now_s = clock.utc().as_secs();
+        let validity = now_s - 60..now_s + 60;
+        let certificate = LinkCertificate::sign(&network, &identity, link_key, validity);
+        let certificate = certificate_frame(&certificate);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = Destination {
+            target: Target {
+                id: NodeId(identity.verifying_key().to_bytes()),
+                address: listener.local_addr().unwrap().to_string(),
+                link_key: Some(link_key),
+            },
+            profile: 0,
+            silence: Duration::from_secs(15),
+        };
+        let gateway = async {
+            let mut dialled = Vec::new();
+            for _ in 0..3 {
+                let (socket, _) = listener.accept().await.unwrap();
+                dialled.push(clock.now());
+                let config = tls::server(&key, tls::Admit::Anyone);
+                let taken = take(socket, config, &certificate, |_| true, clock).await;
+                assert!(taken.is_ok());
+            }
+            dialled
+        };
+        let dialler = Dialler {
+            network,
+            key: None,
+            clock,
+        };
+        let port = Port::new(Purpose::Entry);
+        let (_destination, destination) = watch::channel(Some(to));
+        let (inbox, _inputs) = mpsc::channel(16);
+        let dialled = tokio::select! {
+            dialled = gateway => dialled,
+            () = port.keep(dialler, HELD, destination, inbox) => unreachable!("it is wanted"),
+        };
+        let second = dialled[2].since(dialled[1]);
+        assert!(second >= REDIAL_FIRST, "twice the first: {second:?}");
+        assert!(port.watch().borrow().made >= 2, "it was up");
+    }
 
     #[test]
     fn silence_allows_for_the_slowest_profile() {
