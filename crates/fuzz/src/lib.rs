@@ -9,7 +9,7 @@ mod peel;
 mod support;
 
 pub use gateway::gateway;
-pub use parsers::{address, ask, consensus, descriptor, frame, samples};
+pub use parsers::{address, ask, consensus, content, descriptor, frame, samples};
 pub use peel::open;
 
 /// A target: any bytes in, a panic if they break it.
@@ -21,6 +21,7 @@ pub fn targets() -> Vec<(&'static str, Target)> {
         ("address", address),
         ("ask", ask),
         ("consensus", consensus),
+        ("content", content),
         ("descriptor", descriptor),
         ("frame", frame),
         ("gateway", gateway),

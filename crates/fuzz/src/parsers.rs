@@ -1,4 +1,4 @@
-//! The parsers of documents, questions, addresses and frames.
+//! The parsers of documents, questions, addresses, frames and what packets carry.
 //!
 //! A parser must take any bytes without a panic; and whatever it takes, it must write again as it
 //! was (DIR-1, ADR-2). Where a signature guards what lies behind it, the target signs the input
@@ -9,6 +9,7 @@
 //! | `address`    | text, a host name, or the 96 bytes                                        |
 //! | `ask`        | a question or an answer                                                   |
 //! | `consensus`  | a body, which three authorities of the test network then sign             |
+//! | `content`    | what a packet carries, and what its symbol decodes to                     |
 //! | `descriptor` | a body, which node 0 of the test network then signs                       |
 //! | `frame`      | a frame, filled up with zeros                                             |
 
@@ -16,7 +17,12 @@ use std::sync::LazyLock;
 
 use proto::{
     address::{ADDRESS_LEN, Address},
-    calendar::Utc,
+    calendar::{Epoch, Utc},
+    client::{
+        MessageId,
+        content::{Content, Fragment, ReturnPart},
+        fountain,
+    },
     directory::{
         Answer, Ballot, Consensus, Descriptor, LinkCertificate, Question, SignedConsensus,
         SignedDescriptor, ask::QUESTION_LEN_MAX, cbor,
@@ -89,6 +95,22 @@ pub fn consensus(input: &[u8]) {
     }
 }
 
+/// Reads the input as what a packet carries: bytes that any stranger may send a recipient. A
+/// fragment's symbol goes through the decoder alone, and what comes out is read as a block.
+pub fn content(input: &[u8]) {
+    let Some(content) = Content::parse(input) else {
+        return;
+    };
+    assert_eq!(content.to_bytes(), input);
+    if let Content::Fragment(fragment) = content {
+        let symbols = [(fragment.esi, fragment.symbol.clone())].into();
+        if let Some(block) = fountain::decode(fragment.block_len(), &symbols) {
+            assert_eq!(block.len(), fragment.block_len());
+            let _ = ReturnPart::parse(&block[..usize::from(fragment.return_len)]);
+        }
+    }
+}
+
 /// Has the input signed as a descriptor, and reads it; reads it as a link certificate too.
 pub fn descriptor(input: &[u8]) {
     if let Ok(certificate) = LinkCertificate::parse(input) {
@@ -153,6 +175,19 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         purpose: Purpose::Mailbox,
         profile: 1,
     };
+    let fragment = |esi, return_len| {
+        let fragment = Fragment {
+            message: MessageId([5; 16]),
+            length: 1000,
+            block: 0,
+            esi,
+            epoch: Epoch(70),
+            return_len,
+            symbol: vec![0; fountain::SYMBOL_LEN],
+        };
+        Content::Fragment(fragment).to_bytes()
+    };
+    let acks = Content::Acks(vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)]);
     let blob = Frame::with_body(Kind::Blob, field_of(4, 0), b"part");
     let bytes = |frame: Frame| frame.as_bytes().to_vec();
     vec![
@@ -187,6 +222,10 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         }),
         ("consensus", "body", body),
         ("consensus", "signed", town.signed(2, &[0, 1, 3]).to_bytes()),
+        ("content", "source-symbol", fragment(0, 1)),
+        ("content", "repair-symbol", fragment(9, 97)),
+        ("content", "acks", acks.to_bytes()),
+        ("content", "loop", Content::Loop([8; 16]).to_bytes()),
         ("descriptor", "body", node.descriptor.body.clone()),
         ("descriptor", "certificate", said.link.to_bytes()),
         ("frame", "hello", bytes(hello.to_frame())),

@@ -1,0 +1,3 @@
+//! See `fuzz::content`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::content(input));
