@@ -235,7 +235,8 @@ fn random_fragments_stay_within_bounds() {
     );
 }
 
-/// MSG-16: what was confirmed does not give way; the rest does, the longest idle first.
+/// MSG-16: what was confirmed does not give way to a flood of beginnings; of those, the longest idle
+/// goes first.
 #[test]
 fn a_full_inbox_keeps_what_it_acked() {
     let mut net = quiet(5);
@@ -266,20 +267,46 @@ fn a_full_inbox_keeps_what_it_acked() {
     settle(&mut net, 2);
     let bodies: Vec<usize> = net.bodies(0).iter().map(Vec::len).collect();
     assert_eq!(bodies, [5000], "the youngest was kept and finished");
-    inject(
-        &mut net,
-        &Content::Fragment(Fragment {
+    assert_eq!(dropped(&net, ClientDrop::Full), 0);
+}
+
+/// MSG-16: nor do messages of which a block is finished close the inbox, however many they are: of
+/// those, too, the longest idle gives way.
+#[test]
+fn half_finished_messages_close_no_inbox() {
+    let mut net = quiet(11);
+    net.crash(0, Duration::ZERO);
+    let incoming_max = 8;
+    net.peers[0].config.limits.incoming_max = incoming_max;
+    settle(&mut net, 1);
+    let half = |message| {
+        Content::Fragment(Fragment {
             block: 1,
-            ..fragment(20, length, 0)
-        }),
-    );
-    inject(&mut net, &Content::Fragment(fragment(21, 5000, 0)));
+            ..fragment(message, fountain::SHARE_LEN as u64 + 10, 0)
+        })
+    };
+    for message in 1..=20 {
+        inject(&mut net, &half(message));
+    }
     settle(&mut net, 2);
-    assert_eq!(
-        dropped(&net, ClientDrop::Full),
-        1,
-        "both are confirmed: nothing gives way"
-    );
+    assert_eq!(net.client(0).held().incoming, incoming_max);
+    // They go on while an honest message comes.
+    for esi in 0..3 {
+        inject(&mut net, &Content::Fragment(fragment(100, 5000, esi)));
+        for message in 0..3 {
+            let message = 30 + 3 * u8::try_from(esi).expect("few") + message;
+            inject(&mut net, &half(message));
+        }
+    }
+    settle(&mut net, 2);
+    let bodies: Vec<usize> = net.bodies(0).iter().map(Vec::len).collect();
+    assert_eq!(bodies, [5000]);
+    assert_eq!(net.client(0).held().incoming, incoming_max);
+    assert_eq!(dropped(&net, ClientDrop::Full), 0);
+    // What gave way is gone from the disk too: a restart finds the same.
+    net.crash(0, Duration::ZERO);
+    settle(&mut net, 1);
+    assert_eq!(net.client(0).held().incoming, incoming_max);
 }
 
 /// MSG-18: when finished messages are forgotten before their time, no message as old as those is

@@ -11,8 +11,9 @@
 //! | until     | UTC s: when a packet made now is too old to be taken, whoever keeps it           |
 //!
 //! Memory grows only by bytes that came. When it is full, the message that has waited longest
-//! for a fragment gives way, unless a block of it was acked: what was confirmed is kept
-//! (MSG-16). A block that `k` + [`SPARE_MAX`] symbols don't rebuild was never one.
+//! for a fragment gives way: among those of which a block was acked if they are more than half,
+//! else among the others (MSG-16). A block that `k` + [`SPARE_MAX`] symbols don't rebuild was
+//! never one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -182,11 +183,14 @@ impl Inbox {
             }
             Some(_) => {}
             None if until_s <= self.floor_s => return Err(ClientDrop::Full),
-            None => self.make_room(limits.incoming_max.saturating_sub(1), usize::MAX, journal)?,
+            None => {
+                let others = limits.incoming_max.saturating_sub(1);
+                self.make_room(message, others, usize::MAX, journal)?;
+            }
         }
         let more = fountain::SYMBOL_LEN;
         let rest = limits.incoming_bytes_max.saturating_sub(more);
-        self.make_room(usize::MAX, rest, journal)?;
+        self.make_room(message, usize::MAX, rest, journal)?;
 
         self.touches += 1;
         let incoming = self.incoming.entry(message).or_insert_with(|| Incoming {
@@ -336,22 +340,30 @@ impl Inbox {
         }
     }
 
-    /// Lets messages give way until at most so many, and so many bytes, are left.
+    /// Lets messages other than `keep` give way until at most so many, and so many bytes, are
+    /// left.
     fn make_room(
         &mut self,
+        keep: MessageId,
         messages: usize,
         bytes: usize,
         journal: &mut Journal,
     ) -> Result<(), ClientDrop> {
         while self.incoming.len() > messages || self.bytes + self.untaken_bytes > bytes {
-            let unconfirmed = self.incoming.iter().filter(|(_, of)| !of.confirmed());
-            let idle = unconfirmed.min_by_key(|(_, of)| of.touched);
-            let Some(message) = idle.map(|(id, _)| *id) else {
-                return Err(ClientDrop::Full);
-            };
-            self.drop_incoming(message, journal);
+            let out = self.gives_way(keep).ok_or(ClientDrop::Full)?;
+            self.drop_incoming(out, journal);
         }
         Ok(())
+    }
+
+    /// Which message other than `keep` gives way (MSG-16). Neither kind can crowd out the other:
+    /// an ack is cheap to earn, by a last block of one symbol.
+    fn gives_way(&self, keep: MessageId) -> Option<MessageId> {
+        let confirmed = self.incoming.values().filter(|of| of.confirmed()).count();
+        let most_are = confirmed * 2 > self.incoming.len();
+        let others = self.incoming.iter().filter(|(id, _)| **id != keep);
+        let first = others.min_by_key(|(_, of)| (of.confirmed() != most_are, of.touched));
+        first.map(|(id, _)| *id)
     }
 
     fn drop_incoming(&mut self, message: MessageId, journal: &mut Journal) {
