@@ -124,11 +124,17 @@ impl Schedule {
         (self.first.0..self.first.0 + self.count).map(Epoch)
     }
 
-    /// When `epoch` starts. For an epoch before this consensus: when the consensus starts.
+    /// When `epoch` starts. Epochs before this consensus are reckoned back from its start, so that
+    /// the keys of the period before close, and are erased, at the end of their own epochs.
     #[must_use]
     pub fn start(&self, epoch: Epoch) -> Utc {
-        let index = u32::try_from(epoch.0.saturating_sub(self.first.0)).unwrap_or(u32::MAX);
-        self.valid_from.after(self.length.saturating_mul(index))
+        let index = u32::try_from(epoch.0.abs_diff(self.first.0)).unwrap_or(u32::MAX);
+        let span = self.length.saturating_mul(index);
+        if epoch < self.first {
+            self.valid_from.before(span)
+        } else {
+            self.valid_from.after(span)
+        }
     }
 
     /// The epoch at `utc`, or none before the first and after the last (EPO-4).
@@ -208,6 +214,20 @@ mod tests {
             assert_eq!(s.at(Utc::from_secs(secs)), expected.map(Epoch), "{secs}");
         }
         assert_eq!(s.epochs().count(), 16);
+    }
+
+    /// EPO-2: the last key of the period before closes a grace and a skew after this one starts,
+    /// and earlier ones an epoch earlier each.
+    #[test]
+    fn epochs_before_the_first_start_earlier() {
+        let s = schedule();
+        let closes = s.valid_from.after(s.grace() + s.skew());
+        for (back, epoch) in (0..3).zip([79, 78, 77].map(Epoch)) {
+            let ends = s.valid_from.before(s.length * back);
+            assert_eq!(s.start(epoch), ends.before(s.length));
+            assert_eq!(s.opens(epoch).end, closes.before(s.length * back));
+        }
+        assert_eq!(s.start(Epoch(0)), Utc::from_secs(1_000_000 - 80 * 10_800));
     }
 
     /// EPO-2, EPO-3: whoever switches when it may, even with a clock off by the skew, sends
