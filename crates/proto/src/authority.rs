@@ -231,10 +231,10 @@ impl Authority {
         enough(nodes, self.config.mixes_min, self.config.gateways_min)
     }
 
-    /// When enough nodes will have been here, unchanged, for long enough.
+    /// When no new node will have come for long enough, if there are enough.
     fn settled(&self) -> Option<Time> {
         let enough = self.enough(self.nodes.said());
-        enough.then(|| self.nodes.changed().after(self.config.settle))
+        enough.then(|| self.nodes.grown().after(self.config.settle))
     }
 
     fn submit(&mut self, signed: SignedDescriptor) {

@@ -317,6 +317,28 @@ fn a_turn_is_used_at_its_start_or_not_at_all() {
     }
 }
 
+/// DIR-12: a node that says something else about itself every second puts nothing off.
+#[test]
+fn a_node_that_changes_its_descriptor_does_not_stall_the_ceremony() {
+    let town = town();
+    let mut machine = authority(&town, 0);
+    call(&mut machine, at(0), Some(calendar()));
+    for signed in town.descriptors() {
+        asked(&mut machine, at(0), Question::Submit(signed));
+    }
+    let node = &town.nodes[0];
+    let mut said = node.descriptor.verify(&town.network.id).unwrap();
+    let settles = |output: &Output| matches!(output, Output::Store(_));
+    let settled = (1..=20).any(|second| {
+        said.address = format!("127.0.0.1:{second}");
+        let changed = SignedDescriptor::sign(&town.network.id, &node.identity, &said).unwrap();
+        asked(&mut machine, at(second), Question::Submit(changed))
+            .iter()
+            .any(settles)
+    });
+    assert!(settled);
+}
+
 /// DIR-7
 #[test]
 fn votes_are_judged_and_two_of_one_round_are_proof() {

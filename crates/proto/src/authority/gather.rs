@@ -5,7 +5,7 @@
 //! | quantity | type | unit, range                                          |
 //! |----------|------|------------------------------------------------------|
 //! | nodes    | map  | descriptors, one a node, <= `nodes_max`           |
-//! | changed  | time | when a node was last taken or changed                |
+//! | grown    | time | when the last new node was taken                     |
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Gathered {
     nodes_max: usize,
     nodes: BTreeMap<NodeId, (Descriptor, SignedDescriptor)>,
-    changed: Time,
+    grown: Time,
 }
 
 impl Gathered {
@@ -26,7 +26,7 @@ impl Gathered {
         Self {
             nodes_max,
             nodes: BTreeMap::new(),
-            changed: Time::ZERO,
+            grown: Time::ZERO,
         }
     }
 
@@ -57,12 +57,11 @@ impl Gathered {
         }
     }
 
-    /// Takes what was judged well.
+    /// Takes what was judged well. Only a node that is new is waited for: one that changed its
+    /// descriptor again and again would else put the document off for good.
     pub(super) fn take(&mut self, now: Time, said: Descriptor, signed: SignedDescriptor) {
-        let held = self.nodes.get(&said.id);
-        if held.is_none_or(|(_, held)| *held != signed) {
-            self.changed = now;
-            self.nodes.insert(said.id, (said, signed));
+        if self.nodes.insert(said.id, (said, signed)).is_none() {
+            self.grown = now;
         }
     }
 
@@ -70,8 +69,8 @@ impl Gathered {
         self.nodes.len()
     }
 
-    pub(super) fn changed(&self) -> Time {
-        self.changed
+    pub(super) fn grown(&self) -> Time {
+        self.grown
     }
 
     pub(super) fn said(&self) -> impl Iterator<Item = &Descriptor> {
