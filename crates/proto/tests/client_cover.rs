@@ -3,7 +3,10 @@
 mod client_net;
 
 use core::time::Duration;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use chacha20::ChaCha12Rng;
 use client_net::{
@@ -114,18 +117,38 @@ fn what_is_sent_does_not_move_when() {
 fn loops_run_at_their_own_rate() {
     let network = network(3, 3, own_family);
     let mut client = ready(1, &network);
-    let all = run(&mut client, secs(1000.0));
+    let all = run(&mut client, secs(300.0));
     let events = events(&all);
     // Five standard deviations of a Poisson count.
     assert!(
-        events[&ClientEvent::DropSent].abs_diff(20_000) < 710,
+        events[&ClientEvent::DropSent].abs_diff(6_000) < 390,
         "{events:?}"
     );
     assert!(
-        events[&ClientEvent::LoopSent].abs_diff(2_000) < 225,
+        events[&ClientEvent::LoopSent].abs_diff(600) < 125,
         "{events:?}"
     );
     assert_eq!(events.get(&ClientEvent::TickSkipped), None);
+}
+
+/// CLI-3: the two processes of a client, and those of two clients, have nothing in common.
+#[test]
+fn processes_are_independent() {
+    let params = params(rates(5.0, 5.0, 20.0), 3600);
+    let network = Arc::new(consensus(params, 3, 3, own_family).0);
+    let times = |seed: u8| {
+        let all = run(&mut ready(seed, &network), secs(100.0));
+        let of = |event: ClientEvent| -> BTreeSet<Time> {
+            let these = all.iter().filter(|(_, o)| *o == Output::Event(event));
+            these.map(|(at, _)| *at).collect()
+        };
+        [of(ClientEvent::DropSent), of(ClientEvent::LoopSent)]
+    };
+    let ([a, b], [c, d]) = (times(1), times(2));
+    assert!(a.len() > 400 && b.len() > 400 && c.len() > 400 && d.len() > 400);
+    for (one, other) in [(&a, &b), (&a, &c), (&a, &d), (&b, &c), (&b, &d), (&c, &d)] {
+        assert!(one.is_disjoint(other));
+    }
 }
 
 /// t12, CLI-4: after ten seconds of standing still, nothing is made up: not for the entry link,
@@ -235,21 +258,41 @@ fn a_client_switches_once_an_epoch() {
     assert_ne!(first - 3600, second - 7200, "drawn for each");
 }
 
-/// CLI-8, CLI-9: first mixes are uniform, drops' gateways are uniform among all gateways.
+/// CLI-8 to CLI-10: triples are uniform over those in which no family meets itself, drops' gateways
+/// uniform over all, delays exponential.
 #[test]
-fn routes_are_uniform() {
-    let mut net = Net::new(2, params(rates(50.0, 0.01, 20.0), 3600), 1);
-    net.run(secs(80.0), |_| false);
-    let total: u64 = net.first_mixes.values().sum();
-    for counts in [&net.first_mixes, &net.last_gateways] {
-        assert_eq!(counts.len(), 3);
-        for count in counts.values() {
-            // Five standard deviations of a binomial with p = 1/3.
-            let off = count.abs_diff(total / 3) as f64;
-            assert!(off < 5.0 * (total as f64 * 2.0 / 9.0).sqrt(), "{counts:?}");
-        }
+fn routes_and_delays_follow_their_laws() {
+    // "a" runs the first mix of each layer: of 27 triples, 7 have two of them or three.
+    let family = |id: NodeId| {
+        let first = [mix_id(0, 0), mix_id(1, 0), mix_id(2, 0)];
+        let a = first.contains(&id);
+        if a { "a".to_owned() } else { own_family(id) }
+    };
+    let params = params(rates(50.0, 0.01, 20.0), 3600);
+    let (document, secrets) = consensus(params, 3, 3, family);
+    let mut net = Net::with(2, document, secrets, 1);
+    net.run(secs(100.0), |_| false);
+    assert_eq!(net.routes.len(), 20 * 3);
+    let total: u64 = net.routes.values().sum();
+    let each = total as f64 / 60.0;
+    for count in net.routes.values() {
+        // Five standard deviations of a count.
+        assert!(
+            (*count as f64 - each).abs() < 5.0 * each.sqrt(),
+            "{:?}",
+            net.routes
+        );
     }
     assert!(net.nobodys > total * 9 / 10);
+
+    net.delays.sort();
+    let n = net.delays.len() as f64;
+    let distance = net.delays.iter().enumerate().map(|(i, delay)| {
+        let law = 1.0 - (-delay.as_secs_f64() / 0.05).exp();
+        (law - i as f64 / n).abs()
+    });
+    // Kolmogorov–Smirnov: 1.63 is the 1 % point.
+    assert!(distance.fold(0.0, f64::max) < 1.63 / n.sqrt());
 }
 
 /// CLI-8: no two families of entry gateway, mixes and mailbox gateway meet; where that can't be,
@@ -297,6 +340,11 @@ fn the_entry_gateway_is_another_one_and_stays() {
         ready(1, &network(3, 1, own_family)).entry(),
         Some(gateway_id(0))
     );
+    for seed in 0..20 {
+        // Of its family if need be, but not itself.
+        let client = ready(seed, &network(3, 2, |_| "a".to_owned()));
+        assert_eq!(client.entry(), Some(gateway_id(1)));
+    }
 
     let mut rng = ChaCha12Rng::from_seed([9; 32]);
     let identity = Identity::generate(&mut rng, gateway_id(0));

@@ -45,17 +45,34 @@ pub(crate) struct Acks {
 }
 
 impl Acks {
-    /// Queues an ack, unless it waits already, was queued a moment ago, or `acks_max` wait.
-    pub(crate) fn queue(&mut self, now: Time, message: MessageId, block: u32, acks_max: usize) {
+    /// Queues an ack, unless it waits already or was queued a moment ago. When `acks_max` wait, one
+    /// that is `stuck` (its reply blocks are for a later epoch) gives way; if none is, it is not
+    /// queued, and a repair symbol asks again.
+    pub(crate) fn queue(
+        &mut self,
+        now: Time,
+        (message, block): (MessageId, u32),
+        acks_max: usize,
+        stuck: impl Fn(MessageId) -> bool,
+    ) {
         while let Some((queued, key)) = self.recent.front().copied()
-            && now.since(queued) >= REST
+            && (now.since(queued) >= REST || self.recent.len() >= acks_max)
         {
             self.recent.pop_front();
             self.resting.remove(&key);
         }
         let key = (message, block);
-        let room = self.queue.len() < acks_max && self.recent.len() < acks_max;
-        if room && !self.waiting.contains(&key) && self.resting.insert(key) {
+        if self.waiting.contains(&key) || self.resting.contains(&key) {
+            return;
+        }
+        if self.queue.len() >= acks_max
+            && let Some(at) = self.queue.iter().position(|key| stuck(key.0))
+            && let Some(out) = self.queue.remove(at)
+        {
+            self.waiting.remove(&out);
+        }
+        if self.queue.len() < acks_max {
+            self.resting.insert(key);
             self.recent.push_back((now, key));
             self.waiting.insert(key);
             self.queue.push_back(key);
@@ -72,18 +89,18 @@ impl Acks {
         journal: &mut Journal,
     ) -> Option<(Carrier, Content)> {
         let waiting = &mut self.waiting;
-        // What has no way any more will never have one, except by a probe, which queues again.
+        let way = |message| returns.way(message, epoch);
+        // What can't be sent, now or later, is forgotten: a repair symbol or a probe asks again.
         self.queue.retain(|key| {
-            let way = returns.way(key.0, epoch);
-            let hope = way.is_some_and(|way| way != Way::Surbs { now: 0, later: 0 });
+            let hope = match way(key.0) {
+                Some(Way::Address(address)) => known(&address),
+                Some(Way::Surbs { now, later }) => now + later > 0,
+                None => false,
+            };
             hope || !waiting.remove(key)
         });
-        let usable = |message: MessageId| match returns.way(message, epoch) {
-            Some(Way::Address(address)) => known(&address),
-            Some(Way::Surbs { now, .. }) => now > 0,
-            None => false,
-        };
-        let first = self.queue.iter().find(|key| usable(key.0)).copied()?;
+        let usable = |key: &&Key| way(key.0).is_some_and(|way| !way.is_later());
+        let first = self.queue.iter().find(usable).copied()?;
         let way = returns.way(first.0, epoch)?;
         let same = |key: &&Key| match way {
             Way::Address(_) => returns.way(key.0, epoch) == Some(way),

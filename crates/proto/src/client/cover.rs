@@ -167,6 +167,23 @@ mod tests {
         );
     }
 
+    /// CLI-4: after a late wake the next tick is as far away as after any: no hurry.
+    #[test]
+    fn a_late_wake_hurries_nothing() {
+        let mut process = process(200_000_000);
+        let mut sum = Duration::ZERO;
+        for _ in 0..4000 {
+            let late = process
+                .next()
+                .expect("it never ends")
+                .after(LATE_MAX * 4 / 5);
+            assert_eq!(process.take(late), Some(Tick::Due));
+            sum += process.next().expect("it never ends").since(late);
+        }
+        let mean_ms = sum.as_secs_f64() / 4.0;
+        assert!((4.7..5.3).contains(&mean_ms), "{mean_ms} ms for 5 ms");
+    }
+
     /// CLI-2: a rate that is set again moves nothing; zero stops.
     #[test]
     fn the_same_rate_moves_nothing() {

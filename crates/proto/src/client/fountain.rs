@@ -191,4 +191,25 @@ mod tests {
             assert_eq!(repair_symbols(&block, esi, 1), [symbol]);
         }
     }
+
+    /// MSG-9: symbols of any numbers and bytes, more than enough, contradicting: some block or
+    /// none, never a panic.
+    #[test]
+    fn any_symbols_decode_or_do_not() {
+        use rand::RngExt as _;
+        use rand_core::SeedableRng as _;
+        let mut rng = chacha20::ChaCha20Rng::from_seed([8; 32]);
+        for _ in 0..300 {
+            let k: usize = rng.random_range(1..30);
+            let numbers = [rng.random_range(1..40), 1 << 24][rng.random_range(0..2)];
+            let held: BTreeMap<u32, Vec<u8>> = (0..k + rng.random_range(0..10))
+                .map(|_| {
+                    let symbol = vec![rng.random(); SYMBOL_LEN];
+                    (rng.random_range(0..numbers), symbol)
+                })
+                .collect();
+            let len = k * SYMBOL_LEN - 1;
+            assert!(decode(len, &held).is_none_or(|block| block.len() == len));
+        }
+    }
 }

@@ -252,11 +252,12 @@ impl Outbox {
         block.map(|block| block.acked = true).is_some()
     }
 
-    /// Starts to send all that was restored.
-    pub(crate) fn start_restored(&mut self, loss: f64) {
-        let ids: Vec<MessageId> = self.messages.keys().copied().collect();
-        ids.into_iter()
-            .for_each(|id| self.start(id, loss, u32::MAX));
+    /// Starts to send all that was restored; `most` is how many packets can go to a target.
+    pub(crate) fn start_restored(&mut self, loss: f64, most: impl Fn(&Target) -> u32) {
+        let all = self.messages.iter();
+        let all: Vec<(MessageId, u32)> = all.map(|(id, of)| (*id, most(&of.out.to))).collect();
+        all.into_iter()
+            .for_each(|(id, most)| self.start(id, loss, most));
     }
 
     /// Starts to send a message: it is durable. At most `most` packets can carry its first burst
@@ -610,7 +611,7 @@ mod tests {
         }
         let mut again = Outbox::default();
         again.restore(id, outgoing(19 * SYMBOL_LEN, vec![1; 97]), &mut rng());
-        again.start_restored(0.049);
+        again.start_restored(0.049, |_| u32::MAX);
         let numbers = numbers(&mut again, Time::ZERO);
         assert_eq!(numbers.len(), burst as usize);
         assert!(numbers[0] > 1000, "random");

@@ -13,7 +13,7 @@ use super::{
     content::{Content, Fragment, ReturnPart},
     inbox::Finished,
     journal::Effect,
-    returns,
+    returns::{self, Way},
 };
 use crate::{
     calendar::{Epoch, Schedule},
@@ -148,6 +148,11 @@ impl Client {
     }
 
     fn keep_return(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
+        if let ReturnPart::Surbs { epoch, .. } = part
+            && self.taken_until(epoch).is_err()
+        {
+            return; // of a time that no sender's clock shows
+        }
         let limits = self.config.limits;
         let ways_max = limits.finished_max.saturating_add(limits.incoming_max);
         let max = (ways_max, limits.held_surbs_max);
@@ -164,7 +169,12 @@ impl Client {
 
     pub(super) fn queue_ack(&mut self, message: MessageId, block: u32) {
         let acks_max = self.config.limits.acks_max;
-        self.acks.queue(self.now, message, block, acks_max);
+        let (returns, epoch) = (&self.returns, self.epoch(self.now));
+        let stuck = |message| {
+            let way = epoch.and_then(|epoch| returns.way(message, epoch));
+            way.is_some_and(Way::is_later)
+        };
+        self.acks.queue(self.now, (message, block), acks_max, stuck);
     }
 
     /// An anonymous sender asks again for the acks of a message (MSG-7).

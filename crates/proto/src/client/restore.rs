@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::{Client, Config, Identity, MessageId, Output, journal::kind, outbox::Outgoing};
-use crate::NodeId;
+use super::{Client, Config, Identity, MessageId, Output, Target, journal::kind, outbox::Outgoing};
+use crate::{NodeId, calendar::Epoch};
 
 /// A record is not one that this client wrote.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,9 @@ impl Client {
             }
         }
         let loss = client.loops.loss();
-        client.outbox.start_restored(loss);
+        let returns = &client.returns;
+        let most = |to: &Target| returns.most(to, Epoch(0));
+        client.outbox.start_restored(loss, most);
         Ok(client)
     }
 

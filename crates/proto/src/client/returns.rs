@@ -18,7 +18,7 @@ use sphinx::Surb;
 use super::{
     content::ReturnPart,
     journal::{Journal, key, kind},
-    types::MessageId,
+    types::{MessageId, Target},
 };
 use crate::{address::Address, calendar::Epoch};
 
@@ -32,6 +32,13 @@ pub(crate) enum Way {
     Address(Address),
     /// This many reply blocks can be used now, and this many after the next switch.
     Surbs { now: usize, later: usize },
+}
+
+impl Way {
+    /// Whether it can be used only after the next switch.
+    pub(crate) fn is_later(self) -> bool {
+        matches!(self, Self::Surbs { now: 0, .. })
+    }
 }
 
 struct Batch {
@@ -166,6 +173,18 @@ impl Returns {
         let now = count(&|of| of == epoch);
         let later = count(&|of| of > epoch);
         (!way.batches.is_empty()).then_some(Way::Surbs { now, later })
+    }
+
+    /// How many packets can go to a target, in `epoch` and later.
+    pub(crate) fn most(&self, to: &Target, epoch: Epoch) -> u32 {
+        let way = match to {
+            Target::Reply(token) => self.way(token.0, epoch),
+            Target::Address(_) => None,
+        };
+        match way {
+            Some(Way::Surbs { now, later }) => u32::try_from(now + later).unwrap_or(u32::MAX),
+            Some(Way::Address(_)) | None => u32::MAX,
+        }
     }
 
     /// Whether a message brought any way back.

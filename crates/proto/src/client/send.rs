@@ -292,14 +292,10 @@ impl Client {
 
     /// A message is durable: its first burst begins.
     pub(super) fn start(&mut self, id: MessageId) {
-        let (loss, epoch) = (self.loops.loss(), self.epoch(self.now));
-        let most = match (self.outbox.target(id), epoch) {
-            (Some(Target::Reply(token)), Some(epoch)) => match self.returns.way(token.0, epoch) {
-                Some(Way::Surbs { now, later }) => u32::try_from(now + later).unwrap_or(u32::MAX),
-                Some(Way::Address(_)) | None => u32::MAX,
-            },
-            _ => u32::MAX,
-        };
+        let epoch = self.epoch(self.now).unwrap_or_default();
+        let to = self.outbox.target(id);
+        let most = to.map_or(u32::MAX, |to| self.returns.most(&to, epoch));
+        let loss = self.loops.loss();
         self.outbox.start(id, loss, most);
     }
 

@@ -221,9 +221,10 @@ pub(crate) struct Net {
     pub(crate) store_s: f64,
     /// Packets that reached no mailbox of a client: drops.
     pub(crate) nobodys: u64,
-    /// First mixes named, and gateways reached.
-    pub(crate) first_mixes: BTreeMap<NodeId, u64>,
-    pub(crate) last_gateways: BTreeMap<NodeId, u64>,
+    /// How often each route was taken: three mixes and a gateway.
+    pub(crate) routes: BTreeMap<Vec<NodeId>, u64>,
+    /// What mixes were asked to hold packets for.
+    pub(crate) delays: Vec<Duration>,
     /// Every packet as a mailbox got it, where a test asks for them.
     pub(crate) tap: Option<Vec<(MailboxId, Box<Packet>)>>,
 }
@@ -277,8 +278,8 @@ impl Net {
             duplicates: 0.0,
             store_s: 0.01,
             nobodys: 0,
-            first_mixes: BTreeMap::new(),
-            last_gateways: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            delays: Vec::new(),
             tap: None,
         };
         for client in 0..net.peers.len() {
@@ -586,7 +587,6 @@ impl Net {
         let peer = &mut self.peers[client];
         peer.written.push(now);
         assert!(peer.online, "nothing is written to a link that is down");
-        *self.first_mixes.entry(NodeId(frame.field())).or_default() += 1;
         let Some((mailbox, packet, delay)) = self.peel(NodeId(frame.field()), frame.to_packet())
         else {
             return;
@@ -604,8 +604,9 @@ impl Net {
     ) -> Option<(MailboxId, Box<Packet>, Duration)> {
         assert!(self.consensus.layers[0].contains(&at), "a first mix");
         let cap = u64::try_from(self.consensus.params.delay_cap().as_nanos()).expect("small");
-        let mut delay = Duration::ZERO;
+        let (mut delay, mut route) = (Duration::ZERO, Vec::new());
         for hop in 0..4 {
+            route.push(at);
             let keys = self.secrets.get(&at)?;
             let opened = keys
                 .iter()
@@ -614,10 +615,13 @@ impl Net {
                 return None;
             };
             sphinx::finish(opened, &mut packet);
-            delay += Duration::from_nanos(delay_ns);
-            if hop == 3 {
+            let held = Duration::from_nanos(delay_ns);
+            delay += held;
+            if hop < 3 {
+                self.delays.push(held);
+            } else {
                 assert_eq!(delay_ns, 0, "a gateway holds nothing");
-                *self.last_gateways.entry(at).or_default() += 1;
+                *self.routes.entry(route).or_default() += 1;
                 return Some((MailboxId(next), packet, delay));
             }
             at = NodeId(next);
