@@ -167,6 +167,7 @@ mod tests {
         assert!(!is_canonical(&[0x80; 32]));
     }
 
+    /// PKT-5
     #[test]
     fn pkt_5_secrets_print_as_nothing_and_are_erased() {
         fn erased<T: ZeroizeOnDrop>() {}

@@ -27,7 +27,7 @@ use super::content::RETURN_MAX;
 pub const SYMBOL_LEN: usize = 1984;
 /// Most symbols of a block.
 pub const SYMBOLS_MAX: usize = 1000;
-/// Bytes of body in a full block: what the longest return part leaves of it.
+/// Bytes of body in a full block: what the longest return part leaves of it (MSG-10).
 pub const SHARE_LEN: usize = 980 * SYMBOL_LEN;
 const _: () = assert!(SHARE_LEN + RETURN_MAX <= SYMBOLS_MAX * SYMBOL_LEN);
 

@@ -1,6 +1,6 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-30; docs/spec/message.md, rules MSG-1 to MSG-18.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-28; docs/spec/message.md, rules MSG-1 to MSG-18.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
