@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use chacha20::ChaCha12Rng;
 use client_net::{Net, params, rates, secs};
 use proto::{
+    NodeId,
+    address::Address,
     calendar::Epoch,
     client::{
         ClientDrop, ClientEvent, Input, MessageId, ReplyToken, Return, State, Target,
@@ -17,7 +19,7 @@ use proto::{
     wire::{Frame, Kind, field_of},
 };
 use rand::{RngExt as _, SeedableRng as _};
-use sphinx::{Hop, Packet, Reject, SecretKey};
+use sphinx::{Hop, Packet, Reject, SURB_LEN, SecretKey, Surb};
 
 const HOUR: u32 = 3600;
 
@@ -375,6 +377,27 @@ fn contradictions_are_dropped() {
     assert_eq!(net.count(0, ClientEvent::PayloadSent), 0);
 }
 
+/// MSG-9: symbols chosen so that no number of them decodes are not gathered for ever.
+#[test]
+fn a_block_that_never_decodes_is_dropped() {
+    let mut net = quiet(12);
+    // One repair symbol of a block of one in about 180 is nothing times the block.
+    let repair = fountain::repair_symbols(&[1; 11], 1, 4000);
+    let nothing = (1u32..)
+        .zip(repair)
+        .filter(|(_, symbol)| symbol.iter().all(|byte| *byte == 0));
+    let numbers: Vec<u32> = nothing.map(|(esi, _)| esi).collect();
+    assert!(numbers.len() > 12);
+    for esi in &numbers[..12] {
+        assert_eq!(dropped(&net, ClientDrop::Mismatch), 0);
+        inject(&mut net, &Content::Fragment(fragment(1, 10, *esi)));
+        settle(&mut net, 1);
+    }
+    assert_eq!(dropped(&net, ClientDrop::Mismatch), 1);
+    assert_eq!(net.client(0).held().incoming_bytes, 0);
+    assert_eq!(net.kinds(0), ['c', 'e', 't'].into());
+}
+
 /// CLI-20: a reply block that names a first hop outside the first layer would show the entry
 /// gateway who answers it. It is not used, and the slot sends what it would have sent.
 #[test]
@@ -420,6 +443,52 @@ fn a_reply_block_cannot_mark_who_uses_it() {
         },
     );
     assert!(matches!(net.states(0, 9)[..], [State::Failed(_)]));
+}
+
+/// MSG-5, CLI-21: acks that can't be sent keep nobody else's from being sent: ways back to gateways
+/// that there are not, and reply blocks of epochs to come.
+#[test]
+fn acks_that_go_nowhere_make_room() {
+    let mut net = quiet(10);
+    net.crash(0, Duration::ZERO);
+    net.peers[0].config.limits.acks_max = 4;
+    settle(&mut net, 1);
+    let nowhere = Address {
+        gateway: NodeId([0x99; 32]),
+        ..net.peers[1].identity.address()
+    };
+    let surbs = |epoch| ReturnPart::Surbs {
+        epoch: Epoch(epoch),
+        surbs: vec![Surb::parse(&[1; SURB_LEN]); 2],
+    };
+    let parts = [surbs(1), surbs(u64::MAX), ReturnPart::Address(nowhere)];
+    for message in 0..18u8 {
+        let block = parts[usize::from(message) % 3].to_bytes();
+        let symbol = fountain::source_symbol([&block, &[1; 10]], 0);
+        let return_len = u16::try_from(block.len()).expect("short");
+        let of = fragment(message, 10, 0);
+        inject(
+            &mut net,
+            &Content::Fragment(Fragment {
+                return_len,
+                symbol,
+                ..of
+            }),
+        );
+    }
+    settle(&mut net, 11);
+    assert_eq!(net.peers[0].taken.len(), 18);
+    let waiting = net.client(0).held().acks;
+    assert!((1..=4).contains(&waiting), "those that may be sent one day");
+    assert_eq!(
+        net.client(0).held().returns.1,
+        12,
+        "of no epoch that is not near"
+    );
+    net.send(1, 1, 0, vec![1; 10], Return::Address);
+    let acked = |net: &Net| net.states(1, 1).contains(&State::Acked);
+    let until = net.now.after(Duration::from_secs(15));
+    assert!(net.run(until, acked));
 }
 
 /// CLI-15: what can't be kept now is left with the gateway, and comes again on the next link.
