@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn hex_reads_back() {
-        let bytes = core::array::from_fn(|i| u8::try_from(i * 8).unwrap());
+        let bytes: [u8; 32] = core::array::from_fn(|i| u8::try_from(i * 8).unwrap());
         assert_eq!(unhex(&hex(&bytes)), Some(bytes));
         for bad in [
             "",
