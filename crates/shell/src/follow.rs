@@ -17,7 +17,8 @@
 //! |---------------------|------------------------------------------------------------------|
 //! | `consensus`         | the newest document believed; nothing older is, ever again       |
 //! | `consensus.previous`| the one before, which holds until the newest begins              |
-//! | `consensus.split`   | if there is one: proof that authorities signed two (DIR-9)       |
+//! | `consensus.split`   | if there is one: proof that authorities signed two (DIR-9);      |
+//! |                     | until someone removes it, every later start stays `Off`          |
 //!
 //! Invariants: a document is on disk before anyone hears of it; the state is `Ready` only with a
 //! document that holds at this moment; after a proof of a split it is `Off` for good.
@@ -388,7 +389,7 @@ impl Follow {
                 Ok(()) if consensus.period == period => return Err(Attempt::NotYet),
                 Ok(()) => state::write(&previous(&self.file), &newest.signed.to_bytes())?,
                 Err(ConsensusError::Split) => {
-                    state::write(&self.file.with_added_extension("split"), &signed.to_bytes())?;
+                    state::write(&split(&self.file), &signed.to_bytes())?;
                     return Err(Attempt::NotBelieved(ConsensusError::Split));
                 }
                 Err(why) => return Err(Attempt::NotBelieved(why)),
@@ -418,6 +419,10 @@ fn previous(file: &Path) -> PathBuf {
     file.with_added_extension("previous")
 }
 
+fn split(file: &Path) -> PathBuf {
+    file.with_added_extension("split")
+}
+
 struct Task {
     follow: Arc<Follow>,
     shelf: Shelf,
@@ -430,6 +435,11 @@ struct Task {
 
 impl Task {
     async fn run(self) {
+        let proof = split(&self.follow.file);
+        // One that can't be looked for may be there.
+        if proof.try_exists().unwrap_or(true) {
+            return self.stay_off(&proof).await;
+        }
         self.introduce_everywhere();
         let longest = match self.follow.follower {
             Follower::Client => LONGEST_WAIT,
@@ -449,10 +459,7 @@ impl Task {
                             continue;
                         }
                         Err(Attempt::NotBelieved(ConsensusError::Split)) => {
-                            tracing::error!("two documents of one period are signed; stopping");
-                            self.wanting.send_replace(false);
-                            self.state.send_replace(State::Off);
-                            return core::future::pending().await;
+                            return self.stay_off(&proof).await;
                         }
                         Err(error) => tracing::debug!(%error, "no new consensus"),
                     }
@@ -471,6 +478,19 @@ impl Task {
             };
             tokio::time::sleep(wait.min(LONGEST_SLEEP)).await;
         }
+    }
+
+    /// Stops closed, after a proof that authorities cheat (DIR-9).
+    async fn stay_off(&self, proof: &Path) {
+        tracing::error!(
+            file = %proof.display(),
+            "authorities signed two documents of one period, and this file proves it: nothing \
+             runs until the network is made anew. Show the file to its operators; then remove it \
+             with the other files `consensus`"
+        );
+        self.wanting.send_replace(false);
+        self.state.send_replace(State::Off);
+        core::future::pending().await
     }
 
     /// Until something is due: the next question, or a document that begins or ends.

@@ -590,5 +590,9 @@ async fn a_client_refuses_rollback_and_stops_at_a_split() {
         .await
         .unwrap();
     assert!(root.path().join("over.split").exists());
+    // The proof outlives a restart.
+    let mut again = start(&network, "over");
+    again.state.changed().await.unwrap();
+    assert_eq!(*again.state.borrow(), State::Off);
     stop.cancel();
 }
