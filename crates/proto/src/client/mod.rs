@@ -40,6 +40,7 @@ mod journal;
 mod loops;
 mod mailbox;
 mod outbox;
+mod outgoing;
 mod receive;
 mod restore;
 mod returns;

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Client, Config, Identity, MessageId, Output, Target, journal::kind, outbox::Outgoing};
+use super::{
+    Client, Config, Identity, MessageId, Output, Target, journal::kind, outgoing::Outgoing,
+};
 use crate::{NodeId, calendar::Epoch};
 
 /// A record is not one that this client wrote.

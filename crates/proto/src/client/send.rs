@@ -15,7 +15,7 @@ use super::{
     acks::Carrier,
     content::{BODY_MAX, Content, ReturnPart, SURBS_IN_PROBE, SURBS_IN_RETURN},
     journal::Effect,
-    outbox::Outgoing,
+    outgoing::Outgoing,
     returns::Way,
     route::{Map, NoRoute},
     surbs::batch,
