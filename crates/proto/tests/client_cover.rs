@@ -258,8 +258,8 @@ fn a_client_switches_once_an_epoch() {
     assert_ne!(first - 3600, second - 7200, "drawn for each");
 }
 
-/// CLI-8 to CLI-10: triples are uniform over those in which no family meets itself, drops' gateways
-/// uniform over all, delays exponential.
+/// CLI-8, CLI-9, CLI-10: triples are uniform over those in which no family meets itself, gateways
+/// of drops over all; delays are exponential.
 #[test]
 fn routes_and_delays_follow_their_laws() {
     // "a" runs the first mix of each layer: of 27 triples, 7 have two of them or three.
