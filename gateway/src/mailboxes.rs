@@ -1,24 +1,26 @@
 //! Carries out the machine's storage outputs, and brings the answers back in the same order.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-11, GW-18.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-11, GW-18, GW-20.
 //!
 //! ```text
-//! Output::{Register, Store, Peek, Confirm, Expire} ─ call ─▶ store (own thread, group commit)
+//! Output::{Register, Store, Peek, Confirm, Expire} ─ asked ─▶ one task ─ call ─▶ store (own
 //!        replies, in the order of the calls ─▶ one task ─▶ Input::{Stored, Peeked, Removed, …}
 //! ```
 //!
-//! | quantity          | value                                                                 |
-//! |-------------------|-----------------------------------------------------------------------|
-//! | [`REPLIES_MAX`]   | calls whose answers have not been brought back                        |
-//! | [`PUTS_MAX`]      | packets among them; above it the store is busy and packets are refused |
+//! | what waits           | at most                                                            |
+//! |----------------------|--------------------------------------------------------------------|
+//! | packets              | [`PUTS_MAX`]; further ones are refused                             |
+//! | confirmations        | [`CONFIRMS_MAX`]; further ones are left out: a later one, or       |
+//! |                      | expiry, deletes the same packets                                   |
+//! | registrations, peeks | one each for a mailbox, so `mailboxes_max`                         |
+//! | replies              | [`REPLIES_MAX`]                                                    |
 //!
-//! A call is never waited for here. If the store fails, or can't even take a call that is no
-//! packet, the machine is told so and stops closed.
+//! The machine never waits. A store that is busy is asked again in a moment and what comes after
+//! waits, so that the order holds; only a packet that it has no room for is refused. If the store
+//! fails, the machine is told so and stops closed.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use core::time::Duration;
+use std::sync::Arc;
 
 use proto::{
     MailboxId,
@@ -28,10 +30,16 @@ use shell::{
     metrics::{Cell, Metrics},
     store::{MailboxStore, Reply, StoreError},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 const REPLIES_MAX: usize = 16_384;
 const PUTS_MAX: usize = 4_096;
+const CONFIRMS_MAX: usize = 16_384;
+/// Until a busy store is asked again.
+const BUSY_WAIT: Duration = Duration::from_millis(5);
+
+/// Counts a packet or a confirmation until it is answered.
+type Counted = Option<OwnedSemaphorePermit>;
 
 /// A call that has been made.
 enum Made {
@@ -40,21 +48,26 @@ enum Made {
     Peek(MailboxId, Reply<Vec<Kept>>),
     Confirm(MailboxId, Reply<u64>),
     Expire(Reply<Vec<(MailboxId, u64)>>),
-    /// A packet that was refused without a call.
-    Refused(MailboxId),
 }
 
 /// The store, as the machine's driver sees it.
-pub(crate) struct Mailboxes<S> {
-    store: S,
-    made: mpsc::Sender<Made>,
-    puts: Arc<AtomicUsize>,
+pub(crate) struct Mailboxes {
+    asked: mpsc::UnboundedSender<(Output, Counted)>,
+    refused: mpsc::UnboundedSender<Input>,
+    puts: Arc<Semaphore>,
+    confirms: Arc<Semaphore>,
 }
 
-/// Brings answers back; see [`Answers::run`].
-pub(crate) struct Answers {
-    made: mpsc::Receiver<Made>,
-    puts: Arc<AtomicUsize>,
+/// Makes the calls; see [`Calls::run`].
+pub(crate) struct Calls<S> {
+    store: S,
+    asked: mpsc::UnboundedReceiver<(Output, Counted)>,
+    refused: mpsc::UnboundedReceiver<Input>,
+    answers: Answers,
+}
+
+/// Brings answers back.
+struct Answers {
     machine: mpsc::Sender<Input>,
     stored: Cell,
     confirmed: Cell,
@@ -67,23 +80,19 @@ pub(crate) struct Answers {
 #[derive(Debug)]
 pub(crate) struct Failed;
 
-impl<S: MailboxStore> Mailboxes<S> {
+impl Mailboxes {
     /// Tells the machine what the store holds, and sets up both ends.
     ///
     /// # Errors
     ///
     /// If the store fails.
-    pub(crate) async fn start(
+    pub(crate) async fn start<S: MailboxStore>(
         store: S,
         machine: mpsc::Sender<Input>,
         metrics: &Metrics,
-    ) -> Result<(Self, Answers, Input), StoreError> {
+    ) -> Result<(Self, Calls<S>, Input), StoreError> {
         let usage = store.usage().await?;
-        let (made, waiting) = mpsc::channel(REPLIES_MAX);
-        let puts = Arc::new(AtomicUsize::new(0));
         let answers = Answers {
-            made: waiting,
-            puts: Arc::clone(&puts),
             machine,
             stored: metrics.cell("lacuna_mailbox_packets_stored_total", ""),
             confirmed: metrics.cell("lacuna_mailbox_packets_confirmed_total", ""),
@@ -95,54 +104,131 @@ impl<S: MailboxStore> Mailboxes<S> {
         answers
             .held
             .set(usage.iter().map(|(_, packets)| packets).sum());
-        let registered = Input::Registered(usage);
-        Ok((Self { store, made, puts }, answers, registered))
+        let (asked, asked_for) = mpsc::unbounded_channel();
+        let (refused, refusals) = mpsc::unbounded_channel();
+        let mailboxes = Self {
+            asked,
+            refused,
+            puts: Arc::new(Semaphore::new(PUTS_MAX)),
+            confirms: Arc::new(Semaphore::new(CONFIRMS_MAX)),
+        };
+        let calls = Calls {
+            store,
+            asked: asked_for,
+            refused: refusals,
+            answers,
+        };
+        Ok((mailboxes, calls, Input::Registered(usage)))
     }
 
-    /// Makes the call that `output` asks for; gives back an output that is none of the store's.
-    pub(crate) fn carry_out(&self, output: Output) -> Result<Option<Output>, Failed> {
-        let made = match output {
-            Output::Register { mailbox } => Made::Register(self.store.register(mailbox)),
-            Output::Store { mailbox, .. } if self.puts.load(Ordering::Relaxed) >= PUTS_MAX => {
-                Made::Refused(mailbox)
+    /// Asks the store for what `output` wants; gives back an output that is none of the store's.
+    pub(crate) fn carry_out(&self, output: Output) -> Option<Output> {
+        let room = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned().ok();
+        let counted = match &output {
+            Output::Store { mailbox, .. } => {
+                let Some(counted) = room(&self.puts) else {
+                    let mailbox = *mailbox;
+                    let _stopping = self.refused.send(Input::Refused { mailbox });
+                    return None;
+                };
+                Some(counted)
             }
+            Output::Confirm { .. } => Some(room(&self.confirms)?),
+            Output::Register { .. } | Output::Peek { .. } | Output::Expire { .. } => None,
+            Output::Relay { .. }
+            | Output::Frame { .. }
+            | Output::Close { .. }
+            | Output::Dropped(_)
+            | Output::Event(_) => return Some(output),
+        };
+        let _stopping = self.asked.send((output, counted));
+        None
+    }
+}
+
+impl<S: MailboxStore> Calls<S> {
+    /// Makes calls and brings answers back until the machine is gone, or the store fails.
+    pub(crate) async fn run(self) -> Result<(), Failed> {
+        let Self {
+            store,
+            mut asked,
+            mut refused,
+            answers,
+        } = self;
+        let (made, replies) = mpsc::channel(REPLIES_MAX);
+        let calling = async move {
+            while let Some((output, counted)) = asked.recv().await {
+                let Some(call) = call(&store, output).await else {
+                    continue;
+                };
+                if made.send((call, counted)).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        // These wait for nothing but the machine, which makes no more of them than it takes.
+        let refusing = async {
+            while let Some(refusal) = refused.recv().await {
+                if answers.machine.send(refusal).await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(calling, refusing, answers.bring(replies)).map(drop)
+    }
+}
+
+/// Makes a call, once the store has room for it (GW-20); none for what is not the store's.
+async fn call(store: &impl MailboxStore, output: Output) -> Option<Made> {
+    loop {
+        let made = match output {
             Output::Store {
                 mailbox,
                 stored_at_s,
                 packet,
-            } => {
-                self.puts.fetch_add(1, Ordering::Relaxed);
-                Made::Put(mailbox, self.store.put(mailbox, stored_at_s, packet))
-            }
+            } => return Some(Made::Put(mailbox, store.put(mailbox, stored_at_s, packet))),
+            Output::Register { mailbox } => Made::Register(store.register(mailbox)),
             Output::Peek {
                 mailbox,
                 after,
                 limit,
-            } => Made::Peek(mailbox, self.store.peek(mailbox, after, limit)),
+            } => Made::Peek(mailbox, store.peek(mailbox, after, limit)),
             Output::Confirm { mailbox, upto } => {
-                Made::Confirm(mailbox, self.store.confirm(mailbox, upto))
+                Made::Confirm(mailbox, store.confirm(mailbox, upto))
             }
-            Output::Expire { before_s } => Made::Expire(self.store.expire(before_s)),
-            other @ (Output::Relay { .. }
+            Output::Expire { before_s } => Made::Expire(store.expire(before_s)),
+            Output::Relay { .. }
             | Output::Frame { .. }
             | Output::Close { .. }
             | Output::Dropped(_)
-            | Output::Event(_)) => return Ok(Some(other)),
+            | Output::Event(_) => return None,
         };
-        self.made.try_send(made).map_or(Err(Failed), |()| Ok(None))
+        if !made.is_busy() {
+            return Some(made);
+        }
+        tokio::time::sleep(BUSY_WAIT).await;
+    }
+}
+
+impl Made {
+    fn is_busy(&self) -> bool {
+        match self {
+            Self::Register(reply) => reply.is_busy(),
+            Self::Put(_, reply) | Self::Confirm(_, reply) => reply.is_busy(),
+            Self::Peek(_, reply) => reply.is_busy(),
+            Self::Expire(reply) => reply.is_busy(),
+        }
     }
 }
 
 impl Answers {
-    /// Brings answers back until the machine is gone, or the store fails.
-    pub(crate) async fn run(mut self) -> Result<(), Failed> {
-        while let Some(made) = self.made.recv().await {
-            let inputs = match self.answer(made).await {
-                Ok(inputs) => inputs,
-                Err(_) => {
-                    let _stopping = self.machine.send(Input::StoreFailed).await;
-                    return Err(Failed);
-                }
+    async fn bring(&self, mut replies: mpsc::Receiver<(Made, Counted)>) -> Result<(), Failed> {
+        while let Some((made, _counted)) = replies.recv().await {
+            let Ok(inputs) = self.answer(made).await else {
+                let _stopping = self.machine.send(Input::StoreFailed).await;
+                return Err(Failed);
             };
             for input in inputs {
                 if self.machine.send(input).await.is_err() {
@@ -160,20 +246,15 @@ impl Answers {
                 self.mailboxes.add(1);
                 Vec::new()
             }
-            Made::Refused(mailbox) => vec![Input::Refused { mailbox }],
-            Made::Put(mailbox, reply) => {
-                let stored = reply.await;
-                self.puts.fetch_sub(1, Ordering::Relaxed);
-                match stored {
-                    Ok(seq) => {
-                        self.stored.add(1);
-                        self.held.add(1);
-                        vec![Input::Stored { mailbox, seq }]
-                    }
-                    Err(StoreError::Failed) => return Err(StoreError::Failed),
-                    Err(_) => vec![Input::Refused { mailbox }],
+            Made::Put(mailbox, reply) => match reply.await {
+                Ok(seq) => {
+                    self.stored.add(1);
+                    self.held.add(1);
+                    vec![Input::Stored { mailbox, seq }]
                 }
-            }
+                Err(StoreError::NoMailbox | StoreError::Busy) => vec![Input::Refused { mailbox }],
+                Err(failed) => return Err(failed),
+            },
             Made::Peek(mailbox, reply) => {
                 let packets = reply.await?;
                 vec![Input::Peeked { mailbox, packets }]
@@ -203,7 +284,10 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
     use shell::store::redb::RedbStore;
+    use sphinx::Packet;
 
     use super::*;
 
@@ -246,7 +330,7 @@ mod tests {
             store_packet(ANN, 5),
             Output::Expire { before_s: 8 },
         ] {
-            assert!(mailboxes.carry_out(output).unwrap().is_none());
+            assert!(mailboxes.carry_out(output).is_none());
         }
         let Some(Input::Stored { mailbox: ANN, seq }) = inbox.recv().await else {
             panic!("stored first");
@@ -282,6 +366,93 @@ mod tests {
         let close = Output::Close {
             link: proto::LinkId(1),
         };
-        assert!(mailboxes.carry_out(close.clone()).unwrap() == Some(close));
+        assert!(mailboxes.carry_out(close.clone()) == Some(close));
+    }
+
+    /// A store that is busy for the first calls, unless they are packets; and for packets that
+    /// begin with 9.
+    struct Crowded {
+        store: RedbStore,
+        busy: AtomicUsize,
+    }
+
+    impl Crowded {
+        fn admit<T>(&self, call: impl FnOnce(&RedbStore) -> Reply<T>) -> Reply<T> {
+            let one_less = |left: usize| left.checked_sub(1);
+            let order = Ordering::Relaxed;
+            match self.busy.fetch_update(order, order, one_less) {
+                Ok(_) => Reply::busy(),
+                Err(_) => call(&self.store),
+            }
+        }
+    }
+
+    impl MailboxStore for Crowded {
+        fn register(&self, mailbox: MailboxId) -> Reply<()> {
+            self.admit(|store| store.register(mailbox))
+        }
+        fn put(&self, mailbox: MailboxId, stored_at_s: u64, packet: Box<Packet>) -> Reply<u64> {
+            match packet[0] {
+                9 => Reply::busy(),
+                _ => self.store.put(mailbox, stored_at_s, packet),
+            }
+        }
+        fn peek(&self, mailbox: MailboxId, after: u64, limit: usize) -> Reply<Vec<Kept>> {
+            self.admit(|store| store.peek(mailbox, after, limit))
+        }
+        fn confirm(&self, mailbox: MailboxId, upto: u64) -> Reply<u64> {
+            self.admit(|store| store.confirm(mailbox, upto))
+        }
+        fn expire(&self, before_s: u64) -> Reply<Vec<(MailboxId, u64)>> {
+            self.admit(|store| store.expire(before_s))
+        }
+        fn usage(&self) -> Reply<Vec<(MailboxId, u64)>> {
+            self.store.usage()
+        }
+    }
+
+    /// GW-20: a busy store ends nothing: packets are refused above a limit, the rest waits and is
+    /// carried out in order.
+    #[tokio::test]
+    async fn a_busy_store_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Crowded {
+            store: RedbStore::open(&folder.path().join("mailboxes")).unwrap(),
+            busy: AtomicUsize::new(3),
+        };
+        let (machine, mut inbox) = mpsc::channel(16);
+        let started = Mailboxes::start(store, machine, &Metrics::default()).await;
+        let (mailboxes, calls, _) = started.unwrap();
+
+        mailboxes.carry_out(Output::Register { mailbox: ANN });
+        mailboxes.carry_out(store_packet(ANN, 9));
+        for _ in 0..PUTS_MAX {
+            mailboxes.carry_out(store_packet(ANN, 1));
+        }
+        let (after, limit, upto) = (0, 9, u64::MAX);
+        let mailbox = ANN;
+        mailboxes.carry_out(Output::Peek {
+            mailbox,
+            after,
+            limit,
+        });
+        mailboxes.carry_out(Output::Confirm { mailbox, upto });
+        let running = tokio::spawn(calls.run());
+
+        let (mut refused, mut stored) = (0, 0);
+        let peeked = loop {
+            match inbox.recv().await.unwrap() {
+                Input::Refused { .. } => refused += 1,
+                Input::Stored { .. } => stored += 1,
+                Input::Peeked { packets, .. } => break packets,
+                other => panic!("{other:?}"),
+            }
+        };
+        // One that the store had no room for, one above the limit; the mailbox was there first.
+        assert_eq!((refused, stored, peeked.len()), (2, PUTS_MAX - 1, 9));
+        let removed = inbox.recv().await;
+        let all = PUTS_MAX as u64 - 1;
+        assert!(matches!(removed, Some(Input::Removed { packets, .. }) if packets == all));
+        assert!(!running.is_finished());
     }
 }

@@ -64,7 +64,7 @@ impl Node {
         let file = self.keys.state().path("mailboxes.redb");
         let store = RedbStore::open(&file).with_context(|| file.display().to_string())?;
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
-        let (mailboxes, answers, registered) = started?;
+        let (mailboxes, calls, registered) = started?;
         machine.send(registered).await.context("the inbox is new")?;
         let limits = Limits {
             mailboxes_max: config.mailboxes_max,
@@ -119,7 +119,7 @@ impl Node {
         });
         let driving = drive(gateway, clock, inbox, effect, stop.clone());
         let answering = async {
-            if answers.run().await.is_err() {
+            if calls.run().await.is_err() {
                 broken.cancel();
             }
             stop.cancelled().await;
@@ -176,24 +176,21 @@ async fn steer(
 }
 
 /// What the machine's outputs are carried out with; nothing here waits.
-struct Hands<S> {
+struct Hands {
     outgoing: Outgoing,
     clients: Clients,
-    mailboxes: Mailboxes<S>,
+    mailboxes: Mailboxes,
     metrics: Metrics,
     /// Cancelled when the store has failed.
     broken: CancellationToken,
 }
 
-fn effect<S: shell::store::MailboxStore>(hands: Hands<S>) -> impl FnMut(Output) {
+fn effect(hands: Hands) -> impl FnMut(Output) {
     let sent = hands.metrics.cell("lacuna_packets_sent_total", "");
     move |output| {
         let dropped = |reason| hands.metrics.count("lacuna_packets_dropped_total", reason);
         let event = |reason| hands.metrics.count("lacuna_gateway_events_total", reason);
-        let Ok(output) = hands.mailboxes.carry_out(output) else {
-            return hands.broken.cancel();
-        };
-        match output {
+        match hands.mailboxes.carry_out(output) {
             None => {}
             Some(Output::Relay { to, packet }) => {
                 let frame = Frame::packet(0, [0; FIELD_LEN], &packet);

@@ -61,6 +61,18 @@ impl<T> Reply<T> {
         let (answer, reply) = oneshot::channel();
         Self(queue(answer).then_some(reply))
     }
+
+    /// The answer of a store that has no room: [`StoreError::Busy`].
+    #[must_use]
+    pub fn busy() -> Self {
+        Self(None)
+    }
+
+    /// Whether the store had no room, so that the call was not made.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 impl<T> Future for Reply<T> {
