@@ -6,8 +6,9 @@
 //! |--------------------------------|-----------------------------------------------------------|
 //! | `handshakes` under way         | the oldest ends: an honest one takes milliseconds, so a   |
 //! |                                | flood of slow ones waits on itself (ATTACKS g02)          |
-//! | `links` of clients             | a new one ends before its handshake                       |
-//! | `links_per_source`             | the same, for one address (IPv6: one /64)                 |
+//! | `links` of clients             | a new one ends after its handshake, which tells it from a |
+//! |                                | node's                                                    |
+//! | `links_per_source`             | a new one from that address (IPv6: one /64) ends at once  |
 //! | one link for each node         | the older ends: a node that restarts is not locked out    |
 //! | [`link::HANDSHAKE_TIME`]       | the handshake ends                                        |
 //!
@@ -217,14 +218,18 @@ impl Hall {
         let limits = self.door.limits;
         let mut guests = self.guests();
         let from_source = guests.sources.get(&source).copied().unwrap_or(0);
-        let room = limits.links + limits.handshakes;
-        if guests.clients >= room || from_source >= limits.links_per_source {
+        if from_source >= limits.links_per_source {
             return None;
         }
+        // The oldest handshake makes room first: a node must get in, however many clients there
+        // are. What is let go is gone soon, and bounded until then.
         if guests.shaking.len() >= limits.handshakes
             && let Some((_, oldest)) = guests.shaking.pop_front()
         {
             oldest.cancel();
+        }
+        if guests.clients >= limits.links + 2 * limits.handshakes {
+            return None;
         }
         let (number, ended) = (guests.number, stop.child_token());
         guests.number += 1;
@@ -522,6 +527,27 @@ pub(crate) mod tests {
         assert!(links.recv().await.is_some());
         // The oldest were let go.
         assert_eq!(slow[0].read(&mut [0; 1]).await.unwrap(), 0);
+    }
+
+    /// LNK-9: clients and silent strangers, as many as may be, don't keep a node out.
+    #[tokio::test]
+    async fn a_node_gets_in_when_all_places_are_taken() {
+        let limits = Limits {
+            handshakes: 2,
+            links: 1,
+            ..Limits::default()
+        };
+        let both = &[Purpose::Node, Purpose::Entry];
+        let (address, mut links, _, _stop) = open(both, limits).await;
+        let _client = dial(&address, None, Purpose::Entry).await.unwrap();
+        let _taken = links.recv().await.unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..limits.handshakes {
+            silent.push(TcpStream::connect(&address).await.unwrap());
+        }
+        let _neighbour = dial(&address, Some(101), Purpose::Node).await.unwrap();
+        assert!(links.recv().await.unwrap().node.is_some());
+        assert_eq!(silent[0].read(&mut [0; 1]).await.unwrap(), 0);
     }
 
     /// LNK-9, ATTACKS g02: bytes that are no TLS end their connection and are counted.
