@@ -15,7 +15,10 @@ use core::time::Duration;
 use anyhow::anyhow;
 use proto::{
     authority::{self, Authority, Record, StartError},
-    directory::{Consensus, Network, Params, SignedConsensus, Terms, ask::DESCRIPTORS_MAX},
+    directory::{
+        Consensus, Network, Params, SignedConsensus, Terms, ask::DESCRIPTORS_MAX,
+        consensus::LAYERS_MAX,
+    },
 };
 use shell::keys::Keys;
 
@@ -98,6 +101,7 @@ fn refused(why: StartError) -> anyhow::Error {
         ),
         StartError::Params(rule) => anyhow!("params: {rule}"),
         StartError::Network(rule) => anyhow!("network: {rule}"),
+        StartError::Layers => anyhow!("settings: layers must be {LAYERS_MAX}"),
         StartError::Nodes => anyhow!(
             "settings: nodes_max must be at least mixes_min + gateways_min, and at most \
              {DESCRIPTORS_MAX}"

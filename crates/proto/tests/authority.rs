@@ -7,7 +7,7 @@ use harness::{
     ceremony::{
         SECOND, asked, at, authority, ballot, calendar, config, dropped, proposal, town, turn,
     },
-    network::{TestNetwork, TestNode, VALID_FROM_S},
+    network::{TestNode, VALID_FROM_S},
 };
 use proto::{
     Machine,
@@ -47,7 +47,8 @@ fn an_authority_that_is_set_up_wrongly_does_not_start() {
             start(&|c| c.nodes_max = usize::MAX, None),
             StartError::Nodes,
         ),
-        (start(&|c| c.terms.layers = 4, None), StartError::Terms),
+        (start(&|c| c.terms.layers = 4, None), StartError::Layers),
+        (start(&|c| c.terms.layers = 2, None), StartError::Layers),
         (
             start(&|c| c.terms.network.0[0] ^= 1, None),
             StartError::Terms,
@@ -55,7 +56,7 @@ fn an_authority_that_is_set_up_wrongly_does_not_start() {
         (start(&|_| (), record(8, body.clone())), StartError::Record),
         (start(&|_| (), record(7, vec![])), StartError::Record),
         (
-            start(&|c| c.terms.layers = 2, record(7, body)),
+            start(&|c| c.terms.previous = [9; 32], record(7, body)),
             StartError::Record,
         ),
     ] {
@@ -173,14 +174,8 @@ fn proposals_are_judged() {
     late.valid_from_s += 2_701; // a quarter epoch and a second
     let mut swapped = good.clone();
     swapped.layers.rotate_left(1);
-    let fewer = {
-        let mut terms = town.terms.clone();
-        terms.layers = 2;
-        let town = TestNetwork::new(2, 2, 1);
-        Consensus::build(&terms, VALID_FROM_S, town.descriptors()).unwrap()
-    };
-    let mut few = config(&town);
-    few.terms.layers = 2;
+    let mut more = config(&town);
+    more.mixes_min = 4;
     let mut other_params = good.clone();
     other_params.params = Params {
         expiry_s: 3600,
@@ -217,9 +212,9 @@ fn proposals_are_judged() {
                 .any(|output| matches!(output, Output::Store(_)))
         );
     }
-    let mut machine = Authority::new(few, town.authorities[0].clone(), None).unwrap();
+    let mut machine = Authority::new(more, town.authorities[0].clone(), None).unwrap();
     call(&mut machine, at(0), Some(calendar()));
-    let outputs = asked(&mut machine, at(0), Question::Propose(by(fewer.body())));
+    let outputs = asked(&mut machine, at(0), Question::Propose(by(body.clone())));
     assert_eq!(dropped(&outputs), Some(AuthorityDrop::Nodes));
     // Without a calendar nothing is near.
     let mut machine = authority(&town, 0);

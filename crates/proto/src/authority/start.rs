@@ -68,8 +68,10 @@ pub enum StartError {
     Network(NetworkError),
     /// The parameters break a rule.
     Params(ParamsError),
-    /// The terms are for another network, or for no layers or too many.
+    /// The terms are for another network.
     Terms,
+    /// Clients build packets for [`LAYERS_MAX`] layers, neither more nor fewer.
+    Layers,
     /// The key is none of the network's authorities'.
     Key,
     /// The round is shorter than a second.
@@ -85,9 +87,11 @@ impl Config {
     pub(super) fn check(&self) -> Result<(), StartError> {
         self.network.check().map_err(StartError::Network)?;
         self.terms.params.check().map_err(StartError::Params)?;
-        let layers = (1..=LAYERS_MAX).contains(&self.terms.layers);
-        if self.terms.network != self.network.id || !layers {
+        if self.terms.network != self.network.id {
             return Err(StartError::Terms);
+        }
+        if self.terms.layers != LAYERS_MAX {
+            return Err(StartError::Layers);
         }
         if self.round < ROUND_MIN {
             return Err(StartError::Round);
