@@ -36,7 +36,7 @@ pub fn poisson_cdf(mean: f64, n: u64) -> f64 {
     (0..=n).map(|k| poisson_pmf(mean, k)).sum::<f64>().min(1.0)
 }
 
-/// Pr[N > n], without cancellation.
+/// `Pr[N > n]`, without cancellation.
 #[must_use]
 pub fn poisson_tail(mean: f64, n: u64) -> f64 {
     (n + 1..poisson_end(mean).max(n + 64))

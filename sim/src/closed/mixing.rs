@@ -6,7 +6,7 @@ use crate::metrics::{coin_bits, shannon_bits};
 /// What is known exactly of a message through one Poisson mix with `rho` packets on average.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SingleMix {
-    /// E[H], bits.
+    /// `E[H]`, bits.
     pub entropy: f64,
     /// Standard deviation of H over messages.
     pub entropy_sd: f64,
@@ -87,7 +87,7 @@ pub fn single_poisson_mix(rho: f64) -> SingleMix {
     }
 }
 
-/// E[H] when the target is the first arrival after a fixed time, in one Poisson mix: the
+/// `E[H]` when the target is the first arrival after a fixed time, in one Poisson mix: the
 /// biased choice that MiXiM makes, for the positive control.
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "pools fit in memory")]
