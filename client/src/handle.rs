@@ -26,9 +26,10 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 
 use anyhow::bail;
 use proto::{
-    Time,
+    NodeId, Time,
     address::Address,
     client::{Delivery, Failure, Input, MessageId, ReplyToken, Return, Target},
+    directory::{Consensus, consensus::LAYERS_MAX},
 };
 use shell::follow;
 
@@ -76,9 +77,7 @@ impl Handle {
             }
         };
         let home = self.address().map(|address| address.gateway);
-        if home.is_some_and(|home| consensus.node(&home).is_none()) {
-            let why =
-                "the gateway of your mailbox is not in the consensus: nothing arrives until it is";
+        if let Some(why) = unfit(&consensus, home) {
             return (State::Bootstrapping, why.to_owned());
         }
         let down = |name: &str, link: &Known| {
@@ -323,5 +322,47 @@ impl Received {
             .input
             .send(Input::Taken { message })
             .await;
+    }
+}
+
+/// Why a client can't use the network of this document, though the links may be up.
+fn unfit(consensus: &Consensus, home: Option<NodeId>) -> Option<&'static str> {
+    if home.is_some_and(|home| consensus.node(&home).is_none()) {
+        return Some(
+            "the gateway of your mailbox is not in the consensus: nothing arrives until it is",
+        );
+    }
+    (consensus.layers.len() != LAYERS_MAX).then_some(
+        "the consensus has fewer than three layers of mixes: nothing is sent until it has",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{NetworkId, directory::Params};
+
+    use super::*;
+
+    #[test]
+    fn a_network_without_routes_is_not_ready() {
+        let with = |layers: usize| Consensus {
+            network: NetworkId([7; 32]),
+            period: 0,
+            valid_from_s: 0,
+            previous: [0; 32],
+            params: Params::default(),
+            descriptors: Vec::new(),
+            nodes: Vec::new(),
+            layers: vec![vec![NodeId([1; 32])]; layers],
+        };
+        for (layers, home, why) in [
+            (3, None, None),
+            (2, None, Some("three layers")),
+            (3, Some(NodeId([9; 32])), Some("mailbox")),
+        ] {
+            let said = unfit(&with(layers), home);
+            assert_eq!(said.is_some(), why.is_some());
+            assert!(said.unwrap_or_default().contains(why.unwrap_or_default()));
+        }
     }
 }
