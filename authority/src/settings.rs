@@ -129,8 +129,8 @@ impl Config {
         ensure!(self.links_max > 0, "settings: links_max must be above 0");
         ensure!(self.round_s > 0, "settings: round_s must be above 0");
         ensure!(
-            (1..=LAYERS_MAX).contains(&self.layers),
-            "settings: layers must be 1 to {LAYERS_MAX}"
+            self.layers == LAYERS_MAX,
+            "settings: layers must be {LAYERS_MAX}: clients build packets for no other number"
         );
         log::filter(&self.log).context("settings: log")?;
         Ok(())

@@ -92,7 +92,7 @@ fn what_is_wrong_is_refused_by_name() {
         ),
         (load("links_max = 0", &[], &[]), "links_max must be above 0"),
         (load("round_s = 0", &[], &[]), "round_s must be above 0"),
-        (load("layers = 4", &[], &[]), "layers must be 1 to 3"),
+        (load("layers = 4", &[], &[]), "layers must be 3"),
         (load("log = 'loud=very'", &[], &[]), "log"),
     ] {
         let error = format!("{:#}", result.expect_err(expected));
