@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use proto::directory::Params;
 
-    /// PROTOCOL's table, confirmations included.
+    /// What each profile costs a day, confirmations included.
     #[test]
     fn a_profile_says_what_it_costs() {
         let params = Params::default();
