@@ -10,7 +10,7 @@
 //! |-----------|--------------------------------------------------------------------------------|
 //! | 0         | `demo`: all was delivered once, in frames of one size; `up`: stopped as asked  |
 //! | 1         | anything else                                                                  |
-//! | 2         | usage                                                                          |
+//! | 2         | usage, or a folder that can't be used                                          |
 
 use core::time::Duration;
 use std::{
@@ -85,13 +85,27 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Demo { json, dir } => {
-            role::daemon(NAME, GRACE, |stop| until(stop, demo_in(dir, json)))
+            in_folder(dir.as_deref().map_or_else(temporary, fresh), |root| {
+                role::daemon(NAME, GRACE, |stop| {
+                    until(stop, demo_in(root, dir.is_some(), json))
+                })
+            })
         }
-        Command::Up { dir } => role::daemon(NAME, GRACE, |stop| up(dir, stop)),
+        Command::Up { dir } => in_folder(fresh(&dir), |root| {
+            role::daemon(NAME, GRACE, |stop| up(root, stop))
+        }),
         Command::Role { role, args } => match die_with_parent() {
             Ok(()) => play(&role, args),
             Err(error) => fail(NAME, &error, FAILED),
         },
+    }
+}
+
+/// A folder that can't be used is the command line's fault.
+fn in_folder(root: anyhow::Result<PathBuf>, work: impl FnOnce(PathBuf) -> ExitCode) -> ExitCode {
+    match root {
+        Ok(root) => work(root),
+        Err(error) => fail(NAME, &format!("{error:#}"), USAGE),
     }
 }
 
@@ -127,12 +141,8 @@ async fn until(
     }
 }
 
-async fn demo_in(dir: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
+async fn demo_in(root: PathBuf, keep: bool, json: bool) -> anyhow::Result<()> {
     let progress = Progress::new();
-    let root = match &dir {
-        Some(dir) => fresh(dir)?,
-        None => temporary()?,
-    };
     let done = demo::run(Plan::demo(&root)?, &progress).await;
     drop(progress);
     let kept = format!("everything is kept in {}", root.display());
@@ -147,17 +157,17 @@ async fn demo_in(dir: Option<PathBuf>, json: bool) -> anyhow::Result<()> {
         report.is_good(),
         "not everything was delivered once, in frames of one size; {kept}"
     );
-    if dir.is_none() {
+    if !keep {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
     Ok(())
 }
 
-async fn up(dir: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
+async fn up(root: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
     let progress = Progress::new();
     let plan = Plan {
         applications: false,
-        ..Plan::demo(&fresh(&dir)?)?
+        ..Plan::demo(&root)?
     };
     let started = Network::start(plan, Clock::start(), &progress);
     let mut network = tokio::select! {
@@ -192,13 +202,15 @@ fn how_to_use(root: &Path) -> anyhow::Result<String> {
 
 /// A new or empty folder.
 fn fresh(dir: &Path) -> anyhow::Result<PathBuf> {
-    fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
+    let unusable = || format!("--dir {}: choose a new folder", dir.display());
+    fs::create_dir_all(dir).with_context(unusable)?;
+    let mut entries = fs::read_dir(dir).with_context(unusable)?;
     ensure!(
-        fs::read_dir(dir)?.next().is_none(),
-        "{} is not empty; choose a new folder",
+        entries.next().is_none(),
+        "--dir {}: it is not empty; choose a new folder",
         dir.display()
     );
-    Ok(dir.canonicalize()?)
+    dir.canonicalize().with_context(unusable)
 }
 
 /// A new folder in the system's temporary one.
@@ -227,7 +239,17 @@ mod tests {
     fn a_folder_must_be_new_or_empty() {
         let folder = tempfile::tempdir().unwrap();
         assert!(fresh(&folder.path().join("new")).is_ok());
-        let error = fresh(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("choose a new folder"), "{error}");
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for unusable in [folder.path(), &file, &file.join("below")] {
+            let dir = unusable.as_os_str().to_owned();
+            for command in ["demo", "up"] {
+                let args = [NAME.into(), command.into(), "--dir".into(), dir.clone()];
+                assert_eq!(main_with(args), ExitCode::from(USAGE), "{unusable:?}");
+            }
+            let error = format!("{:#}", fresh(unusable).unwrap_err());
+            let one_line = !error.contains('\n');
+            assert!(one_line && error.contains("choose a new folder"), "{error}");
+        }
     }
 }

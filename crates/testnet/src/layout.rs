@@ -6,7 +6,7 @@
 //! |-----------|-----------------------------|----------------------|--------------------------------|
 //! | authority | a reserved port             | the same             | how many descriptors to expect |
 //! | gateway   | a free port                 | its tap              |                                |
-//! | mix       | a free port                 | the same             |                                |
+//! | mix       | a free port                 | its tap              |                                |
 //! | client    | a socket in its folder      |                      | profile, mailbox gateway       |
 //!
 //! Each role's operator family is its own name. Identities are made by the roles' own `init`;
@@ -64,23 +64,13 @@ impl<'a> Layout<'a> {
         )
     }
 
-    pub(crate) fn gateway(&self, name: &str, tap: &str) -> anyhow::Result<()> {
+    /// A gateway or a mix, which others reach at `tap`.
+    pub(crate) fn node(&self, name: &str, tap: &str) -> anyhow::Result<()> {
         self.settings(
             name,
             [
                 ("listen", FREE.into()),
                 ("advertise", tap.into()),
-                ("metrics_listen", FREE.into()),
-                ("family", name.into()),
-            ],
-        )
-    }
-
-    pub(crate) fn mix(&self, name: &str) -> anyhow::Result<()> {
-        self.settings(
-            name,
-            [
-                ("listen", FREE.into()),
                 ("metrics_listen", FREE.into()),
                 ("family", name.into()),
             ],

@@ -9,8 +9,8 @@
 //! | `alice`, `bob`       | the clients; applications log to `alice-app`, `bob-app`           |
 //!
 //! Every role has its own keys, settings and state folder, and is this executable re-executed.
-//! Each gateway stands behind a [`Tap`], which is the address that it advertises; a gateway that
-//! is started again listens somewhere else, and the tap is aimed anew. Authorities need addresses
+//! Each gateway and each mix stands behind a [`Tap`], which is the address that it advertises; a
+//! gateway that is started again listens somewhere else, and the tap is aimed anew. Authorities need addresses
 //! before they run, so their ports are reserved by binding and released just before the start.
 //!
 //! Deliberately not here: what is sent over the network.
@@ -44,6 +44,8 @@ pub const CLIENTS: [&str; 2] = ["alice", "bob"];
 pub const LAYERS: usize = 3;
 /// Longest that a role may take until it is ready.
 const READY: Duration = Duration::from_secs(60);
+/// How often a count is read that is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 /// Longest that a role may take to stop.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -96,6 +98,7 @@ pub struct Network {
     authorities: Vec<Process>,
     mixes: Vec<Process>,
     gateways: Vec<Option<Gateway>>,
+    /// Of the gateways, then of the mixes.
     taps: Vec<Tap>,
     clients: Vec<Option<Process>>,
     apps: Vec<Process>,
@@ -180,6 +183,12 @@ impl Network {
     /// The application of client `who`.
     pub fn app(&mut self, who: usize) -> &mut Process {
         &mut self.apps[who]
+    }
+
+    /// Where the taps listen: every link to a gateway or a mix leads there first.
+    #[must_use]
+    pub fn tap_ports(&self) -> Vec<u16> {
+        self.taps.iter().map(|tap| tap.address().port()).collect()
     }
 
     /// What all taps have seen.
@@ -289,8 +298,12 @@ impl Network {
     ///
     /// If that takes too long.
     pub async fn until_metric(&self, at: usize, name: &str, least: u64) -> anyhow::Result<()> {
+        // A count is no event, and only the page has it: asked for at a bounded rate.
+        let mut ask = tokio::time::interval(ASK_EVERY);
         let reached = async {
-            while self.metric(at, name).await? < least {}
+            while self.metric(at, name).await? < least {
+                ask.tick().await;
+            }
             anyhow::Ok(())
         };
         let reached = tokio::time::timeout(READY, reached).await;
@@ -394,12 +407,14 @@ impl Network {
             let tap = Tap::open().await?;
             let address = tap.address().to_string();
             self.taps.push(tap);
-            layout.gateway(&name, &address)?;
+            layout.node(&name, &address)?;
             gateways.push((name, address));
         }
         let mixes: Vec<_> = names("mix", self.plan.mixes_per_layer * LAYERS).collect();
         for name in &mixes {
-            layout.mix(name)?;
+            let tap = Tap::open().await?;
+            layout.node(name, &tap.address().to_string())?;
+            self.taps.push(tap);
         }
         for (role, named) in [
             (
@@ -434,8 +449,12 @@ impl Network {
             let mix = self.run(&name, "mix-node")?;
             self.mixes.push(mix);
         }
-        for (gateway, tap) in gateways.into_iter().zip(&self.taps) {
+        let (of_gateways, of_mixes) = self.taps.split_at(gateways.len());
+        for (gateway, tap) in gateways.into_iter().zip(of_gateways) {
             self.gateways.push(Some(Gateway::up(gateway, tap).await?));
+        }
+        for (mix, tap) in self.mixes.iter_mut().zip(of_mixes) {
+            listens(mix, tap).await?;
         }
         Ok(())
     }
@@ -490,14 +509,19 @@ fn is_ready(line: &Line) -> Option<()> {
 }
 
 impl Gateway {
-    /// Waits until `process` listens, and leads `tap` to it.
     async fn up(mut process: Process, tap: &Tap) -> anyhow::Result<Self> {
-        let address = |line: &Line, key| line.value.get(key)?.as_str()?.parse().ok();
-        let both = |line: &Line| Some((address(line, "listening")?, address(line, "metrics")?));
-        let (listening, metrics) = process.until("addresses", READY, both).await?;
-        tap.aim(listening);
+        let metrics = listens(&mut process, tap).await?;
         Ok(Self { process, metrics })
     }
+}
+
+/// Waits until `node` listens, and leads `tap` to it; where it serves its metrics.
+async fn listens(node: &mut Process, tap: &Tap) -> anyhow::Result<SocketAddr> {
+    let address = |line: &Line, key| line.value.get(key)?.as_str()?.parse().ok();
+    let both = |line: &Line| Some((address(line, "listening")?, address(line, "metrics")?));
+    let (listening, metrics) = node.until("addresses", READY, both).await?;
+    tap.aim(listening);
+    Ok(metrics)
 }
 
 /// The body of a page.

@@ -1,4 +1,4 @@
-//! A wire-tap: a TCP relay in front of one gateway that sees what an observer of the link sees.
+//! A wire-tap: a TCP relay in front of one gateway or mix that sees what an observer of the link sees.
 //!
 //! Spec: docs/spec/link.md, rule LNK-1 (every frame has one length).
 //!

@@ -14,12 +14,18 @@
 //! and so the difference that the table shows: acks that take a slot of the same sender's, links,
 //! peeling, the mailbox's disk, processes that wait for a processor.
 //!
-//! Deliberately not here: anything that the roles say of themselves, packets counted by clients
-//! apart. Delivery is judged by what the receiving applications opened.
+//! | figure                  | who says so                                                     |
+//! |-------------------------|-----------------------------------------------------------------|
+//! | delivered … duplicated  | the receiving applications, by what they opened                 |
+//! | latency                 | the supervisor's clock, when either application reports         |
+//! | packets, real and cover | the clients that sent them: nobody else can tell them apart     |
+//! | wire: frames and sizes  | the taps on links, outside every role ([`crate::proxy`])        |
 
 use core::fmt::{self, Write as _};
 
+use chacha20::ChaCha8Rng;
 use hdrhistogram::Histogram;
+use rand::{RngExt, SeedableRng};
 use serde::Serialize;
 
 use crate::proxy::Seen;
@@ -59,7 +65,7 @@ pub struct Latency {
     pub erlang: Quantiles,
 }
 
-/// Packets that the clients put on their entry links.
+/// Packets that the clients say they put on their entry links, and frames that the taps saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Packets {
     /// Fragments and acks.
@@ -74,7 +80,7 @@ pub struct Packets {
     pub loops_returned: u64,
     /// Frames seen by the taps on client links, all kinds, both directions.
     pub frames_on_client_links: u64,
-    /// Frames seen by the taps between mixes and gateways.
+    /// Frames seen by the taps between mixes, and between mixes and gateways.
     pub frames_on_node_links: u64,
 }
 
@@ -179,7 +185,15 @@ impl fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "wire         {frames_on_client_links} frames on client links, {frames_on_node_links} on mix-gateway links; sizes: {sizes}"
+            "             (by the counters of the clients that sent them)"
+        )?;
+        writeln!(
+            f,
+            "wire         {frames_on_client_links} frames on client links, {frames_on_node_links} on node links; sizes: {sizes}"
+        )?;
+        writeln!(
+            f,
+            "             (by taps on every link of a client, a gateway or a mix)"
         )?;
         writeln!(f, "time         {:.1} s", self.total_s)?;
         writeln!(f)?;
@@ -224,7 +238,7 @@ impl Model {
     #[must_use]
     pub fn quantiles(&self) -> Quantiles {
         const DRAWS: usize = 200_000;
-        let mut random = SplitMix(0x1ac_u64);
+        let mut random = ChaCha8Rng::seed_from_u64(0x1ac);
         let mut drawn: Vec<f64> = (0..DRAWS).map(|_| self.draw(&mut random)).collect();
         drawn.sort_by(f64::total_cmp);
         #[expect(
@@ -236,14 +250,16 @@ impl Model {
         Quantiles::map(|q| drawn[(q * DRAWS as f64) as usize])
     }
 
-    fn draw(&self, random: &mut SplitMix) -> f64 {
+    fn draw(&self, random: &mut ChaCha8Rng) -> f64 {
         let (mut slot, mut first) = (0.0, f64::INFINITY);
         for _ in 0..self.burst.max(1) {
-            slot += random.exponential(1e3 / self.payload_hz);
-            let mixes: f64 = (0..3).map(|_| random.exponential(self.delay_mean_ms)).sum();
+            slot += exponential(random, 1e3 / self.payload_hz);
+            let mixes: f64 = (0..3)
+                .map(|_| exponential(random, self.delay_mean_ms))
+                .sum();
             first = first.min(slot + mixes);
         }
-        first + random.uniform() * 1e3 / self.downstream_hz
+        first + random.random::<f64>() * 1e3 / self.downstream_hz
     }
 
     /// Quantiles of three mixes alone, by bisection of Erlang's distribution.
@@ -261,23 +277,8 @@ impl Model {
     }
 }
 
-/// Steele, Lea and Flood's SplitMix64: enough to draw a prediction, and no more than that.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let uniform = ((z ^ (z >> 31)) >> 11) as f64;
-        uniform / (1_u64 << 53) as f64
-    }
-
-    fn exponential(&mut self, mean: f64) -> f64 {
-        -mean * (1.0 - self.uniform()).ln()
-    }
+fn exponential(random: &mut ChaCha8Rng, mean: f64) -> f64 {
+    -mean * (1.0 - random.random::<f64>()).ln()
 }
 
 #[cfg(test)]
