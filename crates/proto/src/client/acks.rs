@@ -132,3 +132,42 @@ impl Acks {
         self.queue.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(byte: u8) -> Key {
+        (MessageId([byte; 16]), 0)
+    }
+
+    /// MSG-6, CLI-21: each block once in a while, so many at most; what is stuck gives way, what
+    /// can be sent does not.
+    #[test]
+    fn the_queue_is_bounded_and_what_is_stuck_gives_way() {
+        let mut acks = Acks::default();
+        let now = Time::ZERO;
+        for byte in [0, 1, 1, 2, 0] {
+            acks.queue(now, key(byte), 3, |_| false);
+        }
+        assert_eq!(acks.queue, [key(0), key(1), key(2)]);
+        acks.queue(now, key(3), 3, |_| false);
+        assert_eq!(acks.queue, [key(0), key(1), key(2)]);
+        acks.queue(now, key(4), 3, |message| message == key(1).0);
+        assert_eq!(acks.queue, [key(0), key(2), key(4)]);
+        assert_eq!(acks.waiting, acks.queue.iter().copied().collect());
+    }
+
+    /// MSG-6
+    #[test]
+    fn an_ack_rests_before_it_is_queued_again() {
+        let mut acks = Acks::default();
+        for (at, queued) in [(0, 1), (9_999, 0), (10_000, 1), (10_001, 0), (20_000, 1)] {
+            let now = Time::ZERO.after(Duration::from_millis(at));
+            acks.queue(now, key(1), 3, |_| false);
+            assert_eq!(acks.len(), queued, "at {at} ms");
+            acks.queue.clear(); // it was sent
+            acks.waiting.clear();
+        }
+    }
+}
