@@ -27,8 +27,12 @@ use tokio_util::sync::CancellationToken;
 use super::{LinkError, READ_BUFFER_LEN, Stream, WRITE_TIME};
 use crate::clock::Clock;
 
-/// Frames read, or written, at a time.
-const BATCH: usize = 16;
+/// Frames handed over at a time, once read.
+const READ_BATCH: usize = 16;
+/// Frames written at a time: as many as one TLS record holds whole (LNK-1).
+const WRITE_BATCH: usize = RECORD_LEN_MAX / FRAME_LEN;
+/// Most plaintext of one TLS record (RFC 8446, 5.1).
+const RECORD_LEN_MAX: usize = 1 << 14;
 
 /// Both halves of `stream`.
 pub(super) fn split(stream: Stream, clock: Clock) -> (Reader, Writer) {
@@ -133,7 +137,7 @@ impl Reader {
             }
             self.filled += read;
             self.split();
-            if self.whole.len() >= BATCH {
+            if self.whole.len() >= READ_BATCH {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -186,8 +190,8 @@ impl Writer {
     ///
     /// As [`Writer::write`].
     pub async fn pump(&mut self, queue: &mut mpsc::Receiver<Frame>) -> Result<(), LinkError> {
-        let mut frames = Vec::with_capacity(BATCH);
-        while queue.recv_many(&mut frames, BATCH).await > 0 {
+        let mut frames = Vec::with_capacity(WRITE_BATCH);
+        while queue.recv_many(&mut frames, WRITE_BATCH).await > 0 {
             self.write(&frames).await?;
             frames.clear();
         }
