@@ -1,0 +1,69 @@
+//! What the commands share: how they fail, threads, the progress bar, reading a scenario.
+//!
+//! One module per command; each has an `Arguments` for clap and a `run`. A new command is a
+//! module here and a line of [`Command`](crate::Command).
+
+pub(crate) mod bench;
+pub(crate) mod keys;
+pub(crate) mod run;
+pub(crate) mod validate;
+
+use std::path::Path;
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use sim::scenario::{Scenario, keys::Value};
+
+/// What went wrong, by exit code.
+pub(crate) enum Failure {
+    /// Scenario or usage: 2.
+    Usage(anyhow::Error),
+    /// Anything while running: 1.
+    Running(anyhow::Error),
+}
+
+pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Usage(error.into())
+}
+
+pub(crate) fn running(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Running(error.into())
+}
+
+pub(crate) fn with_threads(
+    threads: usize,
+    work: impl FnOnce() -> Result<(), Failure> + Send,
+) -> Result<(), Failure> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().map_err(running)?.install(work)
+}
+
+/// A progress bar on standard error, drawn only if that is a terminal.
+pub(crate) fn bar(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("[{bar:40}] {percent:>3} %, {eta} left");
+    let style = style.expect("the template is constant");
+    ProgressBar::new(1000).with_style(style.progress_chars("=> "))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of 1000"
+)]
+pub(crate) fn advance(bar: &ProgressBar, done: f64) {
+    bar.set_position((done * 1000.0) as u64);
+}
+
+/// Reads the scenario at `path`, one key replaced if `with` says so.
+pub(crate) fn read(path: &Path, with: Option<(&'static str, Value)>) -> Result<Scenario, Failure> {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("reading {name}"))
+        .map_err(usage)?;
+    Scenario::parse_with(&text, with)
+        .context(name)
+        .map_err(usage)
+}
