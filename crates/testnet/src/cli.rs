@@ -4,6 +4,7 @@
 //! |------------|-------------------------------------------------------------------------------|
 //! | `demo`     | a network, real messages, a table; then everything is gone                     |
 //! | `up`       | a network that runs until Ctrl-C, and how to use it                            |
+//! | `bench`    | one node under load, measured                                                 |
 //! | `role`     | hidden: this executable as one role; how the two above make their processes    |
 //!
 //! | exit code | meaning                                                                        |
@@ -30,7 +31,7 @@ use shell::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    app, demo,
+    app, bench, demo,
     network::{CLIENTS, Network, Plan},
     process::die_with_parent,
     progress::Progress,
@@ -65,13 +66,36 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Be one role: mix-node, gateway, authority, client, app.
+    /// Measure what one node carries on this machine.
+    Bench {
+        #[command(subcommand)]
+        what: What,
+    },
+    /// Be one role: mix-node, gateway, authority, client, app, bench-load.
     #[command(hide = true, disable_help_flag = true)]
     Role {
         role: String,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// One mix over real links: packets per second and processor, delay that it adds.
+    Node {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Length of each of the four measured phases, in seconds.
+        #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+        seconds: f64,
+    },
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|s| (0.5..=60.0).contains(s));
+    seconds.ok_or_else(|| "must be a number of seconds from 0.5 to 60".to_owned())
 }
 
 /// Runs the command line `args`, whose first is the program's name.
@@ -93,6 +117,13 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Command::Up { dir } => in_folder(fresh(&dir), |root| {
             role::daemon(NAME, GRACE, |stop| up(root, stop))
+        }),
+        Command::Bench {
+            what: What::Node { json, seconds },
+        } => in_folder(temporary(), |root| {
+            role::daemon(NAME, GRACE, |stop| {
+                until(stop, bench_in(root, seconds, json))
+            })
         }),
         Command::Role { role, args } => match die_with_parent() {
             Ok(()) => play(&role, args),
@@ -123,8 +154,9 @@ fn play(role: &str, args: Vec<OsString>) -> ExitCode {
                 until(stop, app::run(socket.context("app: name a socket")?)).await
             })
         }
+        "bench-load" => role::daemon("bench-load", GRACE, |stop| until(stop, bench::load::run())),
         other => {
-            let roles = "authority, gateway, mix-node, client, app";
+            let roles = "authority, gateway, mix-node, client, app, bench-load";
             fail(NAME, &format!("role: `{other}` is none of {roles}"), USAGE)
         }
     }
@@ -161,6 +193,19 @@ async fn demo_in(root: PathBuf, keep: bool, json: bool) -> anyhow::Result<()> {
         fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))?;
     }
     Ok(())
+}
+
+async fn bench_in(root: PathBuf, seconds: f64, json: bool) -> anyhow::Result<()> {
+    let progress = Progress::new();
+    let done = bench::node::run(&root, seconds, &progress).await;
+    drop(progress);
+    let report = done.with_context(|| format!("everything is kept in {}", root.display()))?;
+    print(&if json {
+        serde_json::to_string(&report)?
+    } else {
+        report.to_string()
+    });
+    fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
 }
 
 async fn up(root: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {

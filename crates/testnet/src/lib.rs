@@ -2,13 +2,14 @@
 //!
 //! | module       | what it is                                                              |
 //! |--------------|-------------------------------------------------------------------------|
-//! | [`cli`]      | the command `lacuna-testnet`: `demo`, `up`, and the roles               |
+//! | [`cli`]      | the command `lacuna-testnet`: `demo`, `up`, `bench`, and the roles      |
 //! | [`demo`]     | real messages between two applications, and what became of them         |
 //! | [`conversation`] | two applications that write to each other                            |
 //! | [`network`]  | starts, restarts and stops the processes                                |
 //! | `layout`     | their folders, settings and the `network.toml`                          |
 //! | [`process`]  | one child process                                                       |
 //! | [`proxy`]    | a tap on the links of one gateway: sizes seen from outside              |
+//! | [`bench`]    | what one node carries, measured                                         |
 //! | [`app`]      | an application: seals, sends, receives, opens                           |
 //! | [`seal`]     | its end-to-end encryption (Olm)                                         |
 //! | [`ledger`]   | which messages were asked for, and which were opened                    |
@@ -19,6 +20,7 @@
 //! of one person: all keys of all roles stand in one folder.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod conversation;
 pub mod demo;

@@ -33,7 +33,7 @@ use tokio::{
 
 use crate::{
     layout::Layout,
-    process::{Line, Process, Starter},
+    process::{Line, Process, READY, STOP, Starter},
     progress::Progress,
     proxy::{Seen, Tap},
 };
@@ -42,12 +42,8 @@ use crate::{
 pub const CLIENTS: [&str; 2] = ["alice", "bob"];
 /// Layers of mixes.
 pub const LAYERS: usize = 3;
-/// Longest that a role may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
 /// How often a count is read that is waited for.
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Longest that a role may take to stop.
-const STOP: Duration = Duration::from_secs(10);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -525,7 +521,7 @@ async fn listens(node: &mut Process, tap: &Tap) -> anyhow::Result<SocketAddr> {
 }
 
 /// The body of a page.
-async fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
+pub(crate) async fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut link = TcpStream::connect(at).await?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
     link.write_all(request.as_bytes()).await?;

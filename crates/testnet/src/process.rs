@@ -28,6 +28,11 @@ use tokio::{
     sync::mpsc,
 };
 
+/// Longest that a role may take until it is ready.
+pub(crate) const READY: Duration = Duration::from_secs(60);
+/// Longest that a role may take to stop.
+pub(crate) const STOP: Duration = Duration::from_secs(10);
+
 /// Names the parent's process id to a child, so that it notices a parent that is gone already.
 const PARENT: &str = "LACUNA_TESTNET_PARENT";
 

@@ -1,0 +1,244 @@
+//! `bench node`: one real mix under load, over real links, replay protection on.
+//!
+//! The node and the load process run on a processor each, so that a processor's worth of packets
+//! is what the node carries. Capacity is what it forwards when offered more than it can take.
+
+use core::fmt;
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
+use serde_json::json;
+use shell::clock::Clock;
+
+use super::{
+    load::{Orders, Phase},
+    stage::Stage,
+};
+use crate::{
+    network::page,
+    process::{Line, Process, READY, STOP, Starter},
+    progress::Progress,
+};
+
+/// Loads that are measured, as shares of the capacity.
+const LOADS: [f64; 3] = [0.5, 0.8, 1.2];
+
+/// What was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Packets per second that one processor forwarded when offered more.
+    pub capacity_per_s: f64,
+    /// Each phase, in order.
+    pub phases: Vec<Phase>,
+    /// Packets that the node dropped, by reason, over all phases.
+    pub dropped: Vec<(String, u64)>,
+    /// Most memory that the node held, in bytes.
+    pub memory_max: u64,
+    /// Whether node and load process had a processor each.
+    pub pinned: bool,
+}
+
+/// Runs it in the empty folder `root`, each phase `seconds` long.
+///
+/// # Errors
+///
+/// What failed, with the last words of the process that did.
+pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Result<Report> {
+    progress.step("making keys and a signed document");
+    let clock = Clock::start();
+    let stage = Stage::make(root, clock)?;
+    copy_secret(&stage, clock)?;
+    let starter = Starter {
+        executable: std::env::current_exe().context("finding this executable")?,
+        clock,
+    };
+    let processors = processors()?;
+    let pinned = processors.len() >= 2;
+
+    progress.step("starting one mix");
+    let folder = stage.folder(stage.tested());
+    let address = stage.address(stage.tested())?.to_string();
+    let args = [
+        "run".into(),
+        "--state-dir".into(),
+        folder.clone().into(),
+        "--network".into(),
+        root.join("network.toml").into(),
+        "--listen".into(),
+        address.into(),
+        "--metrics-listen".into(),
+        "127.0.0.1:0".into(),
+        "--log".into(),
+        "warn".into(),
+    ];
+    let mut node = on(pinned.then(|| processors[0]), || {
+        starter.start("the mix", &folder, "mix-node", args)
+    })?;
+    let address = |line: &Line| line.value.get("metrics")?.as_str()?.parse().ok();
+    let metrics = node.until("addresses", READY, address).await?;
+    let ready = |line: &Line| (line.value.get("state")? == "ready").then_some(());
+    node.until("readiness", READY, ready).await?;
+
+    progress.step("building packets and sending them");
+    let mut load = on(pinned.then(|| processors[1]), || {
+        starter.start("the load", &root.join("load"), "bench-load", [])
+    })?;
+    let pid = node.id().context("the mix has ended")?;
+    let orders = Orders {
+        root: root.to_owned(),
+        pid,
+        seconds,
+        loads: LOADS.to_vec(),
+    };
+    load.tell(&json!(orders)).await?;
+    let mut phases = Vec::new();
+    while phases.len() < LOADS.len() + 2 {
+        let line = load.line().await?;
+        let phase: Phase = serde_json::from_value(line.value).context("a phase")?;
+        progress.step(&format!(
+            "{}: {:.0} of {:.0} packets/s",
+            phase.name, phase.forwarded_per_s, phase.offered_per_s
+        ));
+        phases.push(phase);
+    }
+    load.ended().await?;
+    let dropped = dropped(&page(metrics, "/metrics").await?);
+    let memory_max = memory_max(pid)?;
+    stop(node).await?;
+    let capacity = phases.iter().find(|phase| phase.name == "capacity");
+    Ok(Report {
+        capacity_per_s: capacity.map_or(0.0, |phase| phase.forwarded_per_s),
+        phases,
+        dropped,
+        memory_max,
+        pinned,
+    })
+}
+
+async fn stop(node: Process) -> anyhow::Result<()> {
+    node.stop(STOP).await
+}
+
+/// Lets the load process know the tested key, to tell packets by what they become.
+fn copy_secret(stage: &Stage, clock: Clock) -> anyhow::Result<()> {
+    let keys = stage.keys(stage.tested())?;
+    let schedule = stage.consensus.schedule();
+    let epoch = schedule.at(clock.utc()).context("no epoch is open now")?;
+    let secret = keys.packet_secret(epoch)?.context("the key was not made")?;
+    let path = stage.root.join("tested-secret");
+    Ok(shell::state::write(&path, secret.to_bytes().as_slice())?)
+}
+
+/// The processors that this process may use.
+fn processors() -> anyhow::Result<Vec<usize>> {
+    let set = sched_getaffinity(None).context("asking for processors")?;
+    Ok((0..CpuSet::MAX_CPU).filter(|i| set.is_set(*i)).collect())
+}
+
+/// Does `work` with this thread on `processor`, so that a process started in it stays there.
+fn on<T>(processor: Option<usize>, work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let Some(processor) = processor else {
+        return work();
+    };
+    let before = sched_getaffinity(None).context("asking for processors")?;
+    let mut only = CpuSet::new();
+    only.set(processor);
+    sched_setaffinity(None, &only).context("choosing a processor")?;
+    let done = work();
+    sched_setaffinity(None, &before).context("going back to all processors")?;
+    done
+}
+
+/// Counters of drops on a metrics page that are not zero.
+fn dropped(page: &str) -> Vec<(String, u64)> {
+    let counter = |line: &str| {
+        let rest = line.strip_prefix("lacuna_packets_dropped_total{reason=\"")?;
+        let (reason, count) = rest.split_once("\"} ")?;
+        let count = count.parse().ok().filter(|count| *count > 0)?;
+        Some((reason.to_owned(), count))
+    };
+    page.lines().filter_map(counter).collect()
+}
+
+/// Most memory that process `pid` has held, in bytes.
+fn memory_max(pid: u32) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.context("/proc/…/status has no VmHWM")?.trim().parse()?;
+    ensure!(kib > 0, "/proc/…/status says no memory");
+    Ok(kib * 1024)
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "One mix, real links, replay protection on{}\n\n\
+             capacity  {:.0} packets/s on one processor\n\
+             memory    {:.1} MB at most\n",
+            if self.pinned {
+                "; node and load on a processor each"
+            } else {
+                "; ONE PROCESSOR FOR BOTH: figures mean little"
+            },
+            self.capacity_per_s,
+            bytes_in_mb(self.memory_max),
+        )?;
+        writeln!(
+            f,
+            "{:>9} {:>11} {:>11} {:>9} {:>12} {:>12} {:>8} {:>12}",
+            "load",
+            "offered/s",
+            "forwarded/s",
+            "CPU/pkt",
+            "added p50",
+            "added p99",
+            "KS",
+            "sender late"
+        )?;
+        for phase in &self.phases {
+            let load = if phase.load > 0.0 {
+                format!("{:.0} %", phase.load * 100.0)
+            } else {
+                phase.name.clone()
+            };
+            writeln!(
+                f,
+                "{load:>9} {:>11.0} {:>11.0} {:>6.1} µs {:>9.2} ms {:>9.2} ms {:>8.4} {:>9.2} ms",
+                phase.offered_per_s,
+                phase.forwarded_per_s,
+                phase.cpu_us,
+                phase.added_p50_ms,
+                phase.added_p99_ms,
+                phase.ks_distance,
+                phase.late_p99_ms,
+            )?;
+        }
+        for (reason, count) in &self.dropped {
+            writeln!(f, "dropped: {count} {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn bytes_in_mb(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_read_off_the_page() {
+        let page = "# TYPE lacuna_packets_dropped_total counter\n\
+                    lacuna_packets_dropped_total{reason=\"mac\"} 0\n\
+                    lacuna_packets_dropped_total{reason=\"peel_queue_full\"} 12\n\
+                    lacuna_packets_sent_total 5\n";
+        assert_eq!(dropped(page), [("peel_queue_full".to_owned(), 12)]);
+    }
+}
