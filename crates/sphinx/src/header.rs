@@ -10,12 +10,12 @@
 //! Randomness, in this order: 32 bytes for x, then the padding of the last block,
 //! 300 − 60 (n − 1) − 52 bytes for n hops (PKT-16).
 
-use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::scalar::{Scalar, clamp_integer};
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::build::Hop;
+use crate::curve::{Path, multiply};
 use crate::layout::{
     ALPHA_LEN, Address, BETA_LEN, BLOCK_ADDRESS, BLOCK_DELAY, BLOCK_GAMMA, BLOCK_LEN,
     BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FINAL_LEN, FORWARD, GAMMA_LEN, HEADER_LEN, ROUTE_LEN_MAX,
@@ -57,14 +57,14 @@ pub(crate) fn build_header(
 fn derive(rng: &mut impl CryptoRng, route: &[Hop]) -> ([u8; ALPHA_LEN], Vec<Secrets>) {
     let mut x = Zeroizing::new([0; 32]);
     rng.fill_bytes(&mut *x);
-    let alpha = MontgomeryPoint::mul_base_clamped(*x).to_bytes();
+    let path = Path::best();
+    let alpha = path.public(&x);
 
     let mut scalar = Zeroizing::new(clamped_mod_order(&x));
     let secrets = route
         .iter()
         .map(|hop| {
-            let shared =
-                Zeroizing::new((*scalar * MontgomeryPoint(*hop.key.as_bytes())).to_bytes());
+            let shared = multiply(path, &scalar, hop.key.as_bytes());
             let secrets = Secrets::expand(&shared);
             *scalar *= clamped_mod_order(secrets.blinding());
             secrets

@@ -16,42 +16,64 @@ use core::fmt;
 use curve25519_dalek::montgomery::MontgomeryPoint;
 use curve25519_dalek::traits::IsIdentity;
 use rand_core::CryptoRng;
-use x25519_dalek::StaticSecret;
+use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
+
+use crate::curve::Path;
 
 /// A private X25519 key. Erased when dropped; its `Debug` shows nothing (PKT-5).
 #[derive(Clone, ZeroizeOnDrop)]
-pub struct SecretKey(StaticSecret);
+pub struct SecretKey {
+    bytes: [u8; 32],
+    #[zeroize(skip)]
+    path: Path,
+}
 
 impl SecretKey {
     /// A new key from 32 bytes of `rng`.
     pub fn generate(rng: &mut impl CryptoRng) -> SecretKey {
-        SecretKey(StaticSecret::random_from_rng(rng))
+        let mut bytes = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *bytes);
+        SecretKey::from_bytes(*bytes)
     }
 
     /// The key of these 32 bytes; any bytes are a key.
     pub fn from_bytes(bytes: [u8; 32]) -> SecretKey {
-        SecretKey(StaticSecret::from(bytes))
+        SecretKey {
+            bytes,
+            path: Path::best(),
+        }
+    }
+
+    /// The same key, used on `path`.
+    #[must_use]
+    pub fn on(mut self, path: Path) -> SecretKey {
+        self.path = path;
+        self
+    }
+
+    /// Which path it is used on.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.path
     }
 
     /// The key's 32 bytes, for storage.
     pub fn to_bytes(&self) -> Zeroizing<[u8; 32]> {
-        Zeroizing::new(self.0.to_bytes())
+        Zeroizing::new(self.bytes)
     }
 
     /// The public key that belongs to it.
     pub fn public(&self) -> PublicKey {
-        PublicKey(x25519_dalek::PublicKey::from(&self.0).to_bytes())
+        PublicKey(self.path.public(&self.bytes))
     }
 
     /// The secret shared with the owner of `alpha`, or nothing if `alpha` is of low order (PKT-6).
     pub(crate) fn shared_secret(&self, alpha: &[u8; 32]) -> Option<Zeroizing<[u8; 32]>> {
-        let secret = self
-            .0
-            .diffie_hellman(&x25519_dalek::PublicKey::from(*alpha));
-        secret
-            .was_contributory()
-            .then(|| Zeroizing::new(secret.to_bytes()))
+        let secret = self.path.x25519(&self.bytes, alpha);
+        // Whether it is zero leaks nothing: that depends on α alone.
+        let contributory = !bool::from(secret.ct_eq(&[0; 32]));
+        contributory.then_some(secret)
     }
 }
 

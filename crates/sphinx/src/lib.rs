@@ -28,6 +28,7 @@
 //! Not done here: remembering tags, choosing routes, drawing delays, fragmenting messages.
 
 mod build;
+mod curve;
 mod header;
 mod keys;
 mod layout;
@@ -37,6 +38,7 @@ mod secrets;
 mod surb;
 
 pub use build::{Hop, build};
+pub use curve::Path;
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use layout::{
     Address, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SURB_LEN,

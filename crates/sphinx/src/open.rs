@@ -19,6 +19,7 @@ use core::fmt;
 
 use zeroize::ZeroizeOnDrop;
 
+use crate::curve::Path;
 use crate::keys::SecretKey;
 use crate::layout::{
     ALPHA_LEN, Address, BETA_LEN, BLOCK_ADDRESS, BLOCK_DELAY, BLOCK_GAMMA, BLOCK_LEN,
@@ -66,6 +67,7 @@ pub enum Routing {
 pub struct Opened {
     secrets: Secrets,
     routing: Routing,
+    path: Path,
 }
 
 impl Opened {
@@ -130,7 +132,12 @@ pub fn open_header(
     let mut block: [u8; BLOCK_LEN] = *array(beta, 0);
     secrets.apply_stream(&mut block);
     let routing = read_block(&block, delay_max_ns)?;
-    Ok(Opened { secrets, routing })
+    let path = key.path();
+    Ok(Opened {
+        secrets,
+        routing,
+        path,
+    })
 }
 
 /// Reads a decrypted routing block (PKT-9, PKT-10).
@@ -169,7 +176,11 @@ pub fn finish(opened: Opened, packet: &mut Packet) {
 
 /// [`finish`] for a payload of any length above 32 bytes.
 pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut [u8]) {
-    let Opened { secrets, routing } = opened;
+    let Opened {
+        secrets,
+        routing,
+        path,
+    } = opened;
     remove_layer(secrets.payload_seed(), payload);
     // PKT-13
     if matches!(routing, Routing::Final { .. }) {
@@ -177,7 +188,7 @@ pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut
     }
     let (alpha, _, beta) = split_header(header);
     // PKT-12
-    let next_alpha = secrets.blind(alpha);
+    let next_alpha = secrets.blind(path, alpha);
     let mut blocks = [0; STREAM_LEN];
     blocks[..BETA_LEN].copy_from_slice(beta);
     secrets.apply_stream(&mut blocks);

@@ -26,9 +26,9 @@ use sphinx_packet::constants::{
 use sphinx_packet::payload::NymLioness;
 use sphinx_packet::payload::key::derive_payload_key;
 use subtle::ConstantTimeEq;
-use x25519_dalek::StaticSecret;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::curve::Path;
 use crate::layout::{ALPHA_LEN, BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
 
 const STREAM_KEY: usize = 0;
@@ -65,10 +65,8 @@ impl Secrets {
     }
 
     /// The α that the next hop reads.
-    pub(crate) fn blind(&self, alpha: &[u8; ALPHA_LEN]) -> [u8; ALPHA_LEN] {
-        StaticSecret::from(*self.blinding())
-            .diffie_hellman(&x25519_dalek::PublicKey::from(*alpha))
-            .to_bytes()
+    pub(crate) fn blind(&self, path: Path, alpha: &[u8; ALPHA_LEN]) -> [u8; ALPHA_LEN] {
+        *path.x25519(self.blinding(), alpha)
     }
 
     /// Adds (or takes off) the first bytes of this hop's key stream.

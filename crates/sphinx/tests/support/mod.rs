@@ -13,7 +13,7 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 use chacha20::ChaCha20Rng;
 use hmac::{KeyInit, Mac};
 use rand_core::{Rng, SeedableRng};
-use sphinx::{HEADER_LEN, Hop, Opened, PACKET_LEN, Packet, Routing, SecretKey};
+use sphinx::{HEADER_LEN, Hop, Opened, PACKET_LEN, Packet, Path, Routing, SecretKey};
 use sphinx_packet::header::delays::Delay;
 use sphinx_packet::route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes};
 use sphinx_packet::{ProcessedPacketData, SphinxPacket};
@@ -84,11 +84,20 @@ pub fn their_key(key: &SecretKey) -> StaticSecret {
     StaticSecret::from(*key.to_bytes())
 }
 
-/// One hop of ours: opens and finishes in place.
+/// One hop of ours, in place: opens and finishes on every path, which agree.
 pub fn peel(key: &SecretKey, packet: &mut Packet) -> (Routing, [u8; 32]) {
-    let opened: Opened = sphinx::open_one(key, DELAY_MAX_NS, packet).expect("an honest packet");
-    let seen = (*opened.routing(), *opened.tag());
-    sphinx::finish(opened, packet);
+    let on = |path| {
+        let mut packet = *packet;
+        let key = key.clone().on(path);
+        let opened: Opened =
+            sphinx::open_one(&key, DELAY_MAX_NS, &packet).expect("an honest packet");
+        let seen = (*opened.routing(), *opened.tag());
+        sphinx::finish(opened, &mut packet);
+        (seen, packet)
+    };
+    let [(portable, same), (seen, peeled)] = Path::ALL.map(on);
+    assert!(seen == portable && peeled == same, "the paths agree");
+    *packet = peeled;
     seen
 }
 

@@ -1,0 +1,336 @@
+//! `cargo bench -p sphinx`: our packets and those of `sphinx-packet` 0.8.0, side by side.
+//!
+//! Everything is measured in one process, interleaved: one short window of each in turn, many
+//! rounds, and of each the fastest window counts. So whatever else the machine does, it does to
+//! all of them. The last lines are `ratio NAME VALUE`: the crate's time over ours, except
+//! `replay_share`, the replay set's time over that of a whole unwrap.
+//!
+//! Batched figures are of [`sphinx::open`] on 32 packets at a time; what it gains over one at a time
+//! depends on the paths that the processor offers, which the first line names.
+
+#![expect(clippy::print_stdout, reason = "what a benchmark is for")]
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use chacha20::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use sphinx::{HEADER_LEN, Hop, Packet, Path, SecretKey, any_size};
+use sphinx_packet::{
+    SURBMaterial, SphinxPacket,
+    header::delays::Delay,
+    packet::builder::SphinxPacketBuilder,
+    route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes},
+};
+
+/// Length of a window, and how many of each there are.
+const WINDOW: Duration = Duration::from_millis(12);
+const ROUNDS: usize = 40;
+const BATCH: usize = 32;
+const CAP: u64 = 1 << 40;
+
+/// One thing to measure: does its work once and says how many packets that was.
+type Work<'a> = Box<dyn FnMut() -> usize + 'a>;
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark needs a clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// µs per packet of each work: the fastest of its windows.
+#[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+fn measure(works: &mut [(&'static str, Work<'_>)]) -> Vec<f64> {
+    let mut fastest = vec![f64::INFINITY; works.len()];
+    for _ in 0..ROUNDS {
+        for ((_, work), fastest) in works.iter_mut().zip(&mut fastest) {
+            let (start, mut done) = (now(), 0);
+            while start.elapsed() < WINDOW {
+                done += work();
+            }
+            *fastest = fastest.min(start.elapsed().as_secs_f64() * 1e6 / done as f64);
+        }
+    }
+    fastest
+}
+
+struct Set {
+    key: SecretKey,
+    theirs: x25519_dalek::StaticSecret,
+    /// Packets of one payload size, all for `key`.
+    packets: Vec<Vec<u8>>,
+}
+
+fn rng(seed: u64) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(seed)
+}
+
+fn bytes<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
+
+fn route(rng: &mut ChaCha20Rng, hops: usize) -> (Vec<SecretKey>, Vec<Hop>) {
+    let hop = |_| {
+        let key = SecretKey::generate(rng);
+        let hop = Hop {
+            address: bytes(rng),
+            key: key.public(),
+            delay_ns: 50_000_000,
+        };
+        (key, hop)
+    };
+    (0..hops).map(hop).unzip()
+}
+
+fn their_route(route: &[Hop]) -> (Vec<Node>, Vec<Delay>) {
+    let both = |hop: &Hop| {
+        let address = NodeAddressBytes::from_bytes(hop.address);
+        let key = x25519_dalek::PublicKey::from(*hop.key.as_bytes());
+        (Node::new(address, key), Delay::new_from_nanos(hop.delay_ns))
+    };
+    route.iter().map(both).unzip()
+}
+
+fn destination() -> Destination {
+    Destination::new(DestinationAddressBytes::from_bytes([7; 32]), [9; 16])
+}
+
+impl Set {
+    fn new(payload: usize) -> Self {
+        let mut rng = rng(1);
+        let (keys, route) = route(&mut rng, 5);
+        let (nodes, delays) = their_route(&route);
+        let packets = (0..BATCH)
+            .map(|_| {
+                SphinxPacketBuilder::new()
+                    .with_payload_size(payload)
+                    .build_packet(b"", &nodes, &destination(), &delays)
+                    .expect("five hops")
+                    .to_bytes()
+            })
+            .collect();
+        let key = keys[0].clone();
+        Self {
+            theirs: x25519_dalek::StaticSecret::from(*key.to_bytes()),
+            key,
+            packets,
+        }
+    }
+
+    /// One packet at a time, in place.
+    fn single(&self, path: Path) -> Work<'_> {
+        let key = self.key.clone().on(path);
+        let mut buffers = self.packets.clone();
+        Box::new(move || {
+            for (buffer, packet) in buffers.iter_mut().zip(&self.packets) {
+                buffer.copy_from_slice(packet);
+                let (header, payload) = buffer.split_at_mut(HEADER_LEN);
+                let header: &mut [u8; HEADER_LEN] = header.try_into().expect("a header");
+                let opened = any_size::open_header(&key, CAP, header).expect("honest");
+                any_size::finish_parts(opened, header, payload);
+            }
+            black_box(&buffers);
+            BATCH
+        })
+    }
+
+    fn theirs(&self) -> Work<'_> {
+        Box::new(|| {
+            for packet in &self.packets {
+                let packet = SphinxPacket::from_bytes(packet).expect("long enough");
+                black_box(packet.process(&self.theirs).expect("honest"));
+            }
+            BATCH
+        })
+    }
+
+    fn garbage(&self) -> Self {
+        let mut packets = self.packets.clone();
+        packets.iter_mut().for_each(|packet| packet[100] ^= 1);
+        Self {
+            packets,
+            key: self.key.clone(),
+            theirs: self.theirs.clone(),
+        }
+    }
+
+    fn reject(&self) -> Work<'_> {
+        Box::new(|| {
+            for packet in &self.packets {
+                let header = packet.first_chunk().expect("a header");
+                assert!(black_box(any_size::open_header(&self.key, CAP, header)).is_err());
+            }
+            BATCH
+        })
+    }
+
+    fn reject_theirs(&self) -> Work<'_> {
+        Box::new(|| {
+            for packet in &self.packets {
+                let packet = SphinxPacket::from_bytes(packet).expect("long enough");
+                assert!(black_box(packet.process(&self.theirs)).is_err());
+            }
+            BATCH
+        })
+    }
+
+    /// A whole batch through [`sphinx::open`], for our own packet size.
+    fn batched(&self) -> Work<'_> {
+        let ours: Vec<Packet> = self
+            .packets
+            .iter()
+            .map(|packet| packet.as_slice().try_into().expect("our size"))
+            .collect();
+        let mut buffers: Vec<Box<Packet>> = ours.iter().map(|packet| Box::new(*packet)).collect();
+        Box::new(move || {
+            for (buffer, packet) in buffers.iter_mut().zip(&ours) {
+                buffer.copy_from_slice(packet);
+            }
+            let opened = sphinx::open(&self.key, CAP, &buffers);
+            for (opened, packet) in opened.into_iter().zip(&mut buffers) {
+                sphinx::finish(opened.expect("honest"), packet);
+            }
+            BATCH
+        })
+    }
+}
+
+fn print(works: &[(&'static str, Work<'_>)], times: &[f64]) {
+    for ((name, _), time) in works.iter().zip(times) {
+        println!("{name:<44} {time:>9.2} µs");
+    }
+}
+
+fn main() {
+    println!("best path: {}", Path::best().name());
+    let mut ratios: Vec<(&str, f64)> = Vec::new();
+
+    let [one, two, thirty_two] = [1024, 2048, 32 * 1024].map(Set::new);
+    let mut works = vec![
+        ("unwrap 2 KiB, sphinx-packet", two.theirs()),
+        ("unwrap 2 KiB, one at a time", two.single(Path::best())),
+        (
+            "unwrap 2 KiB, one at a time, portable",
+            two.single(Path::Portable),
+        ),
+        ("unwrap 2 KiB, batched", two.batched()),
+        ("unwrap 1 KiB, sphinx-packet", one.theirs()),
+        ("unwrap 1 KiB, best path", one.single(Path::best())),
+        ("unwrap 32 KiB, sphinx-packet", thirty_two.theirs()),
+        ("unwrap 32 KiB, best path", thirty_two.single(Path::best())),
+    ];
+    let times = measure(&mut works);
+    print(&works, &times);
+    ratios.push(("unwrap_batched_1k", times[4] / times[5]));
+    ratios.push(("unwrap_batched_2k", times[0] / times[3]));
+    ratios.push(("unwrap_batched_32k", times[6] / times[7]));
+    ratios.push(("unwrap_single_2k", times[0] / times[1]));
+    let unwrap = times[3];
+
+    let garbage = two.garbage();
+    let mut works = vec![
+        ("reject a bad MAC, sphinx-packet", garbage.reject_theirs()),
+        ("reject a bad MAC", garbage.reject()),
+    ];
+    let times = measure(&mut works);
+    print(&works, &times);
+    ratios.push(("reject_batched", times[0] / times[1]));
+    ratios.push(("reject_single", times[0] / times[1]));
+
+    for (hops, theirs, ours, ratio) in [
+        (
+            3,
+            "build 3 hops, sphinx-packet",
+            "build 3 hops",
+            "build_3_hops",
+        ),
+        (
+            5,
+            "build 5 hops, sphinx-packet",
+            "build 5 hops",
+            "build_5_hops",
+        ),
+    ] {
+        let mut random = rng(2);
+        let (_, route) = route(&mut random, hops);
+        let (nodes, delays) = their_route(&route);
+        let mut works: Vec<(&str, Work<'_>)> = vec![
+            (
+                theirs,
+                Box::new(|| {
+                    let builder = SphinxPacketBuilder::new().with_payload_size(2048);
+                    let built = builder.build_packet(b"", &nodes, &destination(), &delays);
+                    black_box(built.expect("a route"));
+                    1
+                }),
+            ),
+            (
+                ours,
+                Box::new(|| {
+                    black_box(sphinx::build(&mut random, &route, [7; 32], [0; 16], b""));
+                    1
+                }),
+            ),
+        ];
+        let times = measure(&mut works);
+        print(&works, &times);
+        ratios.push((ratio, times[0] / times[1]));
+    }
+
+    let mut random = rng(3);
+    let version = sphinx_packet::version::SINGLE_SEED_SURB_VERSION;
+    let (_, route) = route(&mut random, 5);
+    let (nodes, delays) = their_route(&route);
+    let mut works: Vec<(&str, Work<'_>)> = vec![
+        (
+            "SURB of 5 hops, sphinx-packet",
+            Box::new(|| {
+                let material =
+                    SURBMaterial::new(nodes.clone(), delays.clone(), destination(), version);
+                black_box(material.construct_recoverable_SURB().expect("a route"));
+                1
+            }),
+        ),
+        (
+            "SURB of 5 hops",
+            Box::new(|| {
+                black_box(sphinx::surb(&mut random, &route, [7; 32]));
+                1
+            }),
+        ),
+    ];
+    let times = measure(&mut works);
+    print(&works, &times);
+    ratios.push(("surb_create", times[0] / times[1]));
+
+    // The set's part of the work: fingerprint, look up, insert.
+    let mut set = proto::replay::ReplaySet::new(&two.key, 1 << 22);
+    let mut number = 0u64;
+    let mut works: Vec<(&str, Work<'_>)> = vec![(
+        "replay set: check and insert",
+        Box::new(|| {
+            if set.held() + BATCH > set.capacity() {
+                set = proto::replay::ReplaySet::new(&two.key, 1 << 22);
+            }
+            for _ in 0..BATCH {
+                number += 1;
+                let mut tag = [0; 32];
+                tag[..8].copy_from_slice(&number.to_be_bytes());
+                let fingerprint = set.fingerprint(&tag);
+                black_box(set.admit(fingerprint)).expect("new");
+            }
+            BATCH
+        }),
+    )];
+    let times = measure(&mut works);
+    print(&works, &times);
+    ratios.push(("replay_share", times[0] / unwrap));
+
+    println!();
+    for (name, ratio) in ratios {
+        println!("ratio {name} {ratio:.3}");
+    }
+}

@@ -1,0 +1,231 @@
+//! Scalar multiplication on Curve25519: where nine tenths of a packet's time go.
+//!
+//! Spec: docs/spec/packet.md, PKT-6, PKT-12, PKT-14.
+//!
+//! | path                 | code                                        | where                      |
+//! |----------------------|---------------------------------------------|----------------------------|
+//! | [`Path::Assembly`]   | aws-lc's X25519: formally verified assembly  | x86-64 and aarch64          |
+//! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere                  |
+//!
+//! Both are constant time by construction and give the same bytes for every input, those of
+//! RFC 7748: the top bit of a point is ignored, points are reduced, scalars are clamped. The
+//! portable path is always compiled: it is the other's twin in the tests.
+//!
+//! **Builders** have a scalar k modulo the group order ℓ where X25519 wants a clamped one.
+//! [`multiply`] finds it: a clamped integer is 8m with 2²⁵¹ ≤ m < 2²⁵². Points free of torsion do not
+//! tell k from 8m if m = k/8 mod ℓ, and X25519 does not tell a point from its negative, so ℓ − m
+//! does as well as m; one of the two lies in the range, except with probability 2⁻¹²⁵ (ℓ is that
+//! close to 2²⁵²).
+//!
+//! `unsafe`: two calls into aws-lc. Each reads and writes exactly the 32 bytes that the types of
+//! its arguments hold, keeps no pointer, and has no other requirement (`curve25519.h`).
+
+#![expect(
+    unsafe_code,
+    reason = "raw calls into aws-lc, which the file header justifies"
+)]
+
+use curve25519_dalek::scalar::Scalar;
+use subtle::{Choice, ConditionallySelectable};
+use zeroize::{Zeroize, Zeroizing};
+
+/// 32 bytes of a point's u coordinate, little-endian.
+pub(crate) type Point = [u8; 32];
+
+/// How scalars are multiplied; the bytes are the same on each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Path {
+    /// Pure Rust.
+    Portable,
+    /// aws-lc's assembly.
+    Assembly,
+}
+
+impl Path {
+    /// Every path, slowest first.
+    pub const ALL: [Path; 2] = [Path::Portable, Path::Assembly];
+
+    /// The fastest path of this processor.
+    #[must_use]
+    pub const fn best() -> Path {
+        Path::Assembly
+    }
+
+    /// `portable` or `assembly`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Path::Portable => "portable",
+            Path::Assembly => "assembly",
+        }
+    }
+
+    /// X25519 of RFC 7748: `scalar`, clamped, times `point`. All zero if the point is of low order.
+    pub(crate) fn x25519(self, scalar: &[u8; 32], point: &Point) -> Zeroizing<Point> {
+        match self {
+            Path::Portable => {
+                let scalar = x25519_dalek::StaticSecret::from(*scalar);
+                let shared = scalar.diffie_hellman(&x25519_dalek::PublicKey::from(*point));
+                Zeroizing::new(shared.to_bytes())
+            }
+            Path::Assembly => {
+                let mut out = Zeroizing::new([0; 32]);
+                // SAFETY: three pointers to 32 bytes each, the first of them writable and apart
+                // from the others.
+                let _contributory = unsafe {
+                    aws_lc_sys::X25519(out.as_mut_ptr(), scalar.as_ptr(), point.as_ptr())
+                };
+                out
+            }
+        }
+    }
+
+    /// `scalar`, clamped, times the base point.
+    pub(crate) fn public(self, scalar: &[u8; 32]) -> Point {
+        match self {
+            Path::Portable => {
+                curve25519_dalek::MontgomeryPoint::mul_base_clamped(*scalar).to_bytes()
+            }
+            Path::Assembly => {
+                let mut out = [0; 32];
+                // SAFETY: two pointers to 32 bytes each, the first of them writable and apart
+                // from the other.
+                unsafe {
+                    aws_lc_sys::X25519_public_from_private(out.as_mut_ptr(), scalar.as_ptr());
+                }
+                out
+            }
+        }
+    }
+}
+
+/// 1/8 modulo ℓ, little-endian.
+const EIGHTH: [u8; 32] = [
+    0x79, 0x2f, 0xdc, 0xe2, 0x29, 0xe5, 0x06, 0x61, 0xd0, 0xda, 0x1c, 0x7d, 0xb3, 0x9d, 0xd3, 0x07,
+    0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x06,
+];
+
+/// `k` times `point`, which must be free of torsion.
+pub(crate) fn multiply(path: Path, k: &Scalar, point: &Point) -> Zeroizing<Point> {
+    let scalar = clamped(k);
+    path.x25519(&scalar, point)
+}
+
+/// A clamped integer that takes every torsion-free point where ±k does.
+fn clamped(k: &Scalar) -> Zeroizing<[u8; 32]> {
+    let mut m = k * Scalar::from_bytes_mod_order(EIGHTH);
+    // 2²⁵¹ ≤ m: bit 251 is bit 3 of the last byte; m < ℓ < 2²⁵³, and m ≥ 2²⁵² is the case that
+    // does not happen.
+    let fits = Choice::from((m.as_bytes()[31] >> 3) & 1);
+    let mut negative = -m;
+    let mut chosen = Scalar::conditional_select(&negative, &m, fits);
+    let mut bytes = Zeroizing::new([0; 32]);
+    // Times eight, as an integer.
+    let mut carry = 0;
+    for (to, from) in bytes.iter_mut().zip(chosen.as_bytes()) {
+        *to = (from << 3) | carry;
+        carry = from >> 5;
+    }
+    m.zeroize();
+    negative.zeroize();
+    chosen.zeroize();
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::{constants::EIGHT_TORSION, montgomery::MontgomeryPoint};
+
+    use super::*;
+
+    /// Bytes that depend on `i` alone.
+    fn sample(i: u64) -> [u8; 32] {
+        use sha2::Digest;
+        sha2::Sha256::digest(i.to_be_bytes()).into()
+    }
+
+    fn unhex(text: &str) -> [u8; 32] {
+        let byte = |i: usize| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).unwrap();
+        core::array::from_fn(byte)
+    }
+
+    /// RFC 7748, 5.2: both single vectors, and 1000 iterations.
+    #[test]
+    fn pkt_6_rfc_7748() {
+        let single = [
+            (
+                "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+                "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+                "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+            ),
+            (
+                "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+                "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+                "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+            ),
+        ];
+        for path in Path::ALL {
+            println!("path {}", path.name());
+            for (scalar, point, result) in single {
+                assert_eq!(*path.x25519(&unhex(scalar), &unhex(point)), unhex(result));
+            }
+            let (mut k, mut u) = ([0; 32], [0; 32]);
+            (k[0], u[0]) = (9, 9);
+            for i in 0..1000 {
+                (k, u) = (*path.x25519(&k, &u), k);
+                if i == 0 {
+                    let once = "422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079";
+                    assert_eq!(k, unhex(once));
+                }
+            }
+            let thousand = "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51";
+            assert_eq!(k, unhex(thousand));
+        }
+    }
+
+    /// PKT-22: random points, and those at every edge.
+    #[test]
+    fn pkt_22_paths_agree() {
+        let mut points: Vec<Point> = (0..512).map(sample).collect();
+        let mut prime = [0xff; 32];
+        prime[31] = 0x7f;
+        for low in [0xec, 0xed, 0xee] {
+            prime[0] = low;
+            points.push(prime);
+        }
+        points.extend([[0; 32], [0xff; 32], sample(1).map(|byte| byte | 0x80)]);
+        points.push(core::array::from_fn(|i| u8::from(i == 0)));
+        points.extend(EIGHT_TORSION.map(|point| point.to_montgomery().to_bytes()));
+        for (i, point) in (1000..).zip(&points) {
+            for scalar in [sample(i), [0; 32], [0xff; 32]] {
+                let [a, b] = Path::ALL.map(|path| path.x25519(&scalar, point));
+                assert_eq!(*a, *b, "{point:02x?}");
+                let [a, b] = Path::ALL.map(|path| path.public(&scalar));
+                assert_eq!(a, b);
+            }
+        }
+        // The positive control: another scalar gives another point.
+        let [a, b] = [1, 2].map(|i| Path::best().x25519(&sample(i), &points[0]));
+        assert_ne!(*a, *b);
+    }
+
+    /// PKT-14
+    #[test]
+    fn pkt_14_scalars_modulo_the_order_are_taken_as_they_are() {
+        for i in 0..512 {
+            let k = Scalar::from_bytes_mod_order(sample(i));
+            let point = Path::Portable.public(&sample(i + 1000));
+            let expected = (k * MontgomeryPoint(point)).to_bytes();
+            for path in Path::ALL {
+                assert_eq!(*multiply(path, &k, &point), expected);
+            }
+            assert_eq!(
+                Scalar::from(8u8) * Scalar::from_bytes_mod_order(EIGHTH),
+                Scalar::ONE
+            );
+            let bytes = clamped(&k);
+            assert_eq!(bytes[0] & 7, 0);
+            assert_eq!(bytes[31] >> 6, 1);
+        }
+    }
+}
