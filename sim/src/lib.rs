@@ -15,9 +15,13 @@
 //! | [`closed`]  | closed forms that the engines are held against       |
 //! | [`metrics`] | how anonymous a posterior is                         |
 //! | [`stats`]   | estimates with their errors                          |
+//! | [`compare`] | two runs side by side                                |
+//! | [`sweep`]   | many runs: planned, sharded, merged                  |
+//! | [`table`]   | tables of results                                    |
 //! | [`random`]  | one random stream per (seed, replication, entity, purpose) |
 
 pub mod closed;
+pub mod compare;
 pub mod flow;
 pub mod metrics;
 pub mod outcome;
@@ -26,6 +30,8 @@ pub mod random;
 pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod sweep;
+pub mod table;
 pub mod validate;
 pub mod world;
 

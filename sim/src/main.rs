@@ -8,7 +8,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, bench, keys, run, validate};
+use commands::{Failure, bench, compare, keys, run, sweep, validate};
 
 #[derive(Parser)]
 #[command(
@@ -25,6 +25,10 @@ struct Arguments {
 enum Command {
     /// Run one scenario; write summary.json and report.html
     Run(run::Arguments),
+    /// Many runs: plan them, run them in shards on any machines, merge them
+    Sweep(sweep::Arguments),
+    /// Two runs side by side, in standard errors
+    Compare(compare::Arguments),
     /// Check the closed forms and the engines against published numbers
     Validate(validate::Arguments),
     /// List the keys of a scenario with their ranges and defaults
@@ -37,6 +41,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Sweep(arguments) => sweep::run(arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
         Command::Validate(arguments) => validate::run(arguments),
         Command::Keys => {
             keys::run();

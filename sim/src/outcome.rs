@@ -59,6 +59,8 @@ pub enum Mark {
     Bars,
     /// Dots.
     Dots,
+    /// Whiskers: points come in pairs of one x, low and high.
+    Intervals,
 }
 
 /// Points of one colour.
@@ -104,6 +106,8 @@ pub struct Outcome {
     pub failures: Vec<String>,
     /// Hash of the trace, in hexadecimal.
     pub trace: Option<String>,
+    /// Each measured message, in order; the flow engine's alone.
+    pub messages: Vec<crate::flow::Target>,
 }
 
 impl Outcome {

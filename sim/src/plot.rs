@@ -240,6 +240,18 @@ fn draw(
                 );
             }
         }
+        Mark::Intervals => {
+            for pair in points.chunks_exact(2) {
+                let (at, low, high) = (x.place(pair[0].0), pair[0].1, pair[1].1);
+                let _ = write!(
+                    out,
+                    "<line stroke=\"#555\" stroke-width=\"1.5\" x1=\"{at:.1}\" x2=\"{at:.1}\" \
+                     y1=\"{:.1}\" y2=\"{:.1}\"/>",
+                    y.place(low),
+                    y.place(high)
+                );
+            }
+        }
         Mark::Dots => {
             for (px, py) in points {
                 let _ = write!(
@@ -271,6 +283,11 @@ fn legend(out: &mut String, series: &[Series]) {
             Mark::Bars => format!(
                 "<rect x=\"{at:.0}\" y=\"10\" width=\"24\" height=\"12\" fill=\"{colour}\" \
                  fill-opacity=\"0.55\"/>"
+            ),
+            Mark::Intervals => format!(
+                "<line x1=\"{0:.0}\" x2=\"{0:.0}\" y1=\"8\" y2=\"24\" stroke=\"#555\" \
+                 stroke-width=\"1.5\"/>",
+                at + 12.0
             ),
             Mark::Dots => {
                 format!(

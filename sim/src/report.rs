@@ -22,8 +22,13 @@ use crate::{
     outcome::{Expected, Figure, Outcome, Plot},
     plot::{escape, svg},
     scenario::{Engine, Scenario},
+    sweep::{Merged, Plan},
+    table::Cells,
     validate::{Check, Error},
 };
+
+/// Commit that this program was built from; "unknown" outside a repository.
+pub const COMMIT: &str = env!("LACUNA_COMMIT");
 
 const STYLE: &str = "
 :root { color-scheme: light; }
@@ -57,6 +62,7 @@ pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
     json!({
         "program": "lacuna-sim",
         "program_version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
         "engine": engine(scenario),
         "title": scenario.title,
         "scenario_sha256": scenario.hash(),
@@ -148,6 +154,40 @@ pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
          sees every link and knows the corrupt mixes; no attack over many rounds is in them.</p>\n",
         scenario.hash(),
         escape(&scenario.canonical)
+    );
+    html(title, &body)
+}
+
+/// The page of a sweep.
+#[must_use]
+pub fn sweep_page(plan: &Plan, merged: &Merged) -> String {
+    let title = if plan.title.is_empty() {
+        "Sweep"
+    } else {
+        &plan.title
+    };
+    let mut body = format!(
+        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, {} runs</p>\n",
+        escape(title),
+        plan.program_version,
+        plan.runs.len()
+    );
+    for plot in &merged.plots {
+        body.push_str(&picture(plot));
+    }
+    let columns = merged.table.columns();
+    let head: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    let rows = (0..merged.table.rows()).map(|row| {
+        let cell = |(_, cells): &(String, Cells)| match cells {
+            Cells::Real(cells) => short(cells[row]),
+            Cells::Count(_) | Cells::Text(_) => cells.show(row),
+        };
+        (columns.iter().map(cell).collect(), false)
+    });
+    let _ = writeln!(
+        body,
+        "<details><summary>All figures of all runs</summary>{}</details>",
+        table(&head, rows)
     );
     html(title, &body)
 }

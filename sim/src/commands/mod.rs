@@ -4,9 +4,12 @@
 //! module here and a line of [`Command`](crate::Command).
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod keys;
 pub(crate) mod run;
+pub(crate) mod sweep;
 pub(crate) mod validate;
+pub(crate) mod write;
 
 use std::path::Path;
 

@@ -6,9 +6,15 @@ use std::{
 };
 
 use anyhow::Context;
-use sim::{outcome::RunError, report, scenario::keys::Value};
+use sim::{
+    flow::Target,
+    outcome::{Outcome, RunError},
+    report,
+    scenario::keys::Value,
+    table::{Cells, Table},
+};
 
-use super::{Failure, advance, bar, read, running, usage, with_threads};
+use super::{Failure, advance, bar, read, running, usage, with_threads, write};
 
 /// What `run` takes.
 #[derive(clap::Args)]
@@ -27,6 +33,9 @@ pub(crate) struct Arguments {
     /// Threads; 0 for one per core. The results do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    /// Also write each measured message: messages.csv, messages.parquet
+    #[arg(long, value_delimiter = ',', value_parser = ["csv", "parquet"])]
+    messages: Vec<String>,
     /// No progress bar and no table
     #[arg(long)]
     quiet: bool,
@@ -40,6 +49,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         out,
         engine,
         threads,
+        messages,
         quiet,
     } = arguments;
     let engine = engine.map(|engine| ("engine", Value::Text(engine.into())));
@@ -61,6 +71,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
             .and_then(|()| fs::write(out.join("report.html"), page))
             .with_context(|| format!("writing to {}", out.display()))
             .map_err(running)?;
+        write_messages(&outcome, &messages, &out).map_err(running)?;
         if !quiet {
             show_outcome(&outcome, &out);
         }
@@ -74,8 +85,32 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     })
 }
 
+/// One row for each message that was measured.
+fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::Result<()> {
+    let real = |pick: fn(&Target) -> f64| Cells::Real(outcome.messages.iter().map(pick).collect());
+    let table = Table::default()
+        .with(
+            "message",
+            Cells::Count((0..outcome.messages.len() as u64).collect()),
+        )
+        .with("entropy_bits", real(|one| one.entropy))
+        .with("min_entropy_bits", real(|one| one.min_entropy))
+        .with("renyi2_bits", real(|one| one.renyi2))
+        .with("log_loss_bits", real(|one| one.log_loss))
+        .with("receiver_entropy_bits", real(|one| one.receiver_entropy))
+        .with("guesswork_packets", real(|one| one.guesswork));
+    for format in formats {
+        let bytes = match format.as_str() {
+            "csv" => write::csv(&table)?,
+            _ => write::parquet(&table)?,
+        };
+        write::whole(&out.join(format!("messages.{format}")), &bytes)?;
+    }
+    Ok(())
+}
+
 #[expect(clippy::print_stdout, reason = "the results of this command")]
-fn show_outcome(outcome: &sim::outcome::Outcome, out: &Path) {
+fn show_outcome(outcome: &Outcome, out: &Path) {
     for figure in &outcome.figures {
         let (value, error) = (figure.estimate.value, figure.estimate.standard_error);
         let z = figure.z().map_or(String::new(), |z| format!("  z {z:+.2}"));

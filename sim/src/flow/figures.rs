@@ -76,6 +76,7 @@ pub(super) fn outcome(
         figures: reader.figures,
         failures: Vec::new(),
         trace: None,
+        messages: Vec::new(),
     }
 }
 

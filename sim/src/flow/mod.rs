@@ -196,5 +196,9 @@ pub fn run(
     let (setup, unit_s) = Setup::of(scenario);
     let replications = Setup::replications(scenario.flow.targets);
     let sections = study(&setup, seed, replications, progress);
-    Ok(figures::outcome(scenario, &setup, unit_s, &sections))
+    let outcome = figures::outcome(scenario, &setup, unit_s, &sections);
+    Ok(Outcome {
+        messages: sections.into_iter().flat_map(|one| one.targets).collect(),
+        ..outcome
+    })
 }

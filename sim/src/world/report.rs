@@ -35,6 +35,7 @@ pub(super) fn outcome(scenario: &Scenario, world: &World<'_>) -> Outcome {
     let mut outcome = Outcome {
         counts: world.tally.counts.clone(),
         trace: Some(world.tally.trace()),
+        messages: Vec::new(),
         ..Outcome::default()
     };
     messages(world, &mut outcome);

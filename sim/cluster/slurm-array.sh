@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# A sweep as a Slurm job array. Plan it first, merge it afterwards:
+#   lacuna-sim sweep plan sim/sweeps/mixim-fig8.toml --out "$SWEEP"
+#   sbatch --array=0-15 --export=ALL,SWEEP="$SWEEP" sim/cluster/slurm-array.sh
+#   lacuna-sim sweep merge "$SWEEP"
+# A task that was killed is submitted again as it is: results that are there are kept.
+#SBATCH --job-name=lacuna-sim
+#SBATCH --cpus-per-task=2
+#SBATCH --mem=4G
+set -euo pipefail
+exec lacuna-sim sweep shard "$SWEEP" \
+  --index "$SLURM_ARRAY_TASK_ID" --count "$SLURM_ARRAY_TASK_COUNT" \
+  --threads "${SLURM_CPUS_PER_TASK:-1}" --quiet
