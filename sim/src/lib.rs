@@ -12,6 +12,7 @@
 //! | [`outcome`] | figures, plots, failures: what a run found           |
 //! | [`flow`]    | the flow engine                                      |
 //! | [`world`]   | the packet engine                                    |
+//! | [`attacks`] | attacks over many rounds                             |
 //! | [`closed`]  | closed forms that the engines are held against       |
 //! | [`metrics`] | how anonymous a posterior is                         |
 //! | [`stats`]   | estimates with their errors                          |
@@ -20,6 +21,7 @@
 //! | [`table`]   | tables of results                                    |
 //! | [`random`]  | one random stream per (seed, replication, entity, purpose) |
 
+pub mod attacks;
 pub mod closed;
 pub mod compare;
 pub mod flow;

@@ -8,7 +8,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, bench, compare, keys, run, sweep, validate};
+use commands::{Failure, attack, bench, compare, keys, run, sweep, validate};
 
 #[derive(Parser)]
 #[command(
@@ -25,6 +25,8 @@ struct Arguments {
 enum Command {
     /// Run one scenario; write summary.json and report.html
     Run(run::Arguments),
+    /// Attacks over many rounds: disclosure, intersection, correlation, blocking, corrupt paths
+    Attack(attack::Arguments),
     /// Many runs: plan them, run them in shards on any machines, merge them
     Sweep(sweep::Arguments),
     /// Two runs side by side, in standard errors
@@ -41,6 +43,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(arguments),
+        Command::Attack(arguments) => attack::run(&arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Validate(arguments) => validate::run(arguments),

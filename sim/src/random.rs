@@ -38,6 +38,8 @@ pub enum Purpose {
     Pool = 6,
     /// Whom a packet is for.
     Receiver = 7,
+    /// Everything in a simulated attack.
+    Attack = 8,
 }
 
 /// A stream of random numbers.

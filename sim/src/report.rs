@@ -54,11 +54,6 @@ code { overflow-wrap: anywhere; }
 /// The summary of a run.
 #[must_use]
 pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
-    let figures: Map<String, Value> = outcome
-        .figures
-        .iter()
-        .map(|figure| (figure.name.clone(), figure_json(figure)))
-        .collect();
     json!({
         "program": "lacuna-sim",
         "program_version": env!("CARGO_PKG_VERSION"),
@@ -67,7 +62,7 @@ pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
         "title": scenario.title,
         "scenario_sha256": scenario.hash(),
         "seed": seed,
-        "figures": figures,
+        "figures": figures_json(outcome),
         "counts": outcome.counts,
         "failures": outcome.failures,
         "trace": outcome.trace,
@@ -124,20 +119,7 @@ pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
         body.push_str(&picture(plot));
     }
     body.push_str("<h2>All figures</h2>\n");
-    let head = [
-        "figure",
-        "value",
-        "standard error",
-        "95 % interval",
-        "n",
-        "theory",
-        "z",
-    ];
-    let rows = outcome
-        .figures
-        .iter()
-        .map(|figure| figure_row(figure).to_vec());
-    body.push_str(&table(&head, rows.map(|row| (row, false))));
+    body.push_str(&figure_table(outcome));
     body.push_str("<h2>Counts</h2>\n");
     let rows = outcome.counts.iter();
     let rows = rows.map(|(name, n)| vec![name.clone(), n.to_string()]);
@@ -156,6 +138,56 @@ pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
         escape(&scenario.canonical)
     );
     html(title, &body)
+}
+
+/// The summary of a study that has no scenario file: `settings` says what it was of.
+#[must_use]
+pub fn study_summary(title: &str, settings: &str, seed: u64, outcome: &Outcome) -> Value {
+    json!({
+        "program": "lacuna-sim",
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
+        "title": title,
+        "settings": settings,
+        "seed": seed,
+        "figures": figures_json(outcome),
+    })
+}
+
+/// Its page.
+#[must_use]
+pub fn study_page(title: &str, settings: &str, seed: u64, outcome: &Outcome) -> String {
+    let mut body = format!(
+        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, seed {seed}</p>\n",
+        escape(title),
+        env!("CARGO_PKG_VERSION"),
+    );
+    for plot in &outcome.plots {
+        body.push_str(&picture(plot));
+    }
+    body.push_str("<h2>All figures</h2>\n");
+    body.push_str(&figure_table(outcome));
+    let _ = writeln!(body, "<h2>Settings</h2>\n<pre>{}</pre>", escape(settings));
+    html(title, &body)
+}
+
+fn figures_json(outcome: &Outcome) -> Map<String, Value> {
+    let one = |figure: &Figure| (figure.name.clone(), figure_json(figure));
+    outcome.figures.iter().map(one).collect()
+}
+
+fn figure_table(outcome: &Outcome) -> String {
+    let head = [
+        "figure",
+        "value",
+        "standard error",
+        "95 % interval",
+        "n",
+        "theory",
+        "z",
+    ];
+    let rows = outcome.figures.iter().map(figure_row);
+    table(&head, rows.map(|row| (row.to_vec(), false)))
 }
 
 /// The page of a sweep.

@@ -3,6 +3,7 @@
 //! One module per command; each has an `Arguments` for clap and a `run`. A new command is a
 //! module here and a line of [`Command`](crate::Command).
 
+pub(crate) mod attack;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod keys;

@@ -109,13 +109,19 @@ fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::
     Ok(())
 }
 
+/// Prints each figure with its error.
 #[expect(clippy::print_stdout, reason = "the results of this command")]
-fn show_outcome(outcome: &Outcome, out: &Path) {
+pub(crate) fn show_figures(outcome: &Outcome) {
     for figure in &outcome.figures {
         let (value, error) = (figure.estimate.value, figure.estimate.standard_error);
         let z = figure.z().map_or(String::new(), |z| format!("  z {z:+.2}"));
         let (value, error) = (report::short(value), report::short(error));
         println!("{:<32} {value:>12} ± {error:<10}{z}", figure.name);
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the results of this command")]
+fn show_outcome(outcome: &Outcome, out: &Path) {
+    show_figures(outcome);
     println!("\n{}", out.join("report.html").display());
 }

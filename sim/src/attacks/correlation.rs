@@ -1,0 +1,191 @@
+//! Flow correlation by likelihood ratio (Danezis 2004): which flow out carries this flow in?
+//!
+//! Score of an output x₁ … xₙ for an input with times tⱼ: Σ ln(w T C(xᵢ) + 1 − w), where C is the input,
+//! normalised, convolved with the delay's density d = Erlang(L, 1/mean), and w the flow's share of the
+//! packets. Pairs that belong together are held against pairs that do not.
+//!
+//! *Shaped*: as deployed. The client sends in slots of a Poisson process whether or not it has anything
+//! to send, and receives at a constant rate; the attacker sees neither flow.
+
+use super::{estimate, figure, line, plot, reference, replicate};
+use crate::{outcome::Outcome, random::Stream, stats::Estimate};
+
+/// Settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Correlation {
+    /// Mixes on the way.
+    pub layers: u32,
+    /// Mean delay of each, in seconds.
+    pub delay_mean_s: f64,
+    /// Packets of the flow per second.
+    pub flow_per_s: f64,
+    /// Packets of others on the output per second.
+    pub noise_per_s: f64,
+    /// Length of the observation, in seconds.
+    pub seconds: f64,
+    /// Whether client links are shaped.
+    pub shaped: bool,
+    /// Pairs of each kind.
+    pub replications: u64,
+}
+
+/// Scores of one pair that belongs together and of one that does not.
+type Pair = (f64, f64);
+
+fn poisson_times(rate: f64, seconds: f64, stream: &mut Stream) -> Vec<f64> {
+    let (mut at, mut times) = (0.0, Vec::new());
+    loop {
+        at += stream.exponential() / rate;
+        if at >= seconds {
+            return times;
+        }
+        times.push(at);
+    }
+}
+
+impl Correlation {
+    fn delay(&self, stream: &mut Stream) -> f64 {
+        (0..self.layers)
+            .map(|_| stream.exponential() * self.delay_mean_s)
+            .sum()
+    }
+
+    /// Density of Erlang(L, 1/mean) at `t` > 0.
+    fn density(&self, t: f64) -> f64 {
+        let x = t / self.delay_mean_s;
+        let mut term = (-x).exp() / self.delay_mean_s;
+        for k in 1..self.layers {
+            term *= x / f64::from(k);
+        }
+        term
+    }
+
+    /// The input as seen, and the output as seen.
+    fn flow(&self, stream: &mut Stream) -> (Vec<f64>, Vec<f64>) {
+        let sent = poisson_times(self.flow_per_s, self.seconds, stream);
+        let mut came: Vec<f64> = sent.iter().map(|at| at + self.delay(stream)).collect();
+        came.retain(|at| *at < self.seconds);
+        came.extend(poisson_times(self.noise_per_s, self.seconds, stream));
+        came.sort_by(f64::total_cmp);
+        if !self.shaped {
+            return (sent, came);
+        }
+        // What is seen of the input is a Poisson process that does not depend on it; of the
+        // output, ticks.
+        let slots = poisson_times(self.flow_per_s, self.seconds, stream);
+        let rate = self.flow_per_s + self.noise_per_s;
+        let phase = stream.uniform();
+        let ticks = (0u32..).map(|i| (f64::from(i) + phase) / rate);
+        (slots, ticks.take_while(|at| *at < self.seconds).collect())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "packets in memory")]
+    fn score(&self, sent: &[f64], came: &[f64]) -> f64 {
+        let w = self.flow_per_s / (self.flow_per_s + self.noise_per_s);
+        let reach = self.delay_mean_s * (f64::from(self.layers) + 30.0);
+        let mut first = 0;
+        let mut score = 0.0;
+        for x in came {
+            while sent.get(first).is_some_and(|t| *t < x - reach) {
+                first += 1;
+            }
+            let near = sent[first..].iter().take_while(|t| *t < x);
+            let density: f64 = near.map(|t| self.density(x - t)).sum();
+            let normalised = density / (sent.len().max(1) as f64);
+            score += (w * normalised * self.seconds + 1.0 - w).ln();
+        }
+        score
+    }
+
+    fn pair(&self, stream: &mut Stream) -> Pair {
+        let (sent, came) = self.flow(stream);
+        let (_, other) = self.flow(stream);
+        (self.score(&sent, &came), self.score(&sent, &other))
+    }
+}
+
+/// Area under the ROC curve: the probability that a true pair scores higher, ties half.
+#[expect(clippy::cast_precision_loss, reason = "pairs in memory")]
+fn area(pairs: &[Pair]) -> f64 {
+    let mut all: Vec<(f64, bool)> = pairs
+        .iter()
+        .flat_map(|(own, other)| [(*own, true), (*other, false)])
+        .collect();
+    all.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (mut below, mut wins) = (0.0, 0.0);
+    for equal in all.chunk_by(|a, b| a.0.total_cmp(&b.0).is_eq()) {
+        let own = equal.iter().filter(|(_, own)| *own).count() as f64;
+        let others = equal.len() as f64 - own;
+        wins += own * (below + others / 2.0);
+        below += others;
+    }
+    wins / (pairs.len() as f64).powi(2)
+}
+
+/// Share of true pairs found when at most a share `false_rate` of the others is taken for true.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "pairs in memory"
+)]
+fn found_at(pairs: &[Pair], false_rate: f64) -> f64 {
+    let mut others: Vec<f64> = pairs.iter().map(|(_, other)| *other).collect();
+    others.sort_by(|a, b| b.total_cmp(a));
+    let threshold = others[((others.len() as f64 * false_rate) as usize).min(others.len() - 1)];
+    pairs.iter().filter(|(own, _)| *own > threshold).count() as f64 / pairs.len() as f64
+}
+
+/// AUC, and the rate found at a false positive rate of 1 %.
+#[must_use]
+pub fn auc_and_rate(settings: &Correlation, seed: u64) -> (Estimate, Estimate) {
+    let pairs = replicate(seed, settings.replications, |stream| settings.pair(stream));
+    (
+        estimate(&pairs, area),
+        estimate(&pairs, |all| found_at(all, 0.01)),
+    )
+}
+
+/// The whole study.
+#[must_use]
+pub fn run(settings: &Correlation, seed: u64) -> Outcome {
+    let pairs = replicate(seed, settings.replications, |stream| settings.pair(stream));
+    let all: Vec<Pair> = pairs.concat();
+    let rates = [
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0,
+    ];
+    let curve = rates.iter().map(|rate| (*rate, found_at(&all, *rate)));
+    let curve = core::iter::once((0.0, 0.0)).chain(curve).collect();
+    Outcome {
+        figures: vec![
+            figure(
+                "auc",
+                "area under the ROC curve",
+                estimate(&pairs, area),
+                None,
+            ),
+            figure(
+                "tpr_at_1e-2",
+                "found at 1 % false",
+                estimate(&pairs, |all| found_at(all, 0.01)),
+                None,
+            ),
+            figure(
+                "tpr_at_1e-3",
+                "found at 0.1 % false",
+                estimate(&pairs, |all| found_at(all, 0.001)),
+                None,
+            ),
+        ],
+        plots: vec![plot(
+            "Who belongs to whom",
+            "Share of true pairs found, over the share of other pairs taken for true.",
+            ["false positive rate", "true positive rate"],
+            vec![
+                line("likelihood ratio", curve),
+                reference("chance", vec![(0.0, 0.0), (1.0, 1.0)]),
+            ],
+        )],
+        ..Outcome::default()
+    }
+}

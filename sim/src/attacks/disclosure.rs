@@ -1,0 +1,212 @@
+//! Statistical disclosure (Danezis 2003): sums what receivers get in the rounds in which the target
+//! sends, and takes those with most.
+//!
+//! | defence  | the attacker sees                                                              |
+//! |----------|--------------------------------------------------------------------------------|
+//! | none     | in which rounds the target sends, and who receives how much                      |
+//! | sender   | the target send in every round: idle payload slots carry drops                   |
+//! | both     | besides, of receivers only their gateway: downstream links run at constant rate   |
+//!
+//! In each round the target sends with probability `active`, to a friend; all others together send
+//! `batch − 1` messages to uniform receivers. Approximation: rounds are independent, and a round
+//! holds the whole delay of its messages.
+
+use super::{estimate, figure, line, plot, replicate};
+use crate::{
+    closed,
+    outcome::Outcome,
+    random::Stream,
+    stats::{Estimate, quantile},
+};
+
+/// Settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Disclosure {
+    /// Users that may receive.
+    pub users: usize,
+    /// Friends of the target, ≤ users.
+    pub friends: usize,
+    /// Messages of a round, all senders together.
+    pub batch: usize,
+    /// Share of rounds in which the target really sends, 0 to 1.
+    pub active: f64,
+    /// Gateways at which receivers have their mailboxes.
+    pub gateways: usize,
+    /// Rounds after which the attacker gives up.
+    pub rounds: usize,
+    /// Independent attacks.
+    pub replications: u64,
+}
+
+/// What is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defence {
+    /// Nothing.
+    None,
+    /// When the target sends.
+    Sender,
+    /// That, and what each receiver gets.
+    Both,
+}
+
+/// Friends found at each look.
+const FOUND: f64 = 0.8;
+
+/// Rounds at which the attacker looks: a tenth more each time.
+fn looks(most: usize) -> Vec<usize> {
+    let mut looks = vec![10.min(most)];
+    while let Some(last) = looks.last().copied().filter(|last| *last < most) {
+        looks.push((last + last.div_ceil(10)).min(most));
+    }
+    looks
+}
+
+/// Share of friends among the first guesses, at each look.
+fn attack(
+    settings: &Disclosure,
+    defence: Defence,
+    looks: &[usize],
+    stream: &mut Stream,
+) -> Vec<f64> {
+    let Disclosure {
+        users,
+        friends,
+        batch,
+        active,
+        gateways,
+        ..
+    } = *settings;
+    let mut seen = vec![0i64; users];
+    let mut found = Vec::with_capacity(looks.len());
+    let mut round = 0;
+    // By index, the first are the friends; guesses among equals are drawn by an order of their own.
+    let order: Vec<f64> = (0..users).map(|_| stream.uniform()).collect();
+    for look in looks {
+        while round < *look {
+            round += 1;
+            let sends = stream.coin(active);
+            if sends {
+                seen[stream.index(friends)] += 1;
+            }
+            // Without cover only rounds with a message count; the others are the background, which
+            // is uniform and says nothing.
+            let others = batch - usize::from(sends);
+            for _ in 0..others {
+                let to = stream.index(users);
+                if sends || defence != Defence::None {
+                    seen[to] += 1;
+                }
+            }
+        }
+        let score: Vec<i64> = match defence {
+            Defence::Both => {
+                let mut by_gateway = vec![0; gateways];
+                (0..users).for_each(|user| by_gateway[user % gateways] += seen[user]);
+                (0..users).map(|user| by_gateway[user % gateways]).collect()
+            }
+            Defence::None | Defence::Sender => seen.clone(),
+        };
+        let mut guesses: Vec<usize> = (0..users).collect();
+        guesses.sort_by(|a, b| {
+            score[*b]
+                .cmp(&score[*a])
+                .then(order[*a].total_cmp(&order[*b]))
+        });
+        let right = guesses[..friends]
+            .iter()
+            .filter(|user| **user < friends)
+            .count();
+        found.push(share(right, friends));
+    }
+    found
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts in memory")]
+fn share(part: usize, whole: usize) -> f64 {
+    part as f64 / whole as f64
+}
+
+/// Median rounds to 80 % of the friends under `defence`; infinite where most attacks give up.
+#[must_use]
+pub fn rounds(settings: &Disclosure, defence: Defence, seed: u64) -> Estimate {
+    let looks = looks(settings.rounds);
+    let found = replicate(seed, settings.replications, |stream| {
+        attack(settings, defence, &looks, stream)
+    });
+    median_rounds(&found, &looks)
+}
+
+fn median_rounds(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Estimate {
+    #[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
+    let needed = |found: &Vec<f64>| {
+        let at = found.iter().position(|share| *share >= FOUND);
+        at.map_or(f64::INFINITY, |at| looks[at] as f64)
+    };
+    estimate(found, |all| {
+        let mut all: Vec<f64> = all.iter().map(needed).collect();
+        all.sort_by(f64::total_cmp);
+        quantile(&all, 0.5)
+    })
+}
+
+/// The whole study: rounds to success and the friends found over rounds, per defence.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "sizes in memory")]
+pub fn run(settings: &Disclosure, seed: u64) -> Outcome {
+    let looks = looks(settings.rounds);
+    let (mut figures, mut series) = (Vec::new(), Vec::new());
+    for (name, defence) in [
+        ("none", Defence::None),
+        ("sender", Defence::Sender),
+        ("both", Defence::Both),
+    ] {
+        let found = replicate(seed, settings.replications, |stream| {
+            attack(settings, defence, &looks, stream)
+        });
+        let label = format!("rounds to 80 % of the friends, cover: {name}");
+        let rounds = median_rounds(&found, &looks);
+        figures.push(figure(
+            &format!("rounds_cover_{name}"),
+            &label,
+            rounds,
+            None,
+        ));
+        let last = estimate(&found, |all| {
+            all.iter().filter_map(|found| found.last()).sum::<f64>() / all.len() as f64
+        });
+        let label = format!("friends found at the end, cover: {name}");
+        figures.push(figure(&format!("found_cover_{name}"), &label, last, None));
+        let mean_at = |at: usize| {
+            let all: Vec<f64> = found.iter().flatten().map(|found| found[at]).collect();
+            crate::stats::mean(&all)
+        };
+        let points = looks
+            .iter()
+            .enumerate()
+            .map(|(at, look)| (*look as f64, mean_at(at)));
+        series.push(line(&format!("cover: {name}"), points.collect()));
+    }
+    let formula = closed::disclosure_rounds(
+        settings.friends as f64,
+        settings.batch as f64,
+        settings.users as f64,
+        2.0,
+    );
+    let label = "Danezis' rounds without cover, 95 % a receiver";
+    figures.push(figure(
+        "rounds_formula",
+        label,
+        Estimate::exact(formula / settings.active),
+        None,
+    ));
+    Outcome {
+        figures,
+        plots: vec![plot(
+            "Friends found",
+            "Mean share of the target's friends among the attacker's first guesses.",
+            ["rounds", "share of friends"],
+            series,
+        )],
+        ..Outcome::default()
+    }
+}

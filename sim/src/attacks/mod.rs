@@ -1,0 +1,104 @@
+//! Attacks over many rounds, simulated: what one message's entropy does not show.
+//!
+//! | module           | attack                                                    | ATTACKS |
+//! |------------------|-----------------------------------------------------------|---------|
+//! | [`disclosure`]   | statistical disclosure: who are one sender's friends?      | t03     |
+//! | [`intersection`] | who was online whenever the target was?                    | t03     |
+//! | [`correlation`]  | which flow out belongs to which flow in?                   | t04     |
+//! | [`blending`]     | (n−1): block all but one, against loops and a detector     | t01     |
+//! | [`path`]         | does one packet of a user meet corrupt mixes alone?        | t10     |
+//!
+//! Each is a pure function of its settings and a seed. Replications are cut into [`SECTIONS`]
+//! sections, merged in order, so that threads do not matter; errors are those of sections.
+
+pub mod blending;
+pub mod correlation;
+pub mod disclosure;
+pub mod intersection;
+pub mod path;
+
+use rayon::prelude::*;
+
+use crate::{
+    outcome::{Expected, Figure, Mark, Plot, Series},
+    random::{Purpose, Stream},
+    report::short,
+    stats::{Estimate, mean},
+};
+
+/// Sections of a study.
+pub const SECTIONS: u64 = 32;
+
+/// Runs `each` for every replication, in order; `replications` are rounded up to whole sections.
+fn replicate<T: Send>(
+    seed: u64,
+    replications: u64,
+    each: impl Fn(&mut Stream) -> T + Sync,
+) -> Vec<Vec<T>> {
+    let share = replications.div_ceil(SECTIONS).max(1);
+    let section = |section: u64| {
+        let one = |i| {
+            each(&mut Stream::new(
+                seed,
+                section * share + i,
+                0,
+                Purpose::Attack,
+            ))
+        };
+        (0..share).map(one).collect()
+    };
+    (0..SECTIONS).into_par_iter().map(section).collect()
+}
+
+/// An estimator over all replications, with its error from sections.
+fn estimate<T: Clone>(sections: &[Vec<T>], estimator: impl Fn(&[T]) -> f64) -> Estimate {
+    let all: Vec<T> = sections.concat();
+    let each: Vec<f64> = sections.iter().map(|section| estimator(section)).collect();
+    Estimate::from_sections(estimator(&all), all.len() as u64, &each)
+}
+
+fn mean_of(sections: &[Vec<f64>]) -> Estimate {
+    estimate(sections, mean)
+}
+
+fn figure(name: &str, label: &str, estimate: Estimate, expected: Option<f64>) -> Figure {
+    Figure {
+        name: name.to_owned(),
+        label: label.to_owned(),
+        estimate,
+        expected: expected.map(Expected::Equals),
+    }
+}
+
+/// Lines and references over one axis, with every point in the table beneath.
+fn plot(title: &str, caption: &str, axes: [&str; 2], series: Vec<Series>) -> Plot {
+    let row = |name: &str, (x, y): &(f64, f64)| vec![name.to_owned(), short(*x), short(*y)];
+    Plot {
+        title: title.to_owned(),
+        caption: caption.to_owned(),
+        x_label: axes[0].to_owned(),
+        y_label: axes[1].to_owned(),
+        table_head: ["line", axes[0], axes[1]].map(str::to_owned).to_vec(),
+        table_rows: series
+            .iter()
+            .flat_map(|one| one.points.iter().map(|point| row(&one.name, point)))
+            .collect(),
+        series,
+    }
+}
+
+fn line(name: &str, points: Vec<(f64, f64)>) -> Series {
+    Series {
+        name: name.to_owned(),
+        mark: Mark::Line,
+        points,
+    }
+}
+
+fn reference(name: &str, points: Vec<(f64, f64)>) -> Series {
+    Series {
+        name: name.to_owned(),
+        mark: Mark::Reference,
+        points,
+    }
+}
