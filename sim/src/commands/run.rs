@@ -114,7 +114,8 @@ fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::
 pub(crate) fn show_figures(outcome: &Outcome) {
     for figure in &outcome.figures {
         let (value, error) = (figure.estimate.value, figure.estimate.standard_error);
-        let z = figure.z().map_or(String::new(), |z| format!("  z {z:+.2}"));
+        let z = figure.z().filter(|z| z.is_finite());
+        let z = z.map_or(String::new(), |z| format!("  z {z:+.2}"));
         let (value, error) = (report::short(value), report::short(error));
         println!("{:<32} {value:>12} ± {error:<10}{z}", figure.name);
     }

@@ -8,6 +8,7 @@
 //! A check that cannot fail proves nothing: [`Sabotage`] makes the engine measure wrongly in the
 //! two ways of the public simulators, and a test demands that validation then fails.
 
+mod attacks;
 mod exact;
 mod simulated;
 
@@ -85,6 +86,7 @@ pub fn run(
     progress: &(dyn Fn(f64) + Sync),
 ) -> Vec<Check> {
     let mut checks = exact::checks();
+    checks.extend(attacks::checks(level, seed));
     checks.extend(simulated::checks(level, seed, sabotage, progress));
     checks.sort_by_key(|check| {
         let (_, number) = check.section.split_once('.')?;
