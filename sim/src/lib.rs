@@ -17,6 +17,7 @@
 //! | [`metrics`] | how anonymous a posterior is                         |
 //! | [`stats`]   | estimates with their errors                          |
 //! | [`compare`] | two runs side by side                                |
+//! | [`swarm`]   | random networks under random faults                  |
 //! | [`sweep`]   | many runs: planned, sharded, merged                  |
 //! | [`table`]   | tables of results                                    |
 //! | [`random`]  | one random stream per (seed, replication, entity, purpose) |
@@ -32,6 +33,7 @@ pub mod random;
 pub mod report;
 pub mod scenario;
 pub mod stats;
+pub mod swarm;
 pub mod sweep;
 pub mod table;
 pub mod validate;

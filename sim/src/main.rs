@@ -8,7 +8,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, attack, bench, compare, keys, run, sweep, validate};
+use commands::{Failure, attack, bench, compare, keys, run, swarm, sweep, validate};
 
 #[derive(Parser)]
 #[command(
@@ -27,6 +27,8 @@ enum Command {
     Run(run::Arguments),
     /// Attacks over many rounds: disclosure, intersection, correlation, blocking, corrupt paths
     Attack(attack::Arguments),
+    /// Random networks under random faults, on the deployed machines
+    Swarm(swarm::Arguments),
     /// Many runs: plan them, run them in shards on any machines, merge them
     Sweep(sweep::Arguments),
     /// Two runs side by side, in standard errors
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(arguments),
         Command::Attack(arguments) => attack::run(&arguments),
+        Command::Swarm(arguments) => swarm::run(&arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Validate(arguments) => validate::run(arguments),

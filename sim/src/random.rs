@@ -40,6 +40,8 @@ pub enum Purpose {
     Receiver = 7,
     /// Everything in a simulated attack.
     Attack = 8,
+    /// The options of a swarm's network.
+    Swarm = 9,
 }
 
 /// A stream of random numbers.

@@ -8,6 +8,7 @@ pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod keys;
 pub(crate) mod run;
+pub(crate) mod swarm;
 pub(crate) mod sweep;
 pub(crate) mod validate;
 pub(crate) mod write;

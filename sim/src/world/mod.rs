@@ -70,7 +70,33 @@ const LOOK: Duration = Duration::from_millis(500);
 ///
 /// [`RunError::Usage`] if the scenario's numbers make no network.
 pub fn run(scenario: &Scenario, seed: u64, progress: &dyn Fn(f64)) -> Result<Outcome, RunError> {
+    run_with(scenario, seed, Sabotage::None, progress)
+}
+
+/// A mistake of the simulated disks, for positive controls: a judge that never says no proves
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Disks keep what they answered for.
+    #[default]
+    None,
+    /// A crash takes a node's replay journal with it, and its keys stay.
+    ForgetTags,
+}
+
+/// [`run`] with a mistake.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_with(
+    scenario: &Scenario,
+    seed: u64,
+    sabotage: Sabotage,
+    progress: &dyn Fn(f64),
+) -> Result<Outcome, RunError> {
     let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?);
+    world.sabotage = sabotage;
     world.run(progress);
     Ok(report::outcome(scenario, &world))
 }
@@ -112,6 +138,7 @@ struct Seat {
 struct World<'s> {
     scenario: &'s Scenario,
     seed: u64,
+    sabotage: Sabotage,
     consensus: Arc<Consensus>,
     calendar: Calendar,
     now: Time,
@@ -158,6 +185,7 @@ impl<'s> World<'s> {
         let mut world = Self {
             scenario,
             seed,
+            sabotage: Sabotage::None,
             calendar: Calendar {
                 at: Time::ZERO,
                 utc: Utc(started.0),
@@ -425,7 +453,7 @@ impl<'s> World<'s> {
                 self.links.drop_client(client);
             }
             None if self.nodes[entity].role.is_some() => {
-                self.nodes[entity].crash();
+                self.nodes[entity].crash(self.sabotage);
                 for link in self.links.of_gateway(entity) {
                     let at = self.now.after(self.link_delay());
                     self.agenda.put(at, Event::Down(link));

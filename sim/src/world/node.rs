@@ -17,7 +17,7 @@ use proto::{
 };
 use sphinx::{Packet, SecretKey};
 
-use super::{setup::NodePlan, store::Mailboxes};
+use super::{Sabotage, setup::NodePlan, store::Mailboxes};
 
 /// Packets that one key may open in a simulated epoch.
 const REPLAY_CAPACITY: usize = 1 << 20;
@@ -114,8 +114,11 @@ impl Node {
         });
     }
 
-    /// Everything that is not on its disk is lost.
-    pub(super) fn crash(&mut self) {
+    /// Everything that is not on its disk is lost; the journal too, if `sabotage` says so.
+    pub(super) fn crash(&mut self, sabotage: Sabotage) {
+        if sabotage == Sabotage::ForgetTags {
+            self.journal.clear();
+        }
         self.role = None;
         self.stage = Stage::default();
     }
