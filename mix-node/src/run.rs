@@ -86,17 +86,21 @@ impl Node {
         }
 
         let steering = steer(directory, node.id, machine, stop.clone());
-        let effect = effect(outgoing, &metrics, held);
-        let driving = drive(
+        let effect = effect(outgoing, metrics, held);
+        // A task, not a part of this future: the main thread would have to be woken for each packet.
+        let driving = tokio::spawn(drive(
             Mix::new(config.pool_max),
             clock,
             inbox,
             effect,
             stop.clone(),
-        );
+        ));
         let ended = match serving {
             Ok(_) => tokio::select! {
-                ended = driving => ended.map(drop).context("the machine's timer"),
+                ended = driving => match ended {
+                    Ok(ended) => ended.map(drop).context("the machine's timer"),
+                    Err(panicked) => Err(panicked).context("the machine's task"),
+                },
                 () = steering => Ok(()),
             },
             Err(error) => Err(error),
@@ -140,9 +144,8 @@ impl Held {
 }
 
 /// Carries out the machine's outputs; nothing here waits.
-fn effect(outgoing: Outgoing, metrics: &Metrics, held: Held) -> impl FnMut(Output) {
+fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output) {
     let sent = metrics.cell("lacuna_packets_sent_total", "");
-    let metrics = metrics.clone();
     let dropped = move |reason| metrics.count("lacuna_packets_dropped_total", reason);
     move |output| {
         held.left();
