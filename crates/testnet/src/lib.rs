@@ -9,7 +9,7 @@
 //! | `layout`     | their folders, settings and the `network.toml`                          |
 //! | [`process`]  | one child process                                                       |
 //! | [`proxy`]    | a tap on the links of one gateway: sizes seen from outside              |
-//! | [`bench`]    | what one node carries, measured                                         |
+//! | [`mod@bench`] | what one node carries, measured                                         |
 //! | [`app`]      | an application: seals, sends, receives, opens                           |
 //! | [`seal`]     | its end-to-end encryption (Olm)                                         |
 //! | [`ledger`]   | which messages were asked for, and which were opened                    |

@@ -12,6 +12,9 @@ use sim::{
 
 use super::{Failure, running, usage, with_threads, write};
 
+/// Most packets of a path study: some minutes.
+const PACKETS_MAX: u64 = 10_000_000_000;
+
 /// What `attack` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -54,7 +57,7 @@ enum Attack {
         #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
         rounds: u32,
         /// Independent attacks
-        #[arg(long, default_value_t = 96)]
+        #[arg(long, default_value_t = 96, value_parser = replications)]
         replications: u64,
     },
     /// Intersection of who was online, with and without mailboxes
@@ -75,7 +78,7 @@ enum Attack {
         #[arg(long, default_value_t = 10_000)]
         rounds: u32,
         /// Independent attacks
-        #[arg(long, default_value_t = 2000)]
+        #[arg(long, default_value_t = 2000, value_parser = replications)]
         replications: u64,
     },
     /// Correlation of flows by likelihood ratio
@@ -99,7 +102,7 @@ enum Attack {
         #[arg(long)]
         shaped: bool,
         /// Pairs of each kind
-        #[arg(long, default_value_t = 1500, value_parser = clap::value_parser!(u64).range(32..=1_000_000))]
+        #[arg(long, default_value_t = 1500, value_parser = replications)]
         replications: u64,
     },
     /// (n−1): blocking at a mix, noticed by its loops
@@ -118,7 +121,7 @@ enum Attack {
         #[arg(long, default_value_t = 30.0, value_parser = positive)]
         days_between_false_alarms: f64,
         /// Independent attacks
-        #[arg(long, default_value_t = 10_000)]
+        #[arg(long, default_value_t = 10_000, value_parser = replications)]
         replications: u64,
     },
     /// Paths of corrupt mixes alone, per strategy of choosing routes
@@ -142,7 +145,7 @@ enum Attack {
         #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
         packets: u64,
         /// Users
-        #[arg(long, default_value_t = 4096)]
+        #[arg(long, default_value_t = 4096, value_parser = replications)]
         replications: u64,
     },
 }
@@ -153,6 +156,11 @@ fn number(text: &str, allowed: &str, holds: impl Fn(f64) -> bool) -> Result<f64,
         .ok()
         .filter(|x: &f64| x.is_finite() && holds(*x));
     number.ok_or_else(|| format!("must be a number {allowed}"))
+}
+
+fn replications(text: &str) -> Result<u64, String> {
+    let count = text.parse().ok().filter(|n| (32..=1_000_000).contains(n));
+    count.ok_or_else(|| "must be a whole number from 32 to 1000000".to_owned())
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -222,9 +230,12 @@ impl Attack {
                 replications,
             } => {
                 let users = users as usize;
-                if session != 0.0 && session < 1.0 {
+                // Shorter ones could not make up that share of the time.
+                let least = (online / (1.0 - online)).max(1.0);
+                if session != 0.0 && session < least {
                     return Err(usage(anyhow!(
-                        "--session {session}: must be 0, or at least 1 round"
+                        "--session {session}: must be 0, or at least {least:.2} rounds for \
+                         --online {online}"
                     )));
                 }
                 let settings = intersection::Intersection {
@@ -286,6 +297,12 @@ impl Attack {
                 if corrupt > width {
                     return Err(usage(anyhow!(
                         "--corrupt {corrupt}: must be at most --width {width}"
+                    )));
+                }
+                if packets.saturating_mul(replications) > PACKETS_MAX {
+                    return Err(usage(anyhow!(
+                        "--packets {packets}: times --replications {replications} must be at most \
+                         {PACKETS_MAX}"
                     )));
                 }
                 let [width, corrupt] = [width, corrupt].map(|n| n as usize);

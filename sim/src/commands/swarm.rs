@@ -10,7 +10,7 @@ use super::{Failure, bar, running, usage, with_threads};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// How many seeds
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// The first of them
     #[arg(long, default_value_t = 0)]

@@ -2,7 +2,7 @@
 //!
 //! Told its orders in one JSON line, it answers one JSON line for each phase ([`Phase`]).
 //! Packets are built before a phase begins, sent at the instants of a Poisson process (whatever
-//! became of those before: open loop), and received at the next hop. One in [`TRACKED`] is also
+//! became of those before: open loop), and received at the next hop. One in `TRACKED` is also
 //! peeled here beforehand, which tells how it will look after the mix, and so when it came.
 //!
 //! | quantity       | unit                                                                     |
