@@ -151,3 +151,50 @@ fn validate_prints_checks_and_fails_when_one_does() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("FAILED"));
 }
+
+/// An attack's figures do not depend on threads, and settings that make no sense are refused.
+#[test]
+fn attacks_print_json_and_refuse_nonsense() {
+    let json = |threads: &str| {
+        let arguments = ["attack", "n-1", "--replications", "640", "--json"];
+        let output = lacuna_sim(&[&arguments[..], &["--threads", threads]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        serde_json::from_slice::<Value>(&output.stdout).expect("json")
+    };
+    let (one, two) = (json("1"), json("2"));
+    assert_eq!(one, two);
+    let z = one["figures"]["detection_mean_s"]["z"]
+        .as_f64()
+        .expect("a z");
+    assert!(z.abs() < 4.0, "{z}");
+    for (arguments, says) in [
+        (
+            vec!["path", "--corrupt", "20"],
+            "--corrupt 20: must be at most --width 10",
+        ),
+        (
+            vec!["sda", "--friends", "2000"],
+            "--friends 2000: must be from 1 to 1000",
+        ),
+        (
+            vec!["intersection", "--online", "0.9", "--session", "2"],
+            "--session 2: must be 0, or at least 9.00 rounds",
+        ),
+        (
+            vec!["n-1", "--loss", "0"],
+            "must be a number from 0.0001 to 0.25",
+        ),
+        (
+            vec!["correlate", "--replications", "3"],
+            "from 32 to 1000000",
+        ),
+        (
+            vec!["path", "--packets", "10000000", "--replications", "1000000"],
+            "must be at most",
+        ),
+    ] {
+        let output = lacuna_sim(&[vec!["attack"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(error(&output).contains(says), "{}", error(&output));
+    }
+}

@@ -38,7 +38,7 @@ const TUNED_FOR: f64 = 0.5;
 
 impl Detector {
     /// The least threshold that gives `loops` loops between false alarms on the mean at natural
-    /// loss `loss`.
+    /// loss `loss`, which is above 0 and well below the half that the test is tuned for.
     #[must_use]
     #[expect(
         clippy::cast_possible_truncation,

@@ -7,8 +7,8 @@
 //! | sender   | the target send in every round: idle payload slots carry drops                   |
 //! | both     | besides, of receivers only their gateway: downstream links run at constant rate   |
 //!
-//! In each round the target sends with probability `active`, to a friend; all others together send
-//! `batch − 1` messages to uniform receivers. Approximation: rounds are independent, and a round
+//! A round holds `batch` messages. With probability `active` one of them is the target's, to a friend;
+//! the others go to uniform receivers. Approximation: rounds are independent, and a round
 //! holds the whole delay of its messages.
 
 use super::{estimate, figure, line, plot, replicate};
