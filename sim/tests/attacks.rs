@@ -2,10 +2,15 @@
 
 use sim::attacks::{
     blending::Detector,
-    correlation::{Correlation, auc_and_rate},
+    correlation::{Correlation, auc_and_rate, cross_auc_and_rate},
     disclosure::{self, Defence, Disclosure},
+    flood::{Counting, Flood},
     intersection::{self, Intersection},
+    least_squares::{self, LeastSquares},
     path::{Path, Strategy},
+    pause::{Pause, Policy},
+    receiving::Receiving,
+    resend::{Repair, Resend},
 };
 
 /// ATTACKS t03: cover multiplies the rounds of statistical disclosure, and with constant-rate
@@ -130,6 +135,154 @@ fn attack_t04_correlation() {
     );
     assert!((auc.value - 0.5).abs() < 0.04, "{auc:?}");
     assert!(found.value < 0.03, "{found:?}");
+    // Cross-correlation knows no law and finds less; shaped links leave it nothing either.
+    let (plain, _) = cross_auc_and_rate(&base, 1);
+    assert!(plain.value > 0.9, "control: {plain:?}");
+    let shaped = Correlation {
+        shaped: true,
+        ..base
+    };
+    let (auc, found) = cross_auc_and_rate(&shaped, 1);
+    assert!((auc.value - 0.5).abs() < 0.04, "{auc:?}");
+    assert!(found.value < 0.03, "{found:?}");
+}
+
+/// ATTACKS t03: least squares errs as its formula says, finds friends where there is no cover (the control),
+/// takes far more rounds with cover, and fails where downstream links run at a constant rate.
+#[test]
+fn attack_t03_least_squares() {
+    let settings = LeastSquares {
+        senders: 20,
+        receivers: 40,
+        friends: 5,
+        batch: 5,
+        slots: 1.0,
+        gateways: 8,
+        rounds: 4000,
+        replications: 64,
+    };
+    let error = least_squares::error(&settings, 1);
+    let expected = least_squares::expected_error(&settings);
+    assert!(error.z(expected).abs() < 4.0, "{error:?} for {expected}");
+    let attack = LeastSquares {
+        replications: 32,
+        ..settings
+    };
+    let [none, sender, both] =
+        Defence::ALL.map(|(_, defence)| least_squares::rounds(&attack, defence, 1).value);
+    assert!(none < 500.0, "control: {none}");
+    assert!(sender > 4.0 * none, "{sender} with cover, {none} without");
+    assert!(both.is_infinite(), "{both}");
+}
+
+/// ATTACKS t08: repair in payload slots leaves a binary search by blocked gateways at chance, however often it
+/// is repeated; a client that sends again at once is found (the control).
+#[test]
+fn attack_t08_resend() {
+    let settings = Resend {
+        gateways: 16,
+        payload_per_s: 0.5,
+        loops_per_s: 0.1,
+        packets: 4,
+        timeout_s: 20.0,
+        window_s: 10.0,
+        searches: 8,
+        replications: 10_016,
+    };
+    let found = settings.found(Repair::Slots, 1);
+    let chance = 1.0 / 16.0;
+    assert!(found.z(chance).abs() < 4.0, "{found:?}");
+    assert!(found.interval().1 < chance + 0.01, "{found:?}");
+    let control = settings.found(Repair::Immediate, 1);
+    assert!(control.value > 0.6, "{control:?}");
+}
+
+/// ATTACKS t11: an attacker at the entry gateway who throttles a client learns nothing from what its policy does
+/// that the throttling does not tell; one who faces a client that pauses at once names its correspondent (the
+/// control). Under an attack that never ends a client pauses for a bounded share of the time.
+#[test]
+fn attack_t11_pause() {
+    let settings = Pause {
+        candidates: 20,
+        loops_per_s: 2.0,
+        real_per_s: 0.5,
+        background_per_s: 2.0,
+        loss: 0.01,
+        throttled: 0.5,
+        throttle_s: 30.0,
+        watch_s: 900.0,
+        pause_s: 60.0,
+        jitter_s: 300.0,
+        apart_s: 600.0,
+        on_access_line: false,
+        replications: 1600,
+    };
+    let [never, naive, deployed] = Policy::ALL.map(|(_, policy)| settings.named(policy, 1));
+    let error = never.standard_error.hypot(deployed.standard_error);
+    assert!(
+        deployed.value < never.value + 4.0 * error,
+        "{deployed:?} for {never:?}"
+    );
+    assert!(
+        naive.value > 2.0 * never.value,
+        "control: {naive:?} {never:?}"
+    );
+    let endless = Pause {
+        throttle_s: 36_000.0,
+        watch_s: 36_000.0,
+        on_access_line: true,
+        replications: 32,
+        ..settings
+    };
+    assert!(endless.paused(Policy::Deployed, 1).value < 60.0 / 600.0);
+    assert!(endless.paused(Policy::Naive, 1).value > 0.5);
+}
+
+/// ATTACKS t11: a flood that makes loops late raises no alarm where they are counted by storage order, and one that
+/// hides a real blocking does not hide it from that count; counted by the clock it does (the control).
+#[test]
+fn attack_t11_flood() {
+    let settings = Flood {
+        loops_per_s: 2.0,
+        inbound_per_s: 10.0,
+        downstream_per_s: 40.0,
+        flood_per_s: 200.0,
+        flood_s: 60.0,
+        quota: 1_000_000,
+        patience_s: 5.0,
+        loss: 0.01,
+        blocked: 0.0,
+        days_between_false_alarms: 30.0,
+        seconds: 600.0,
+        replications: 96,
+    };
+    assert!(settings.alarmed(Counting::Order, 1).value < 0.02);
+    assert!(settings.alarmed(Counting::Clock, 1).value > 0.98, "control");
+    let attacked = Flood {
+        blocked: 0.5,
+        ..settings
+    };
+    assert!(attacked.alarmed(Counting::Order, 1).value > 0.98);
+}
+
+/// ATTACKS g01: what a mailbox gateway learns of receiving is as computed: little of a short message to a client
+/// whose loops come as often, everything of a client that is offline (the control).
+#[test]
+fn attack_g01_receiving() {
+    let online = Receiving {
+        loops_per_s: 2.0,
+        packets: 5,
+        window_s: 60.0,
+        replications: 10_016,
+    };
+    let simulated = online.simulated_area(1);
+    assert!(simulated.z(online.area()).abs() < 4.0, "{simulated:?}");
+    assert!(online.area() < 0.7, "{}", online.area());
+    let offline = Receiving {
+        loops_per_s: 0.0,
+        ..online
+    };
+    assert!((offline.area() - 1.0).abs() < 1e-9);
 }
 
 /// ATTACKS t01: run lengths of the detector are those of its Markov chain, at any loss; an attack is
@@ -149,6 +302,23 @@ fn attack_t01_detector() {
     // 30 days at one loop a second, 1 % natural loss, 90 % blocked.
     let detector = Detector::new(0.01, 30.0 * 86_400.0);
     assert!(detector.run_length(0.901) < 10.0);
+    // Alarms within a given time, for the ROC: exact, and simulated.
+    for loss in [0.05, 0.2, 0.9] {
+        let exact = detector.within(loss, 10);
+        let simulated = detector.simulate_within(loss, 10, 10_016, 1);
+        let error = simulated.standard_error.max(1e-3);
+        assert!(
+            (simulated.value - exact).abs() < 4.0 * error,
+            "{loss}: {exact} {simulated:?}"
+        );
+    }
+    // Links that lose 1 to 5 %: false alarms stay a month apart, and the attack is noticed in seconds.
+    for percent in 1..=5u32 {
+        let natural = f64::from(percent) / 100.0;
+        let detector = Detector::new(natural, 30.0 * 86_400.0);
+        assert!(detector.run_length(natural) >= 30.0 * 86_400.0);
+        assert!(detector.run_length(natural + (1.0 - natural) * 0.9) < 20.0);
+    }
     // The control: one that is told of a tenth of the loss that there is cries wolf.
     assert!(Detector::new(0.005, 30.0 * 86_400.0).run_length(0.05) < 30.0 * 86_400.0 / 10.0);
 }

@@ -49,11 +49,20 @@ pub enum Defence {
     Both,
 }
 
-/// Friends found at each look.
+impl Defence {
+    /// All, in the order of the table.
+    pub const ALL: [(&'static str, Defence); 3] = [
+        ("none", Defence::None),
+        ("sender", Defence::Sender),
+        ("both", Defence::Both),
+    ];
+}
+
+/// Share of the friends that counts as success.
 const FOUND: f64 = 0.8;
 
 /// Rounds at which the attacker looks: a tenth more each time.
-fn looks(most: usize) -> Vec<usize> {
+pub(super) fn looks(most: usize) -> Vec<usize> {
     let mut looks = vec![10.min(most)];
     while let Some(last) = looks.last().copied().filter(|last| *last < most) {
         looks.push((last + last.div_ceil(10)).min(most));
@@ -136,7 +145,7 @@ pub fn rounds(settings: &Disclosure, defence: Defence, seed: u64) -> Estimate {
     median_rounds(&found, &looks)
 }
 
-fn median_rounds(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Estimate {
+pub(super) fn median_rounds(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Estimate {
     #[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
     let needed = |found: &Vec<f64>| {
         let at = found.iter().position(|share| *share >= FOUND);
@@ -155,11 +164,7 @@ fn median_rounds(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Estimate {
 pub fn run(settings: &Disclosure, seed: u64) -> Outcome {
     let looks = looks(settings.rounds);
     let (mut figures, mut series) = (Vec::new(), Vec::new());
-    for (name, defence) in [
-        ("none", Defence::None),
-        ("sender", Defence::Sender),
-        ("both", Defence::Both),
-    ] {
+    for (name, defence) in Defence::ALL {
         let found = replicate(seed, settings.replications, |stream| {
             attack(settings, defence, &looks, stream)
         });

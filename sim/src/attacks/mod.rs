@@ -3,9 +3,14 @@
 //! | module           | attack                                                    | ATTACKS |
 //! |------------------|-----------------------------------------------------------|---------|
 //! | [`disclosure`]   | statistical disclosure: who are one sender's friends?      | t03     |
+//! | [`least_squares`] | least-squares disclosure: who are everyone's friends?     | t03     |
 //! | [`intersection`] | who was online whenever the target was?                    | t03     |
 //! | [`correlation`]  | which flow out belongs to which flow in?                   | t04     |
 //! | [`blending`]     | (n−1): block all but one, against loops and a detector     | t01     |
+//! | [`receiving`]    | does a mailbox gateway see that a mailbox is written to?   | g01     |
+//! | [`resend`]       | whom is one sender writing to, by blocking and watching?   | t08     |
+//! | [`pause`]        | the same, by throttling until a client pauses              | t11     |
+//! | [`flood`]        | a flooded mailbox, whose loops come late                   | t11     |
 //! | [`path`]         | does one packet of a user meet corrupt mixes alone?        | t10     |
 //!
 //! Each is a pure function of its settings and a seed. Replications are cut into [`SECTIONS`]
@@ -14,8 +19,13 @@
 pub mod blending;
 pub mod correlation;
 pub mod disclosure;
+pub mod flood;
 pub mod intersection;
+pub mod least_squares;
 pub mod path;
+pub mod pause;
+pub mod receiving;
+pub mod resend;
 
 use rayon::prelude::*;
 

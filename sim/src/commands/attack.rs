@@ -1,11 +1,16 @@
 //! `lacuna-sim attack`: attacks over many rounds, with their rates of success.
 
+mod more;
+
 use std::{fs, path::PathBuf};
 
 use anyhow::{Context, anyhow};
 use clap::Subcommand;
 use sim::{
-    attacks::{blending, correlation, disclosure, intersection, path},
+    attacks::{
+        blending, correlation, disclosure, flood, intersection, least_squares, path, pause,
+        receiving, resend,
+    },
     outcome::Outcome,
     report,
 };
@@ -60,6 +65,16 @@ enum Attack {
         #[arg(long, default_value_t = 96, value_parser = replications)]
         replications: u64,
     },
+    /// Least-squares disclosure of every sender's friends, with cover on and off
+    Lsda(more::LeastSquares),
+    /// What a mailbox gateway sees of receiving, online and offline
+    Receiving(more::Receiving),
+    /// Confirmation by blocking gateways and watching for resends
+    Resend(more::Resend),
+    /// PAUSE as an oracle: throttling one client, and who gets less
+    Pause(more::Pause),
+    /// A flooded mailbox: loops that come late
+    Flood(more::Flood),
     /// Intersection of who was online, with and without mailboxes
     Intersection {
         /// Users, the target among them
@@ -167,6 +182,10 @@ fn share(text: &str) -> Result<f64, String> {
     number(text, "above 0, at most 1", |x| x > 0.0 && x <= 1.0)
 }
 
+fn share_or_none(text: &str) -> Result<f64, String> {
+    number(text, "from 0 to 1", |x| (0.0..=1.0).contains(&x))
+}
+
 fn inside(text: &str) -> Result<f64, String> {
     number(text, "between 0 and 1", |x| x > 0.0 && x < 1.0)
 }
@@ -183,6 +202,11 @@ impl Attack {
     fn title(&self) -> &'static str {
         match self {
             Self::Sda { .. } => "Statistical disclosure",
+            Self::Lsda(_) => "Least-squares disclosure",
+            Self::Receiving(_) => "What a mailbox gateway sees of receiving",
+            Self::Resend(_) => "Resends as confirmation",
+            Self::Pause(_) => "PAUSE as an oracle",
+            Self::Flood(_) => "A flooded mailbox",
             Self::Intersection { .. } => "Intersection",
             Self::Correlate { .. } => "Flow correlation",
             Self::Blending { .. } => "(n−1) against loops",
@@ -192,6 +216,11 @@ impl Attack {
 
     fn run(&self, seed: u64) -> Result<Outcome, Failure> {
         Ok(match *self {
+            Self::Lsda(ref flags) => least_squares::run(&flags.settings()?, seed),
+            Self::Receiving(ref flags) => receiving::run(&flags.settings(), seed),
+            Self::Resend(ref flags) => resend::run(&flags.settings(), seed),
+            Self::Pause(ref flags) => pause::run(&flags.settings(), seed),
+            Self::Flood(ref flags) => flood::run(&flags.settings(), seed),
             Self::Sda {
                 users,
                 friends,

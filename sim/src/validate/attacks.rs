@@ -1,4 +1,4 @@
-//! Simulated attacks against closed forms and a simulation made elsewhere (§ 3.8, 3.9, 3.12, 3.13).
+//! Simulated attacks against closed forms and a simulation made elsewhere (§ 3.8, 3.9, 3.11 to 3.13).
 
 use super::{Check, Error, Level};
 use crate::{
@@ -6,6 +6,7 @@ use crate::{
         blending::Detector,
         correlation::{Correlation, auc_and_rate},
         intersection::{Intersection, rounds},
+        least_squares::{self, LeastSquares},
         path::{Path, Strategy},
     },
     closed,
@@ -54,6 +55,35 @@ pub(super) fn checks(level: Level, seed: u64) -> Vec<Check> {
         let name = format!("CUSUM run length, loss {loss}");
         let found = detector.simulate(loss, many, seed);
         checks.push(check("3.9", name, found, detector.run_length(loss), 0.0));
+    }
+    for (senders, receivers, batch, rho, elsewhere, error) in [
+        (50, 50, 10, 5000, 0.00798, 0.00013),
+        (50, 50, 10, 20_000, 0.001_985, 0.000_018),
+        (20, 40, 5, 4000, 0.00376, 0.00011),
+    ] {
+        let attack = LeastSquares {
+            senders,
+            receivers,
+            friends: 5,
+            batch,
+            slots: 1.0,
+            gateways: 1,
+            rounds: rho,
+            replications: many / 20,
+        };
+        let found = least_squares::error(&attack, seed);
+        let what =
+            format!("least squares error, {senders} × {receivers}, batch {batch}, {rho} rounds");
+        let name = format!("{what}, against its formula");
+        checks.push(check(
+            "3.11",
+            name,
+            found,
+            least_squares::expected_error(&attack),
+            0.0,
+        ));
+        let name = format!("{what}, against a simulation elsewhere");
+        checks.push(check("3.11", name, found, elsewhere, error));
     }
     for (users, online) in [(100, 0.5), (1000, 0.5), (1000, 0.9)] {
         let attack = Intersection {

@@ -1,0 +1,214 @@
+//! A flooded mailbox: loops come back late, and a client that counts them by the clock takes that for an
+//! attack. Counted by storage order it is none.
+//!
+//! | counting | a loop is lost                                                                  |
+//! |----------|----------------------------------------------------------------------------------|
+//! | `clock`  | `patience_s` after it was due and not yet read                                   |
+//! | `order`  | once a packet that was stored `patience_s` after it was due has been read (CLI-6) |
+//!
+//! Loops, what others send and the flood are Poisson and stand in one queue, which the downstream
+//! empties at its constant rate. Verdicts go to the sequential test of [`blending`](super::blending).
+//! *Blocked*: besides, the attacker blocks a share of what is stored from `flood_s` on: counting by order must
+//! still notice. A full mailbox refuses packets, loops among them: those *are* lost.
+
+use std::collections::VecDeque;
+
+use super::{blending::Detector, estimate, figure, line, plot, replicate};
+use crate::{
+    outcome::Outcome,
+    random::Stream,
+    stats::{Estimate, quantile},
+};
+
+/// Settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Flood {
+    /// Loops per second.
+    pub loops_per_s: f64,
+    /// What others send, per second.
+    pub inbound_per_s: f64,
+    /// Downstream frames per second.
+    pub downstream_per_s: f64,
+    /// Packets of the flood per second.
+    pub flood_per_s: f64,
+    /// Length of the flood, in seconds.
+    pub flood_s: f64,
+    /// Packets that the mailbox holds.
+    pub quota: usize,
+    /// How much later than due, in seconds.
+    pub patience_s: f64,
+    /// Share of loops that links lose, above 0.
+    pub loss: f64,
+    /// Share of what would be stored that the attacker blocks from the end of the flood on.
+    pub blocked: f64,
+    /// Least mean time between false alarms, in days.
+    pub days_between_false_alarms: f64,
+    /// Length of the run, in seconds.
+    pub seconds: f64,
+    /// Independent runs.
+    pub replications: u64,
+}
+
+/// How lost loops are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// By the clock.
+    Clock,
+    /// By the order in which the mailbox stored.
+    Order,
+}
+
+impl Counting {
+    /// Both, in the order of the table.
+    pub const ALL: [(&'static str, Counting); 2] =
+        [("clock", Counting::Clock), ("order", Counting::Order)];
+}
+
+/// Something stored: when, and which loop it is.
+type Stored = (f64, Option<usize>);
+
+impl Flood {
+    /// When the first alarm is raised, in seconds, if one is.
+    fn alarm(&self, counting: Counting, detector: Detector, stream: &mut Stream) -> Option<f64> {
+        let total = self.loops_per_s + self.inbound_per_s + self.flood_per_s;
+        let quiet = self.loops_per_s + self.inbound_per_s;
+        let mut queue: VecDeque<Stored> = VecDeque::new();
+        // Loops under way in the order in which they are due; read or judged ones are `None`.
+        let mut due: VecDeque<Option<f64>> = VecDeque::new();
+        let mut judged = 0;
+        let mut sum = 0;
+        let (mut arrival, mut tick) = (0.0, stream.uniform() / self.downstream_per_s);
+        let rate = |at: f64| if at < self.flood_s { total } else { quiet };
+        loop {
+            let now = tick.min(arrival);
+            if now >= self.seconds {
+                return None;
+            }
+            let mut lost = 0;
+            let mut returned = false;
+            if arrival <= tick {
+                let kind = stream.uniform() * rate(arrival);
+                let is_loop = kind < self.loops_per_s;
+                let number = is_loop.then(|| judged + due.len());
+                if is_loop {
+                    due.push_back(Some(arrival));
+                }
+                let kept = 1.0
+                    - if arrival >= self.flood_s {
+                        self.blocked
+                    } else {
+                        0.0
+                    };
+                let gone = is_loop && stream.coin(self.loss);
+                if !gone && stream.coin(kept) && queue.len() < self.quota {
+                    queue.push_back((arrival, number));
+                }
+                arrival += stream.exponential() / rate(arrival);
+            } else {
+                if let Some((stored, number)) = queue.pop_front() {
+                    if let Some(slot) = number
+                        .and_then(|n| n.checked_sub(judged))
+                        .and_then(|at| due.get_mut(at))
+                    {
+                        returned = slot.take().is_some();
+                    }
+                    if counting == Counting::Order {
+                        lost += self.judge(&mut due, &mut judged, stored);
+                    }
+                }
+                tick += 1.0 / self.downstream_per_s;
+            }
+            if counting == Counting::Clock {
+                lost += self.judge(&mut due, &mut judged, now);
+            }
+            if returned {
+                sum = detector.next(sum, false);
+            }
+            for _ in 0..lost {
+                sum = detector.next(sum, true);
+                if sum >= detector.alarm {
+                    return Some(now);
+                }
+            }
+        }
+    }
+
+    /// Drops loops that were due `patience_s` before `reached`; how many had not been read.
+    fn judge(&self, due: &mut VecDeque<Option<f64>>, judged: &mut usize, reached: f64) -> usize {
+        let mut lost = 0;
+        while let Some(first) = due.front()
+            && first.is_none_or(|at| at + self.patience_s <= reached)
+        {
+            lost += usize::from(first.is_some());
+            due.pop_front();
+            *judged += 1;
+        }
+        lost
+    }
+
+    fn detector(&self) -> Detector {
+        let loops = self.days_between_false_alarms * 86_400.0 * self.loops_per_s;
+        Detector::new(self.loss, loops)
+    }
+
+    fn alarms(&self, counting: Counting, seed: u64) -> Vec<Vec<f64>> {
+        let detector = self.detector();
+        replicate(seed, self.replications, |stream| {
+            let alarm = self.alarm(counting, detector, stream);
+            alarm.unwrap_or(f64::INFINITY)
+        })
+    }
+
+    /// Share of runs with an alarm.
+    #[must_use]
+    pub fn alarmed(&self, counting: Counting, seed: u64) -> Estimate {
+        estimate(&self.alarms(counting, seed), share_of_alarms)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "runs in memory")]
+fn share_of_alarms(alarms: &[f64]) -> f64 {
+    alarms.iter().filter(|at| at.is_finite()).count() as f64 / alarms.len() as f64
+}
+
+/// The whole study.
+#[must_use]
+pub fn run(settings: &Flood, seed: u64) -> Outcome {
+    let (mut figures, mut series) = (Vec::new(), Vec::new());
+    for (name, counting) in Counting::ALL {
+        let alarms = settings.alarms(counting, seed);
+        let label = format!("runs with an alarm, loops counted by {name}");
+        let share = estimate(&alarms, share_of_alarms);
+        figures.push(figure(&format!("alarmed_{name}"), &label, share, None));
+        let label = format!("first alarm, median (s), loops counted by {name}");
+        let median = estimate(&alarms, |all| {
+            let mut all = all.to_vec();
+            all.sort_by(f64::total_cmp);
+            quantile(&all, 0.5)
+        });
+        figures.push(figure(&format!("alarm_{name}_s"), &label, median, None));
+        let all = alarms.concat();
+        let grid = (0..=40).map(|i| settings.seconds * f64::from(i) / 40.0);
+        let by = |t: f64| {
+            let until: Vec<f64> = all
+                .iter()
+                .map(|at| if *at <= t { *at } else { f64::INFINITY })
+                .collect();
+            share_of_alarms(&until)
+        };
+        series.push(line(
+            &format!("by {name}"),
+            grid.map(|t| (t, by(t))).collect(),
+        ));
+    }
+    Outcome {
+        figures,
+        plots: vec![plot(
+            "Alarms",
+            "Share of runs with an alarm so far; the flood starts at 0.",
+            ["seconds", "share of runs"],
+            series,
+        )],
+        ..Outcome::default()
+    }
+}
