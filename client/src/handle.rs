@@ -31,12 +31,11 @@ use proto::{
     client::{Delivery, Failure, Input, MessageId, ReplyToken, Return, Target},
     directory::{Consensus, consensus::LAYERS_MAX},
 };
-use shell::follow;
+use shell::{client::Known, follow};
 
 use crate::{
     daemon::Shared,
     inbox::Lease,
-    links::Known,
     outbox::{SendError, Sending},
     status::{Link, State, Status, bytes_per_day},
 };
@@ -91,7 +90,7 @@ impl Handle {
                 format!("the {name} link is down: {trouble}"),
             )
         };
-        let (entry, mailbox) = (shared.entry.watch(), shared.mailbox.watch());
+        let (entry, mailbox) = (shared.links.entry.watch(), shared.links.mailbox.watch());
         let (entry, mailbox) = (entry.borrow(), mailbox.borrow());
         match (entry.up, mailbox.up) {
             (false, _) => down("entry", &entry),
@@ -115,7 +114,7 @@ impl Handle {
     /// Waits until it is in another state than `state`; gives the state that it is in. Cancel safe.
     pub async fn left(&self, state: State) -> State {
         let shared = &self.shared;
-        let (mut entry, mut mailbox) = (shared.entry.watch(), shared.mailbox.watch());
+        let (mut entry, mut mailbox) = (shared.links.entry.watch(), shared.links.mailbox.watch());
         let mut directory = shared.directory.clone();
         loop {
             for link in [&mut entry, &mut mailbox] {
@@ -225,15 +224,15 @@ impl Handle {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        let view = *shared.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let view = shared.links.view();
         Status {
             state,
             reason,
             profile: shared.config.profile.clone(),
             epoch: epoch.map(|epoch| epoch.0),
-            entry: link(&shared.entry.watch().borrow(), *shared.entered.borrow()),
+            entry: link(&shared.links.entry.watch().borrow(), shared.links.entered()),
             mailbox: link(
-                &shared.mailbox.watch().borrow(),
+                &shared.links.mailbox.watch().borrow(),
                 self.address().map(|address| address.gateway),
             ),
             up_bytes_per_day,

@@ -14,7 +14,6 @@
 //! | [`cli`]       | the command `lacuna`                                                    |
 //! | [`settings`]  | settings, and where things are                                          |
 //! | [`state_dir`] | the identity and what else outlives the process                         |
-//! | `links`       | keeps the entry link and the mailbox link alive                         |
 //! | `inbox`       | messages that nobody has taken yet                                      |
 //! | [`outbox`]    | how far messages have come                                              |
 //!
@@ -27,7 +26,6 @@ pub mod cli;
 pub mod daemon;
 pub mod handle;
 mod inbox;
-mod links;
 pub mod outbox;
 mod run;
 pub mod serve;

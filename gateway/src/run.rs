@@ -37,6 +37,7 @@ use shell::{
     drive::drive,
     entropy,
     follow::Directory,
+    loops,
     metrics::{self, Metrics},
     node,
     role::{Reporter, announce},
@@ -97,7 +98,8 @@ impl Node {
             let _stopping = peeled.blocking_send(Input::Peeled(packet));
         };
         let handle = move |incoming| serving.clone().serve(incoming);
-        let node = node::Node::start(setup, peeled, handle, stop.clone()).await?;
+        let mut node = node::Node::start(setup, peeled, handle, stop.clone()).await?;
+        node.start_loops();
 
         let status = status(&node, &metrics);
         let shown = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());
@@ -266,6 +268,7 @@ fn status(
             "links_wanted": outgoing.wanted(),
             "clients": metrics.sum("lacuna_client_links"),
             "mailboxes": metrics.sum("lacuna_mailboxes"),
+            "loops": loops::status(&metrics),
         })
     }
 }

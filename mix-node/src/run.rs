@@ -29,6 +29,7 @@ use shell::{
     dial::Outgoing,
     drive::drive,
     follow::{Directory, State},
+    loops,
     metrics::{self, Cell, Metrics},
     neighbours::Neighbours,
     node,
@@ -73,10 +74,11 @@ impl Node {
             let _stopping = peeled.blocking_send(Input::Peeled(packet));
         };
         let no_clients = |_| core::future::ready(());
-        let node = node::Node::start(setup, peeled, no_clients, stop.clone()).await?;
+        let mut node = node::Node::start(setup, peeled, no_clients, stop.clone()).await?;
+        node.start_loops();
 
         let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
-        let status = status(&node, &directory, &outgoing);
+        let status = status(&node, &directory, &outgoing, &metrics);
         let serving = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());
         let serving = serving
             .await
@@ -195,8 +197,10 @@ fn status(
     node: &node::Node,
     directory: &Directory,
     outgoing: &Outgoing,
+    metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
     let (id, directory, outgoing) = (node.id, directory.clone(), outgoing.clone());
+    let metrics = metrics.clone();
     let up = outgoing.up();
     move || {
         let state = directory.state.borrow().clone();
@@ -209,6 +213,7 @@ fn status(
             "layer": layer.map(|layer| layer + 1),
             "links_up": *up.borrow(),
             "links_wanted": outgoing.wanted(),
+            "loops": loops::status(&metrics),
         })
     }
 }

@@ -90,3 +90,50 @@ fn messages_that_never_leave_are_a_failure() {
     assert!(!outcome.failures.is_empty());
     assert!(!outcome.counts.contains_key("NoRoute"));
 }
+
+/// A network that nobody uses: occupancy of its mixes, and the outcome.
+fn empty(node_loops: bool, seed: u64) -> Outcome {
+    let text = format!(
+        r#"
+        version = 1
+        engine = "packet"
+        [network]
+        layers = 3
+        mixes_per_layer = 3
+        gateways = 2
+        [mix]
+        delay_mean_ms = 50
+        [links]
+        delay_ms = 10
+        [traffic]
+        users = {users}
+        payload_per_user_per_s = 0.001
+        [packet]
+        duration_s = 60
+        messages_per_user = 0
+        node_loops = {node_loops}
+        "#,
+        users = u8::from(!node_loops), // a network without any traffic is refused
+    );
+    let scenario = Scenario::parse(&text).expect("a sound scenario");
+    world::run(&scenario, seed, &|_| ()).expect("it runs")
+}
+
+/// t02, LOOP-1, LOOP-2: with no users at all the loops of nodes keep the 2.2 packets in each mix
+/// that they are designed for, and they come back; without them the mixes are empty.
+#[test]
+fn loops_of_nodes_fill_the_mixes_of_an_empty_network_seed_5() {
+    let outcome = empty(true, 5);
+    let figure = outcome.figure("occupancy_mean_packets").unwrap();
+    assert!(figure.estimate.value >= 2.0, "{figure:?}");
+    assert!(figure.z().unwrap().abs() < 4.0, "{figure:?}");
+    let [sent, returned] = ["NodeLoopSent", "NodeLoopReturned"].map(|name| outcome.counts[name]);
+    assert!(sent > 6000, "eleven nodes at 12 a second: {sent}");
+    assert!(returned * 100 > sent * 98, "{returned} of {sent}");
+    assert!(!outcome.counts.contains_key("NodeLoopLost"));
+    assert!(!outcome.counts.contains_key("NoRoute"));
+    // The positive control.
+    let figure = empty(false, 5);
+    let figure = figure.figure("occupancy_mean_packets").unwrap();
+    assert!(figure.estimate.value < 0.1, "{figure:?}");
+}

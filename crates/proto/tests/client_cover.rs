@@ -16,8 +16,8 @@ use client_net::{
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Epoch, Utc},
-    client::{Client, ClientEvent, Identity, Input, LATE_MAX, Output, Return, Target},
-    directory::Consensus,
+    client::{Client, ClientEvent, Config, Identity, Input, LATE_MAX, Output, Return, Target},
+    directory::{Consensus, params::NODE_PROFILE},
     wire::{Confirmation, Kind, open_statement},
 };
 use rand::{Rng as _, SeedableRng as _};
@@ -326,6 +326,52 @@ fn families_do_not_meet_on_a_route() {
     let all = run(&mut client, secs(20.0));
     assert_eq!(entered(&all), []);
     assert!(events(&all)[&ClientEvent::NoRoute] > 300);
+}
+
+/// LOOP-1, LOOP-2: a mix's loops go through itself, enter by no gateway of its family, and are all
+/// that it sends.
+#[test]
+fn the_loops_of_a_mix_pass_it() {
+    let own = mix_id(0, 1);
+    let family = |id: NodeId| {
+        let a = [own, gateway_id(1)].contains(&id);
+        if a { "a".to_owned() } else { own_family(id) }
+    };
+    let network = network(3, 3, family);
+    let node = |via: NodeId| {
+        let mut rng = ChaCha12Rng::from_seed([9; 32]);
+        let identity = Identity::generate(&mut rng, gateway_id(0));
+        let config = Config {
+            via: Some(via),
+            profile: NODE_PROFILE.to_owned(),
+            ..config()
+        };
+        let mut client = Client::new(config, [4; 32], identity, []).expect("a new one");
+        feed(&mut client, Time::ZERO, calendar(START_S + 60));
+        feed(&mut client, Time::ZERO, Input::Consensus(network.clone()));
+        feed(&mut client, Time::ZERO, Input::EntryUp);
+        client
+    };
+    let mut client = node(own);
+    assert_eq!(client.entry(), Some(gateway_id(2)));
+    let all = run(&mut client, secs(60.0));
+    let mut firsts = all.iter().filter_map(|(_, output)| {
+        let Output::Entry(frame) = output else {
+            return None;
+        };
+        Some(NodeId(frame.field()))
+    });
+    assert!(firsts.all(|first| first == own));
+    let events = events(&all);
+    // 2.2 / (50 ms × (3 layers + 3 gateways / 3 mixes)), for a minute.
+    let sent = events[&ClientEvent::LoopSent] as f64;
+    assert!((sent - 660.0).abs() < 5.0 * 660_f64.sqrt(), "{sent}");
+    assert!(!events.contains_key(&ClientEvent::DropSent));
+
+    // One that stands in no layer has no route.
+    let mut stranger = node(NodeId([1; 32]));
+    let all = run(&mut stranger, secs(10.0));
+    assert_eq!(entered(&all), []);
 }
 
 /// CLI-11: the entry is not the mailbox gateway where there are two; a preference holds, and what

@@ -18,6 +18,8 @@
 //! | [`follow`]     | [`follow::Follow::start`] gives a [`follow::Directory`]: the consensus as it changes |
 //! | [`neighbours`] | who may dial a node, and whom it dials                                     |
 //! | [`peeler`]     | the thread that opens packets, between journal and machine                 |
+//! | [`client`]     | [`client::run`]: a client machine with its two links                        |
+//! | [`loops`]      | that machine inside a node, for its own loops                              |
 //! | [`node`]       | [`node::Node::start`]: all of the above around a mix or a gateway            |
 //! | [`journal`]    | what the replay set remembers of a killed process                          |
 //! | [`store`]      | a gateway's mailboxes and a client's records on disk                       |
@@ -37,6 +39,7 @@
 
 pub mod accept;
 pub mod ask;
+pub mod client;
 pub mod clock;
 pub mod dial;
 pub mod drive;
@@ -46,6 +49,7 @@ pub mod journal;
 pub mod keys;
 pub mod link;
 pub mod log;
+pub mod loops;
 pub mod metrics;
 pub mod neighbours;
 pub mod network;

@@ -45,6 +45,7 @@ use crate::{
     follow::{Directory, Follow, FollowError, Follower, State},
     keys::{About, Keys, KeysError},
     link::{Dialler, LinkError, certificate_frame},
+    loops::Loops,
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
     peeler::{self, Peeler, Verdict},
@@ -121,6 +122,7 @@ pub struct Node {
     peeler: Peeler,
     peeler_ended: oneshot::Receiver<()>,
     following: JoinHandle<()>,
+    loops: Option<Loops>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -239,6 +241,13 @@ impl Node {
             }
         };
         let id = keys.id();
+        let loops = Loops {
+            keys: Arc::clone(&keys),
+            role: setup.role,
+            dialler: dialler(None),
+            directory: directory.state.clone(),
+            metrics: metrics.clone(),
+        };
         let door = Door {
             key: keys.link().clone(),
             certificate: Arc::new(move || {
@@ -265,9 +274,17 @@ impl Node {
             peeler,
             peeler_ended,
             following,
+            loops: Some(loops),
             tasks,
             stop,
         })
+    }
+
+    /// Starts the node's own loops (LOOP-1), once.
+    pub fn start_loops(&mut self) {
+        if let Some(loops) = self.loops.take() {
+            self.tasks.spawn(loops.run(self.stop.clone()));
+        }
     }
 
     /// Stops everything and waits until it has stopped: links closed, journals on the disk.

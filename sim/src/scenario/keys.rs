@@ -158,7 +158,8 @@ pub const KEYS: &[Key] = &[
 
     real("links.delay_ms", (0.0, 10_000.0), 0.0, "one-way delay of every link, constant"),
 
-    count("traffic.users", (1, 1_000_000_000), 100, "users (clients)"),
+    count("traffic.users", (0, 1_000_000_000), 100,
+        "users (clients); none is for packet.node_loops alone"),
     real("traffic.payload_per_user_per_s", (0.0, 1e6), 1.0,
         "payload slots of each user, a Poisson process; an idle slot sends a drop"),
     real("traffic.loop_per_user_per_s", (0.0, 1e6), 0.0, "loops of each user, a Poisson process"),
@@ -180,6 +181,7 @@ pub const KEYS: &[Key] = &[
     count("packet.loss_ppm", (0, 500_000), 0, "frames that links lose, in parts per million"),
     count("packet.restarts", (0, 10_000), 0, "restarts of random nodes and clients"),
     count("packet.replays", (0, 10_000), 0, "captured packets that are sent again later"),
+    flag("packet.node_loops", false, "whether nodes send loops of their own, as deployed ones do"),
 ];
 
 /// The table's line for `name`.

@@ -114,6 +114,8 @@ pub struct PacketSettings {
     pub restarts: u32,
     /// Packets that were captured on a link and are sent again, to the same node, later.
     pub replays: u32,
+    /// Whether nodes send loops of their own.
+    pub node_loops: bool,
 }
 
 /// One scenario, checked.
@@ -220,6 +222,7 @@ impl Scenario {
                 loss_ppm: small("packet.loss_ppm"),
                 restarts: small("packet.restarts"),
                 replays: small("packet.replays"),
+                node_loops: v.flag("packet.node_loops"),
             },
             canonical: v.canonical(),
         };
@@ -236,7 +239,14 @@ impl Scenario {
                 &format!("be at most network.mixes_per_layer = {width}"),
             ));
         }
-        if self.traffic.total_per_s() <= 0.0 {
+        let alone = self.engine == Engine::Packet && self.packet.node_loops;
+        if self.traffic.users == 0 && !alone {
+            return Err(v.refuse(
+                "traffic.users",
+                "be above 0, but for engine = \"packet\" with packet.node_loops",
+            ));
+        }
+        if self.traffic.users > 0 && self.traffic.total_per_s() <= 0.0 {
             return Err(v.refuse(
                 "traffic.payload_per_user_per_s",
                 "be above 0 unless traffic.loop_per_user_per_s is",

@@ -100,6 +100,7 @@ impl World<'_> {
 
     fn client_asks(&mut self, client: usize, output: client::Output) {
         use client::{ClientEvent, Output};
+        let inside = self.seats[client].looping.is_some();
         match output {
             Output::Entry(frame) => self.write(client, links::ENTRY, frame),
             Output::Mailbox(frame) => self.write(client, links::MAILBOX, frame),
@@ -134,6 +135,12 @@ impl World<'_> {
                         self.tally.violations.push(format!("{name:?} is {state:?}"));
                     }
                 }
+            }
+            Output::Event(ClientEvent::LoopReturned { .. }) if inside => {
+                self.tally.count_named("NodeLoopReturned");
+            }
+            Output::Event(event @ (ClientEvent::LoopSent | ClientEvent::LoopLost)) if inside => {
+                self.tally.count_named(&format!("Node{event:?}"));
             }
             Output::Event(ClientEvent::LoopReturned { latency }) => {
                 self.tally.count_named("LoopReturned");

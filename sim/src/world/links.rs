@@ -122,7 +122,13 @@ impl World<'_> {
 
     /// A hello arrives: the gateway takes the link, or nobody answers.
     pub(super) fn linked(&mut self, link: LinkId) {
-        let Some(&Link { gateway, which, .. }) = self.links.links.get(&link) else {
+        let Some(&Link {
+            client,
+            gateway,
+            which,
+            ..
+        }) = self.links.links.get(&link)
+        else {
             return;
         };
         let back = self.now.after(self.link_delay());
@@ -134,7 +140,7 @@ impl World<'_> {
         let input = gateway::Input::Linked {
             link,
             purpose,
-            profile: 0,
+            profile: self.profile(client),
             exporter,
         };
         self.ask_gateway(gateway, input);

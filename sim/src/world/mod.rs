@@ -37,7 +37,10 @@ use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Utc},
     client::{self, Client, Config, Identity, Limits, Return, Target},
-    directory::Consensus,
+    directory::{
+        Consensus,
+        params::{NODE_PROFILE, NODE_PROFILE_INDEX},
+    },
     gateway, mix,
     peel::Peeled,
 };
@@ -133,6 +136,8 @@ struct Seat {
     client: Option<Client>,
     records: Records,
     crashes: u64,
+    /// The node whose loops these are, and its name if it is a mix; none: a user.
+    looping: Option<(usize, Option<NodeId>)>,
 }
 
 struct World<'s> {
@@ -145,7 +150,9 @@ struct World<'s> {
     /// When messages and faults end.
     quiet: Time,
     nodes: Vec<Node>,
+    /// Users, then the loops of nodes.
     seats: Vec<Seat>,
+    users: usize,
     by_id: BTreeMap<NodeId, usize>,
     /// How often each entity has started, and its earliest wake on the agenda.
     starts: Vec<u64>,
@@ -166,14 +173,20 @@ impl<'s> World<'s> {
             .into_iter()
             .map(|node| Node::new(node, &consensus))
             .collect();
-        let seats: Vec<Seat> = plan
-            .clients
-            .into_iter()
-            .map(|identity| Seat {
+        let users = plan.clients.len();
+        let looping = nodes.iter().enumerate().map(|(at, node)| {
+            let mix = consensus.layer(&node.id).map(|_| node.id);
+            Some((at, mix))
+        });
+        let identities = plan.clients.into_iter().chain(plan.loops);
+        let seats: Vec<Seat> = identities
+            .zip(core::iter::repeat_n(None, users).chain(looping))
+            .map(|(identity, looping)| Seat {
                 identity,
                 client: None,
                 records: Records::default(),
                 crashes: 0,
+                looping,
             })
             .collect();
         let entities = nodes.len() + seats.len();
@@ -195,6 +208,7 @@ impl<'s> World<'s> {
             by_id: (0..).zip(&nodes).map(|(i, node)| (node.id, i)).collect(),
             nodes,
             seats,
+            users,
             starts: vec![0; entities],
             armed: vec![None; entities],
             links: Links::default(),
@@ -206,7 +220,7 @@ impl<'s> World<'s> {
             tally: Tally::default(),
             consensus,
         };
-        for entity in 0..entities {
+        for entity in 0..world.nodes.len() + users {
             world.agenda.put(Time::ZERO, Event::Start(entity));
         }
         world.agenda.put(Time::ZERO.after(LOOK), Event::Sample);
@@ -216,7 +230,7 @@ impl<'s> World<'s> {
 
     /// Who says what to whom when, and who crashes when.
     fn write_script(&mut self) {
-        let (users, span) = (self.seats.len(), self.quiet.as_nanos());
+        let (users, span) = (self.users, self.quiet.as_nanos());
         let settings = &self.scenario.packet;
         for client in 0..users {
             let entity = self.nodes.len() + client;
@@ -236,7 +250,7 @@ impl<'s> World<'s> {
         let mut rng = stream(self.seed, 0, Purpose::Crash);
         for _ in 0..settings.restarts {
             let at = Time::from_nanos(rng.random_range(span / 10..span / 10 * 9 + 1));
-            let entity = rng.random_range(0..self.starts.len());
+            let entity = rng.random_range(0..self.nodes.len() + users);
             self.agenda.put(at, Event::Crash(entity));
         }
     }
@@ -410,6 +424,11 @@ impl<'s> World<'s> {
         }
     }
 
+    /// The index of a client's profile in the document.
+    fn profile(&self, client: usize) -> u8 {
+        self.seats[client].looping.map_or(0, |_| NODE_PROFILE_INDEX)
+    }
+
     /// Gives a client an input, if it is up.
     fn tell(&mut self, client: usize, input: client::Input) {
         if let Some(machine) = &mut self.seats[client].client {
@@ -441,16 +460,16 @@ impl<'s> World<'s> {
         self.tell(client, input);
     }
 
+    /// The client inside a node.
+    fn inside(&self, node: usize) -> Option<usize> {
+        let within = |seat: &Seat| seat.looping.is_some_and(|(of, _)| of == node);
+        self.seats.iter().position(within)
+    }
+
     fn crash(&mut self, entity: usize) {
         match entity.checked_sub(self.nodes.len()) {
             Some(client) if self.seats[client].client.is_some() => {
-                self.seats[client].client = None;
-                self.seats[client].crashes += 1;
-                for link in self.links.of_client(client) {
-                    let at = self.now.after(self.link_delay());
-                    self.agenda.put(at, Event::Unlinked(link));
-                }
-                self.links.drop_client(client);
+                self.stop_client(client);
             }
             None if self.nodes[entity].role.is_some() => {
                 self.nodes[entity].crash(self.sabotage);
@@ -458,12 +477,25 @@ impl<'s> World<'s> {
                     let at = self.now.after(self.link_delay());
                     self.agenda.put(at, Event::Down(link));
                 }
+                if let Some(inside) = self.inside(entity) {
+                    self.stop_client(inside);
+                }
             }
             Some(_) | None => return, // down already
         }
         self.tally.count_named("Crash");
         self.starts[entity] += 1; // nothing under way to its disk arrives
         self.agenda.put(self.now.after(DOWN), Event::Start(entity));
+    }
+
+    fn stop_client(&mut self, client: usize) {
+        self.seats[client].client = None;
+        self.seats[client].crashes += 1;
+        for link in self.links.of_client(client) {
+            let at = self.now.after(self.link_delay());
+            self.agenda.put(at, Event::Unlinked(link));
+        }
+        self.links.drop_client(client);
     }
 
     fn start(&mut self, entity: usize) {
@@ -475,16 +507,21 @@ impl<'s> World<'s> {
                 let network = self.consensus.network;
                 self.nodes[entity].start(now, network, seed, &self.consensus, self.calendar);
                 self.settle(entity);
+                if let Some(inside) = self.inside(entity) {
+                    self.start(self.nodes.len() + inside);
+                }
             }
             Some(client) => self.start_client(client, seed),
         }
     }
 
     fn start_client(&mut self, client: usize, seed: [u8; 32]) {
+        let looping = self.seats[client].looping;
         let config = Config {
             network: self.consensus.network,
             entry: None,
-            profile: PROFILE.to_owned(),
+            profile: looping.map_or(PROFILE, |_| NODE_PROFILE).to_owned(),
+            via: looping.and_then(|(_, mix)| mix),
             acks: true,
             limits: Limits::default(),
         };
@@ -496,6 +533,9 @@ impl<'s> World<'s> {
         let document = Arc::clone(&self.consensus);
         self.tell(client, client::Input::Consensus(document));
         self.agenda.put(self.now, Event::Connect(client));
+        if looping.is_some() {
+            return;
+        }
         // What was said but had not reached the disk is said again.
         for message in 0..self.scenario.packet.messages_per_user {
             let message = usize::try_from(message).expect("bounded by the scenario");

@@ -10,6 +10,8 @@
 //! Quantiles of latencies carry no error: they describe this run's messages. Standard errors come
 //! from ten consecutive stretches of time or of messages.
 
+use proto::directory::params::NODE_PROFILE;
+
 use crate::{
     closed::{erlang_cdf, poisson_pmf},
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
@@ -121,6 +123,18 @@ fn delay_mean_s(scenario: &Scenario) -> f64 {
     }
 }
 
+/// Packets that enter the network, users' and nodes' own.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of nodes and small rates"
+)]
+fn packets_per_s(scenario: &Scenario, world: &World<'_>) -> f64 {
+    let looping = world.seats.len() - world.users;
+    let profile = world.consensus.profile(NODE_PROFILE);
+    let each = profile.map_or(0.0, |(_, profile)| profile.loops_uhz as f64 / 1e6);
+    scenario.traffic.total_per_s() + looping as f64 * each
+}
+
 /// Packets in the mixes: the figure, and its picture over Poisson's law.
 #[expect(clippy::cast_precision_loss, reason = "counts of packets in memory")]
 fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Option<Plot> {
@@ -138,7 +152,7 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
         .filter(|look| !look.is_empty())
         .map(|look| look.iter().sum::<usize>() as f64 / look.len() as f64)
         .collect();
-    let rate = scenario.traffic.total_per_s() / scenario.network.mixes_per_layer as f64;
+    let rate = packets_per_s(scenario, world) / scenario.network.mixes_per_layer as f64;
     let expected = rate * delay_mean_s(scenario);
     let undisturbed = scenario.packet.loss_ppm == 0 && scenario.packet.restarts == 0;
     outcome.figures.push(Figure {

@@ -5,6 +5,7 @@
 //! | mixes           | 0 to `layers × width - 1`       |
 //! | gateways        | the next `gateways`             |
 //! | clients         | the next `users`                |
+//! | loops of nodes  | as many as nodes, in their order |
 //!
 //! Every random byte comes from a stream keyed by (seed, entity, purpose), so that a change in one
 //! place leaves every other draw as it was.
@@ -78,6 +79,8 @@ pub(super) struct Plan {
     /// Mixes, then gateways.
     pub(super) nodes: Vec<NodePlan>,
     pub(super) clients: Vec<Identity>,
+    /// The addresses of the nodes' own loops, in the order of the nodes; none if they have none.
+    pub(super) loops: Vec<Identity>,
 }
 
 /// Draws the network of `scenario`.
@@ -121,17 +124,27 @@ pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
         .map_err(|why| RunError::Usage(format!("no document describes this network: {why:?}")))?;
     let users = usize::try_from(scenario.traffic.users)
         .map_err(|_| RunError::Usage("traffic.users is too large".to_owned()))?;
-    let clients = (0..users)
-        .map(|client| {
-            let mut rng = stream(seed, mixes + network.gateways + client, Purpose::Keys);
-            // Spread evenly, so that no gateway is every client's.
-            Identity::generate(&mut rng, nodes[mixes + client % network.gateways].id)
-        })
+    // Spread evenly, so that no gateway is every client's.
+    let identity = |number: usize, home: usize| {
+        let mut rng = stream(seed, mixes + network.gateways + number, Purpose::Keys);
+        Identity::generate(&mut rng, nodes[mixes + home % network.gateways].id)
+    };
+    let clients = (0..users).map(|client| identity(client, client)).collect();
+    let looping = if scenario.packet.node_loops {
+        nodes.len()
+    } else {
+        0
+    };
+    // A gateway's own are at itself.
+    let home = |node: usize| node.checked_sub(mixes).unwrap_or(node);
+    let loops = (0..looping)
+        .map(|node| identity(users + node, home(node)))
         .collect();
     Ok(Plan {
         consensus: Arc::new(consensus),
         nodes,
         clients,
+        loops,
     })
 }
 
@@ -156,7 +169,7 @@ fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
         payload_uhz: uhz(payload),
         loops_uhz: uhz(loops),
         // Every slot of another client may be for this one: twice the sum keeps queues short.
-        downstream_uhz: uhz(2.0 * (payload + loops)),
+        downstream_uhz: uhz(2.0 * (payload + loops)).max(1),
         confirm_ms: 1_000,
     };
     Params {

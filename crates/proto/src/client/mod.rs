@@ -86,6 +86,8 @@ pub struct Client {
     consensus: Option<Arc<Consensus>>,
     /// The next document, until its first epoch starts.
     coming: Option<Arc<Consensus>>,
+    /// The traffic profile, and its index in the consensus.
+    profile: Option<(u8, Profile)>,
     entry: Option<NodeId>,
     entry_up: bool,
     payload: cover::Poisson,
@@ -142,6 +144,7 @@ impl Client {
             calendar: None,
             consensus: None,
             coming: None,
+            profile: None,
             entry: None,
             entry_up: false,
             payload: cover::Poisson::new(seed, Self::PAYLOAD_STREAM),
@@ -187,8 +190,8 @@ impl Client {
     /// The traffic profile, and its index in the consensus.
     #[must_use]
     pub fn profile(&self) -> Option<(u8, &Profile)> {
-        let consensus = self.consensus.as_ref()?;
-        consensus.params.profile(&self.config.profile)
+        let (index, profile) = self.profile.as_ref()?;
+        Some((*index, profile))
     }
 
     /// The epoch whose keys this client uses at `now`, for forward packets and reply blocks
@@ -278,7 +281,8 @@ impl Client {
     fn adopt(&mut self, document: Arc<Consensus>) {
         let home = self.mailbox_gateway();
         let choices = [self.entry, self.config.entry];
-        let entry = route::entry(&mut self.rng, &document, &home, choices);
+        let via = self.config.via.as_ref();
+        let entry = route::entry(&mut self.rng, &document, &home, via, choices);
         if entry != self.entry {
             self.entry = entry;
             self.entry_up = false;
@@ -286,6 +290,8 @@ impl Client {
                 self.journal.entry(entry);
             }
         }
+        let profile = document.profile(&self.config.profile);
+        self.profile = profile.map(|(index, profile)| (index, profile.into_owned()));
         self.consensus = Some(document);
         let rates = self.profile().map(|(_, profile)| {
             let Profile {

@@ -1,6 +1,6 @@
 //! Which way a packet goes, how long each mix holds it, and whose epoch's keys it uses.
 //!
-//! Spec: docs/spec/client.md, rules CLI-8 to CLI-12.
+//! Spec: docs/spec/client.md, rules CLI-8 to CLI-12; docs/spec/loops.md, LOOP-2.
 //!
 //! | quantity | type        | unit, range                                                     |
 //! |----------|-------------|-----------------------------------------------------------------|
@@ -46,6 +46,8 @@ pub(crate) struct Map<'a> {
     pub(crate) consensus: &'a Consensus,
     pub(crate) entry: NodeId,
     pub(crate) epoch: Epoch,
+    /// A mix that stands on every route, in its layer (LOOP-2).
+    pub(crate) via: Option<NodeId>,
 }
 
 impl<'a> Map<'a> {
@@ -109,7 +111,14 @@ impl<'a> Map<'a> {
         let [a, b, c] = self.consensus.layers.as_slice() else {
             return Err(NoRoute);
         };
-        if [a, b, c].into_iter().any(Vec::is_empty) {
+        let through = |layer: &'a Vec<NodeId>| -> &'a [NodeId] {
+            let at = self.via.and_then(|via| layer.binary_search(&via).ok());
+            at.map_or(layer, |at| &layer[at..=at])
+        };
+        let layers = [a, b, c].map(through);
+        let [a, b, c] = layers;
+        let passes = |layer: &[NodeId]| self.via.is_none_or(|via| layer.contains(&via));
+        if layers.iter().any(|layer| layer.is_empty()) || !layers.into_iter().any(passes) {
             return Err(NoRoute);
         }
         let triple = |ids: [&NodeId; 3]| -> Option<[&'a Descriptor; 3]> {
@@ -121,7 +130,7 @@ impl<'a> Map<'a> {
             apart(entry, &mixes, gateway).then_some(mixes)
         };
         for _ in 0..DRAWS {
-            let drawn = [a, b, c].map(|layer| &layer[rng.random_range(0..layer.len())]);
+            let drawn = layers.map(|layer| &layer[rng.random_range(0..layer.len())]);
             if let Some(mixes) = triple(drawn) {
                 return Ok(mixes);
             }
@@ -171,15 +180,16 @@ fn related(a: &Descriptor, b: &Descriptor) -> bool {
 
 /// The entry gateway of a client whose mailbox is at `home` (CLI-11): the one it has, if that is
 /// still good; else the one it prefers, if good; else any good one. Good is: not the mailbox
-/// gateway and not of its family, as far as there are such.
+/// gateway, not of its family, nor of that of the mix `via` (LOOP-2), as far as there are such.
 pub(crate) fn entry(
     rng: &mut impl CryptoRng,
     consensus: &Consensus,
     home: &NodeId,
+    via: Option<&NodeId>,
     choices: [Option<NodeId>; 2],
 ) -> Option<NodeId> {
-    let own = consensus.node(home);
-    let stranger = |node: &&Descriptor| own.is_none_or(|own| !related(node, own));
+    let own = [Some(home), via].map(|own| own.and_then(|own| consensus.node(own)));
+    let stranger = |node: &&Descriptor| own.iter().flatten().all(|own| !related(node, own));
     let list = |good: &dyn Fn(&&Descriptor) -> bool| -> Vec<NodeId> {
         consensus
             .gateways()

@@ -46,6 +46,7 @@ impl Client {
             consensus: &consensus,
             entry,
             epoch,
+            via: self.config.via,
         };
         Some(f(self, map))
     }

@@ -88,6 +88,8 @@ pub struct Config {
     pub entry: Option<NodeId>,
     /// Name of the traffic profile.
     pub profile: String,
+    /// A mix that every route passes: the one that this client is the loops of (LOOP-2).
+    pub via: Option<NodeId>,
     /// Whether finished blocks are acknowledged (they tell a correspondent that one is online).
     pub acks: bool,
     /// Bounds on what the client keeps.

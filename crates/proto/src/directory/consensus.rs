@@ -19,7 +19,10 @@
 //! Not done here: agreement ([`crate::authority`]), and remembering the last document, which is
 //! the caller's disk ([`Consensus::follows`] judges by what it kept).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use core::time::Duration;
 
@@ -30,8 +33,9 @@ use crate::{
     NetworkId, NodeId,
     calendar::{Epoch, Schedule, Utc},
     directory::{
-        Ballot, Descriptor, DescriptorError, DocumentError, Network, Params, ParamsError, Role,
-        SignedDescriptor, Vote, cbor,
+        Ballot, Descriptor, DescriptorError, DocumentError, Network, Params, ParamsError, Profile,
+        Role, SignedDescriptor, Vote, cbor,
+        params::{NODE_PROFILE, NODE_PROFILE_INDEX},
     },
 };
 
@@ -348,6 +352,32 @@ impl Consensus {
     /// Its gateways, sorted by identity.
     pub fn gateways(&self) -> impl Iterator<Item = &Descriptor> {
         self.nodes.iter().filter(|node| node.role == Role::Gateway)
+    }
+
+    /// The profile called `name` and its index: one of the network's, or that of nodes (LOOP-1).
+    #[must_use]
+    pub fn profile(&self, name: &str) -> Option<(u8, Cow<'_, Profile>)> {
+        if name == NODE_PROFILE {
+            return Some((NODE_PROFILE_INDEX, Cow::Owned(self.node_profile())));
+        }
+        let (index, profile) = self.params.profile(name)?;
+        Some((index, Cow::Borrowed(profile)))
+    }
+
+    /// The profile of that index, as a hello names it.
+    #[must_use]
+    pub fn profile_at(&self, index: u8) -> Option<Cow<'_, Profile>> {
+        if index == NODE_PROFILE_INDEX {
+            return Some(Cow::Owned(self.node_profile()));
+        }
+        let profile = self.params.profiles.get(usize::from(index))?;
+        Some(Cow::Borrowed(profile))
+    }
+
+    fn node_profile(&self) -> Profile {
+        let mixes = self.layers.iter().map(Vec::len).sum();
+        let gateways = self.gateways().count();
+        self.params.node_profile(self.layers.len(), mixes, gateways)
     }
 
     /// Its epochs.

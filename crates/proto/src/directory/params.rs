@@ -1,6 +1,6 @@
 //! What belongs to the network, not to a node: epochs, delays, profiles, limits.
 //!
-//! Spec: docs/spec/directory.md, rule DIR-2. Every number carries its unit last; rates are whole
+//! Spec: docs/spec/directory.md, rule DIR-2; docs/spec/loops.md, LOOP-1. Every number carries its unit last; rates are whole
 //! microhertz, so that the canonical encoding has no floating point.
 //!
 //! | field              | default  | unit, range                                          |
@@ -20,6 +20,15 @@ use minicbor::{Decode, Encode};
 
 /// Holding times above this many means are refused: the 1 - 10^-12 quantile of the exponential.
 pub const DELAY_CAP_MEANS: f64 = 27.6;
+
+/// Name of the profile that nodes loop with; no network can give it to another (LOOP-1).
+pub const NODE_PROFILE: &str = "node";
+/// Its place in a hello: beyond all of [`PROFILES_MAX`].
+pub const NODE_PROFILE_INDEX: u8 = u8::MAX;
+/// How many times its rate a node may loop at after an alarm (LOOP-1).
+pub const LOOPS_RAISED_MOST: u64 = 4;
+/// Packets that loops of nodes alone keep in a mix, in thousandths (LOOP-1).
+const POOL_MILLI: u64 = 2_200;
 
 /// The network's parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -96,7 +105,7 @@ impl fmt::Display for ParamsError {
             Self::Profiles => f.write_str("there must be 1 to 16 profiles"),
             Self::ProfileName(i) => write!(
                 f,
-                "the name of profile {i} must be its own, 1 to 16 characters of a-z 0-9 -"
+                "the name of profile {i} must be its own, 1 to 16 characters of a-z 0-9 -, and not `{NODE_PROFILE}`"
             ),
             Self::ProfileRates(i) => write!(
                 f,
@@ -141,7 +150,8 @@ impl Params {
         rule((1..=PROFILES_MAX).contains(&count), ParamsError::Profiles)?;
         for (i, profile) in (0u8..).zip(&self.profiles) {
             let first = self.profile(&profile.name).map(|(at, _)| at);
-            let named = profile.name_is_usable() && first == Some(i);
+            let own = first == Some(i) && profile.name != NODE_PROFILE;
+            let named = profile.name_is_usable() && own;
             rule(named, ParamsError::ProfileName(i))?;
             rule(profile.rates_are_usable(), ParamsError::ProfileRates(i))?;
         }
@@ -178,6 +188,27 @@ impl Params {
         Duration::from_secs(self.epoch_s.into()) * 2 * u32::from(self.epochs)
     }
 
+    /// The traffic of a node that loops through this network (LOOP-1): as many loops as leave
+    /// 2.2 packets in each mix on the mean with no users at all, and a downstream that carries
+    /// four times as many at a load of 0.8.
+    ///
+    /// A mix of one layer of `mixes / layers` sees the loops of all nodes shared among its layer:
+    /// λ (mixes + gateways) layers / mixes a second, each for one mean delay.
+    #[must_use]
+    pub fn node_profile(&self, layers: usize, mixes: usize, gateways: usize) -> Profile {
+        let [layers, mixes, nodes] = [layers, mixes, mixes + gateways].map(|n| n as u64);
+        let through = u64::from(self.delay_mean_ms) * layers * nodes;
+        let loops_uhz = (POOL_MILLI * 1_000_000 * mixes) / through.max(1);
+        let loops_uhz = loops_uhz.clamp(1, RATE_MAX_UHZ / 5);
+        Profile {
+            name: NODE_PROFILE.to_owned(),
+            payload_uhz: 0,
+            loops_uhz,
+            downstream_uhz: loops_uhz * LOOPS_RAISED_MOST * 5 / 4,
+            confirm_ms: 1_000,
+        }
+    }
+
     /// The profile called `name`, and its index.
     #[must_use]
     pub fn profile(&self, name: &str) -> Option<(u8, &Profile)> {
@@ -187,6 +218,18 @@ impl Params {
 }
 
 impl Profile {
+    /// Most packets that one who keeps to it sends, in microhertz: a node after an alarm loops
+    /// faster (LOOP-1).
+    #[must_use]
+    pub fn upstream_uhz(&self) -> u64 {
+        let loops = if self.name == NODE_PROFILE {
+            self.loops_uhz.saturating_mul(LOOPS_RAISED_MOST)
+        } else {
+            self.loops_uhz
+        };
+        self.payload_uhz.saturating_add(loops)
+    }
+
     fn name_is_usable(&self) -> bool {
         let usable = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
         (1..=16).contains(&self.name.len()) && self.name.bytes().all(usable)
@@ -250,7 +293,7 @@ mod tests {
             params.check()
         };
         type Case<'a> = (&'a dyn Fn(&mut Params), ParamsError);
-        let cases: [Case<'_>; 18] = [
+        let cases: [Case<'_>; 19] = [
             (&|p| p.epoch_s = 89, ParamsError::EpochLength),
             (&|p| p.epoch_s = 86_401, ParamsError::EpochLength),
             (&|p| p.epochs = 0, ParamsError::Epochs),
@@ -285,6 +328,10 @@ mod tests {
                 ParamsError::ProfileName(0),
             ),
             (
+                &|p| p.profiles[3].name = NODE_PROFILE.into(),
+                ParamsError::ProfileName(3),
+            ),
+            (
                 &|p| p.profiles[0].downstream_uhz = 2_400_000,
                 ParamsError::ProfileRates(0),
             ),
@@ -302,6 +349,33 @@ mod tests {
         }
         assert_eq!(with(&|p| p.epoch_s = 90), Ok(()));
         assert_eq!(with(&|p| p.profiles[0].downstream_uhz = 2_500_000), Ok(()));
+    }
+
+    /// LOOP-1: λ = 2.2 / (delay (layers + gateways / width)), and it passes DIR-2 apart from its name.
+    #[test]
+    fn loops_of_nodes_alone_keep_two_packets_in_a_mix() {
+        for (mean_ms, layers, width, gateways) in [(50, 3, 3, 2), (15, 3, 100, 30), (200, 1, 1, 1)]
+        {
+            let params = Params {
+                delay_mean_ms: mean_ms,
+                ..Params::default()
+            };
+            let profile = params.node_profile(layers, layers * width, gateways);
+            let [layers, width, gateways] = [layers, width, gateways].map(|n| n as f64);
+            let expected_hz = 2.2 / (f64::from(mean_ms) / 1e3 * (layers + gateways / width));
+            let hz = profile.loops_uhz as f64 / 1e6;
+            assert!((hz / expected_hz - 1.0).abs() < 1e-5, "{hz}");
+            assert!(profile.rates_are_usable());
+            assert_eq!(profile.payload_uhz, 0);
+            assert_eq!(profile.downstream_uhz, profile.loops_uhz * 5);
+            assert_eq!(profile.upstream_uhz(), profile.loops_uhz * 4);
+        }
+        assert_eq!(Params::default().profiles[0].upstream_uhz(), 22_000_000);
+        let none = Params::default().node_profile(0, 0, 0);
+        assert!(
+            none.rates_are_usable(),
+            "a document without mixes is none, but harms nothing"
+        );
     }
 
     #[test]

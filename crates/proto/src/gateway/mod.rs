@@ -398,12 +398,12 @@ impl Gateway {
         let Some(topology) = &self.topology else {
             return;
         };
-        let params = &topology.current().params;
+        let current = topology.current();
         let mut gone = Vec::new();
         for (id, link) in &mut self.links {
-            if let Some((_, profile)) = params.profile(&link.profile) {
-                link.bucket.pace(link.purpose, profile);
-                self.mailboxes.pace(self.now, *id, downstream_gap(profile));
+            if let Some((_, profile)) = current.profile(&link.profile) {
+                link.bucket.pace(link.purpose, &profile);
+                self.mailboxes.pace(self.now, *id, downstream_gap(&profile));
             } else {
                 gone.push(*id);
             }
@@ -424,20 +424,20 @@ impl Gateway {
         let client = matches!(purpose, Purpose::Entry | Purpose::Mailbox);
         let room = self.links.len() < self.limits.links_max;
         let known = self.topology.as_ref().and_then(|topology| {
-            let profiles = &topology.current().params.profiles;
-            profiles.get(usize::from(profile))
+            let known = topology.current().profile_at(profile)?;
+            Some(known.into_owned())
         });
         let Some(profile) = known.filter(|_| client && room && !self.failed) else {
             return self.refuse(link); // GW-4
         };
         if purpose == Purpose::Mailbox {
-            let period = downstream_gap(profile);
+            let period = downstream_gap(&profile);
             self.mailboxes.link(self.now, link, exporter, period);
         }
         let state = Link {
             purpose,
-            profile: profile.name.clone(),
-            bucket: Bucket::new(purpose, profile),
+            bucket: Bucket::new(purpose, &profile),
+            profile: profile.name,
         };
         self.links.insert(link, state);
     }

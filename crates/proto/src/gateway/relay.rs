@@ -46,8 +46,7 @@ pub(super) fn downstream_gap(profile: &Profile) -> Option<NonZeroU64> {
 fn upstream_gap(purpose: Purpose, profile: &Profile) -> Option<NonZeroU64> {
     let (more, than) = HEADROOM;
     if purpose == Purpose::Entry {
-        let rate_uhz = profile.payload_uhz.saturating_add(profile.loops_uhz);
-        gap_of(rate_uhz.saturating_mul(more) / than)
+        gap_of(profile.upstream_uhz().saturating_mul(more) / than)
     } else {
         let tick = Duration::from_millis(profile.confirm_ms.into()).as_nanos();
         let gap = u64::try_from(tick).unwrap_or(u64::MAX) / more * than;

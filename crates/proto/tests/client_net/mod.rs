@@ -53,6 +53,7 @@ pub(crate) fn config() -> Config {
         network: NETWORK,
         entry: None,
         profile: PROFILE.to_owned(),
+        via: None,
         acks: true,
         limits: Limits::default(),
     }

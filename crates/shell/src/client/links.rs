@@ -1,6 +1,6 @@
 //! Keeps the client's two links alive.
 //!
-//! Spec: docs/spec/link.md; PROTOCOL rules LNK-6, LNK-7, LNK-9 are enforced by [`shell::link`].
+//! Spec: docs/spec/link.md; PROTOCOL rules LNK-6, LNK-7, LNK-9 are enforced by [`crate::link`].
 //!
 //! | link    | to                              | up                    | down              |
 //! |---------|---------------------------------|-----------------------|-------------------|
@@ -25,11 +25,12 @@ use proto::{
     directory::Profile,
     wire::{Frame, Hello, Purpose, WIRE_VERSION},
 };
-use shell::{
+use tokio::sync::{mpsc, watch};
+
+use crate::{
     entropy::Backoff,
     link::{Dialler, Link, LinkError, NotSent, Outbox, Target},
 };
-use tokio::sync::{mpsc, watch};
 
 /// Frames that wait for a link. One is being written while another waits: more would let frames
 /// that were late leave in a burst.
@@ -41,23 +42,23 @@ const HELD: Duration = Duration::from_secs(10);
 
 /// Where a link goes, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Destination {
-    pub(crate) target: Target,
+pub(super) struct Destination {
+    pub(super) target: Target,
     /// Index of the profile in the consensus.
-    pub(crate) profile: u8,
+    pub(super) profile: u8,
     /// Longest silence of a mailbox link.
-    pub(crate) silence: Duration,
+    pub(super) silence: Duration,
 }
 
 /// Longest silence of a mailbox link of `profile`.
-pub(crate) fn silence(profile: &Profile) -> Duration {
+pub(super) fn silence(profile: &Profile) -> Duration {
     let ticks_s = 3_000_000 / profile.downstream_uhz.max(1);
     Duration::from_secs(ticks_s.min(86_400) + 15)
 }
 
 /// One of the two links, as the machine's driver and the status see it.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     purpose: Purpose,
     outbox: Mutex<Option<Outbox>>,
     known: watch::Sender<Known>,
@@ -65,15 +66,17 @@ pub(crate) struct Port {
 
 /// What is known of a link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Known {
-    pub(crate) up: bool,
-    pub(crate) made: u64,
+pub struct Known {
+    /// Whether it can be written.
+    pub up: bool,
+    /// How often it came up.
+    pub made: u64,
     /// Why the last attempt failed; empty after one that did not.
-    pub(crate) trouble: String,
+    pub trouble: String,
 }
 
 impl Port {
-    pub(crate) fn new(purpose: Purpose) -> Self {
+    pub(super) fn new(purpose: Purpose) -> Self {
         Self {
             purpose,
             outbox: Mutex::default(),
@@ -86,18 +89,19 @@ impl Port {
     }
 
     /// Writes a frame; never waits.
-    pub(crate) fn send(&self, frame: Frame) -> Result<(), NotSent> {
+    pub(super) fn send(&self, frame: Frame) -> Result<(), NotSent> {
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         outbox.as_ref().ok_or(NotSent::Down)?.send(frame)
     }
 
     /// What is known of the link, and when that changes.
-    pub(crate) fn watch(&self) -> watch::Receiver<Known> {
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Known> {
         self.known.subscribe()
     }
 
     /// Closes the link; it is made anew.
-    pub(crate) fn close(&self) {
+    pub(super) fn close(&self) {
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(outbox) = &*outbox {
             outbox.close();
@@ -109,7 +113,7 @@ impl Port {
     }
 
     /// Keeps the link to whatever `destination` names, until `destination` or `inbox` closes.
-    pub(crate) async fn keep(
+    pub(super) async fn keep(
         &self,
         dialler: Dialler,
         patience: Duration,
@@ -227,14 +231,14 @@ mod tests {
         NetworkId, NodeId,
         directory::{LinkCertificate, Params},
     };
-    use shell::{
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::{
         clock::Clock,
         link::{certificate_frame, take},
         tls,
     };
-    use tokio::net::TcpListener;
-
-    use super::*;
 
     /// The link comes up each time and is closed at once.
     #[tokio::test]

@@ -1,0 +1,373 @@
+//! Runs a client machine: its two links, its records, consensus and calendar.
+//!
+//! ```text
+//!  follow ── consensus ─┐                       ┌─ entry link   (links)
+//!  calendar ────────────┤                       ├─ mailbox link (links)
+//!  mailbox frames ──────┼─▶ proto::client ──────┼─ records ── stored ─┐
+//!  the owner's inputs ──┤      (drive)          ├─ the owner          │
+//!  stored ──────────────┘◀──────────────────────┴────────────────────┘
+//! ```
+//!
+//! The client's daemon and the loops of nodes ([`crate::loops`]) are the two owners.
+//!
+//! Invariants: what the machine puts out is carried out without waiting; a full or missing link
+//! drops and counts; a record that can't be stored ends the run (nothing may be confirmed that
+//! could be forgotten). Fails closed: without links and epoch nothing leaves.
+//!
+//! Not done here: what messages, progress and events are good for.
+
+mod links;
+
+use core::time::Duration;
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use links::{Destination, silence};
+pub use links::{Known, Port};
+use proto::{
+    Machine, NodeId, Time,
+    client::{
+        Client, ClientEvent, Config, Delivery, Held, Identity, Input, Output, Progress,
+        RestoreError,
+    },
+    directory::Consensus,
+    wire::Purpose,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    drive::{drive, feed_calendar},
+    entropy,
+    follow::State,
+    link::{Dialler, NotSent},
+    store::{
+        Reply, StoreError,
+        kv::{Record, Records},
+    },
+};
+
+/// Inputs that wait for the machine; links and senders wait for room.
+pub const INBOX: usize = 256;
+
+/// What a client says to whoever runs it.
+#[derive(Debug)]
+pub enum Said {
+    /// A message for the application.
+    Deliver(Delivery),
+    /// News of an outgoing message.
+    Progress(Progress),
+    /// Something to count.
+    Event(ClientEvent),
+    /// A frame for this link was not sent.
+    Unsent(Purpose, NotSent),
+}
+
+/// What the machine holds, as its owner may show it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct View {
+    /// How much of everything.
+    pub held: Held,
+    /// Loss of the path, as its loops measured it.
+    pub loss: f64,
+}
+
+/// A client's links and what is to be seen of its machine.
+#[derive(Debug)]
+pub struct Links {
+    /// The link on which it writes packets.
+    pub entry: Port,
+    /// The link on which it reads them.
+    pub mailbox: Port,
+    /// The gateway that the machine enters by.
+    entered: watch::Sender<Option<NodeId>>,
+    view: Mutex<View>,
+}
+
+impl Default for Links {
+    fn default() -> Self {
+        Self {
+            entry: Port::new(Purpose::Entry),
+            mailbox: Port::new(Purpose::Mailbox),
+            entered: watch::Sender::new(None),
+            view: Mutex::default(),
+        }
+    }
+}
+
+impl Links {
+    /// The gateway that the client enters by, once there is one.
+    #[must_use]
+    pub fn entered(&self) -> Option<NodeId> {
+        *self.entered.borrow()
+    }
+
+    /// What the machine holds.
+    #[must_use]
+    pub fn view(&self) -> View {
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, client: &Client) {
+        let chosen = client.entry();
+        self.entered.send_if_modified(|entered| {
+            let changed = *entered != chosen;
+            *entered = chosen;
+            changed
+        });
+        if client.is_deaf() {
+            self.mailbox.close(); // CLI-15: the mailbox is opened anew
+        }
+        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = View {
+            held: client.held(),
+            loss: client.loss(),
+        };
+    }
+}
+
+/// What a client starts from.
+pub struct Setup {
+    /// The machine's settings.
+    pub config: Config,
+    /// Its address.
+    pub identity: Identity,
+    /// Where its records are kept; none: no longer than this run.
+    pub records: Option<Records>,
+    /// What stood in them.
+    pub found: Vec<Record>,
+    /// How it dials.
+    pub dialler: Dialler,
+    /// Longest that a dialling may take.
+    pub patience: Duration,
+    /// The consensus as it changes.
+    pub directory: watch::Receiver<State>,
+    /// Its links.
+    pub links: Arc<Links>,
+    /// Both ends of the machine's inbox; others may have senders too.
+    pub inbox: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+}
+
+/// Why a client ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Its records are none that a client wrote.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The system has no timer.
+    #[error("the machine's timer: {0}")]
+    Timer(#[from] io::Error),
+    /// Its records can't be written.
+    #[error("the client's records can't be written: {0}")]
+    Records(#[from] StoreError),
+}
+
+/// Runs a client until `stop`. `said` carries out what the machine says to its owner, and must not
+/// wait.
+///
+/// # Errors
+///
+/// [`ClientError`]: what ended it before.
+pub async fn run(
+    setup: Setup,
+    mut said: impl FnMut(Said) + Send,
+    stop: CancellationToken,
+) -> Result<(), ClientError> {
+    let gateway = setup.identity.gateway();
+    let profile = setup.config.profile.clone();
+    let client = Client::new(setup.config, entropy::seed(), setup.identity, setup.found)?;
+    let (input, inputs) = setup.inbox;
+    let (links, clock) = (setup.links, setup.dialler.clock);
+    let machine = Observed {
+        client,
+        links: Arc::clone(&links),
+    };
+
+    let mut tasks = JoinSet::new(); // they end with this future
+    tasks.spawn(feed_calendar(clock, input.clone(), Input::Calendar));
+    tasks.spawn(feed_consensus(setup.directory.clone(), input.clone()));
+    let [entry, mailbox] = [(); 2].map(|()| watch::Sender::new(None));
+    for (to, is_entry) in [(&entry, true), (&mailbox, false)] {
+        let (links, dialler, to) = (Arc::clone(&links), setup.dialler.clone(), to.subscribe());
+        let (inbox, patience) = (input.clone(), setup.patience);
+        tasks.spawn(async move {
+            let port = if is_entry {
+                &links.entry
+            } else {
+                &links.mailbox
+            };
+            port.keep(dialler, patience, to, inbox).await;
+        });
+    }
+    let aim = Aim {
+        directory: setup.directory,
+        profile,
+        entered: links.entered.subscribe(),
+        gateway,
+        to: [entry, mailbox],
+    };
+    tasks.spawn(aim.run());
+
+    let (stores, replies) = mpsc::unbounded_channel();
+    let storing = report_stored(replies, input);
+    let effect = move |output| match output {
+        Output::Entry(frame) => {
+            if let Err(why) = links.entry.send(frame) {
+                said(Said::Unsent(Purpose::Entry, why));
+            }
+        }
+        Output::Mailbox(frame) => {
+            if let Err(why) = links.mailbox.send(frame) {
+                said(Said::Unsent(Purpose::Mailbox, why));
+            }
+        }
+        Output::Store { txn, ops } => {
+            let reply = setup.records.as_ref().map(|records| records.apply(ops));
+            let _stopping = stores.send((txn, reply));
+        }
+        Output::Deliver(delivery) => said(Said::Deliver(delivery)),
+        Output::Progress(progress) => said(Said::Progress(progress)),
+        Output::Event(event) => said(Said::Event(event)),
+    };
+    tokio::select! {
+        ended = drive(machine, clock, inputs, effect, stop) => Ok(ended.map(drop)?),
+        Err(error) = storing => Err(error.into()),
+    }
+}
+
+/// A gateway drawn uniformly: from those not of `mix`'s family, as far as there are such, since no
+/// route leads through two nodes of one family (CLI-8).
+#[must_use]
+pub fn any_gateway(consensus: &Consensus, mix: Option<&NodeId>) -> Option<NodeId> {
+    let family = mix
+        .and_then(|mix| consensus.node(mix))
+        .map(|mix| &mix.family);
+    let all: Vec<_> = consensus.gateways().collect();
+    let mut good: Vec<_> = all
+        .iter()
+        .filter(|node| Some(&node.family) != family)
+        .collect();
+    if good.is_empty() {
+        good.extend(&all);
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "an index below the number of gateways"
+    )]
+    let at = (entropy::uniform() * good.len() as f64) as usize;
+    good.get(at).map(|node| node.id)
+}
+
+/// Tells the machine every document.
+async fn feed_consensus(mut directory: watch::Receiver<State>, input: mpsc::Sender<Input>) {
+    loop {
+        let known = directory.borrow_and_update().consensus().cloned();
+        if let Some(known) = known
+            && input.send(Input::Consensus(known)).await.is_err()
+        {
+            return;
+        }
+        if directory.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the two links where to go, by the consensus and the machine's choice.
+struct Aim {
+    directory: watch::Receiver<State>,
+    profile: String,
+    entered: watch::Receiver<Option<NodeId>>,
+    /// Where the mailbox is.
+    gateway: NodeId,
+    /// Entry and mailbox.
+    to: [watch::Sender<Option<Destination>>; 2],
+}
+
+impl Aim {
+    async fn run(mut self) {
+        loop {
+            let known = self.directory.borrow_and_update().consensus().cloned();
+            let chosen = *self.entered.borrow_and_update();
+            for (to, node) in self.to.iter().zip([chosen, Some(self.gateway)]) {
+                let aimed = known.as_deref().zip(node);
+                let aimed = aimed.and_then(|(known, node)| self.destination(known, node));
+                to.send_if_modified(|to| {
+                    let changed = *to != aimed;
+                    *to = aimed;
+                    changed
+                });
+            }
+            let changed = tokio::select! {
+                changed = self.directory.changed() => changed,
+                changed = self.entered.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn destination(&self, consensus: &Consensus, node: NodeId) -> Option<Destination> {
+        let (index, profile) = consensus.profile(&self.profile)?;
+        Some(Destination {
+            target: consensus.node(&node)?.into(),
+            profile: index,
+            silence: silence(&profile),
+        })
+    }
+}
+
+/// Tells the machine, in order, which of its transactions are durable; those without a reply are
+/// kept nowhere. One that fails ends the client.
+async fn report_stored(
+    mut stores: mpsc::UnboundedReceiver<(u64, Option<Reply<()>>)>,
+    input: mpsc::Sender<Input>,
+) -> Result<(), StoreError> {
+    while let Some((txn, reply)) = stores.recv().await {
+        if let Some(reply) = reply {
+            reply.await?;
+        }
+        if input.send(Input::Stored { txn }).await.is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The client machine, and a window on what its links and its status must know of it.
+struct Observed {
+    client: Client,
+    links: Arc<Links>,
+}
+
+impl Machine for Observed {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.client.handle(now, input);
+    }
+
+    fn wake(&mut self, now: Time) {
+        self.client.wake(now);
+    }
+
+    fn poll(&mut self) -> Option<Output> {
+        let output = self.client.poll();
+        if output.is_none() {
+            self.links.show(&self.client);
+        }
+        output
+    }
+
+    fn next_wake(&self) -> Option<Time> {
+        self.client.next_wake()
+    }
+}

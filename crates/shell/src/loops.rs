@@ -1,0 +1,299 @@
+//! The loops of a node: the deployed client machine, inside every mix and gateway.
+//!
+//! Spec: docs/spec/loops.md, rules LOOP-1 to LOOP-3.
+//!
+//! | node    | enters at                           | mailbox at              | routes           |
+//! |---------|-------------------------------------|-------------------------|------------------|
+//! | mix     | a gateway, other than its mailbox's | a gateway, drawn once   | through itself   |
+//! | gateway | another gateway                     | itself                  | any              |
+//!
+//! | file    | bytes | what                                                                      |
+//! |---------|-------|---------------------------------------------------------------------------|
+//! | `loops` | 97    | the identity of the mailbox (CLI-1); drawn anew if its gateway is gone    |
+//!
+//! | metric                        | what                                                     |
+//! |-------------------------------|----------------------------------------------------------|
+//! | `lacuna_loops_total`          | sent, returned, lost; frames not sent; ticks skipped      |
+//! | `lacuna_loop_links`           | of its two links, how many are up                        |
+//!
+//! To everyone but its entry gateway a node's loops are packets like any other's: it dials with no
+//! key, like a client (LNK-7). Nothing but the identity outlives the process: what was read and
+//! not confirmed comes again and is no loop under way any more.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use chacha20::ChaCha20Rng;
+use proto::{
+    NodeId,
+    client::{ClientEvent, Config, Identity, Limits},
+    directory::{Consensus, Role, params::NODE_PROFILE},
+};
+use rand_core::SeedableRng as _;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{self, ClientError, INBOX, Links, Said, Setup, any_gateway},
+    entropy,
+    follow::State,
+    keys::Keys,
+    link::Dialler,
+    metrics::Metrics,
+    state::StateError,
+};
+
+const FILE: &str = "loops";
+const TOTAL: &str = "lacuna_loops_total";
+const LINKS: &str = "lacuna_loop_links";
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A node neither sends messages nor gets any: what strangers send to its mailbox is not kept.
+const LIMITS: Limits = Limits {
+    outgoing_max: 0,
+    outgoing_bytes_max: 0,
+    incoming_max: 0,
+    incoming_bytes_max: 0,
+    acks_max: 0,
+    tags_max: 64,
+    finished_max: 0,
+    surbs_max: 0,
+    loops_max: 1 << 14,
+    held_surbs_max: 0,
+    unstored_max: 1 << 10,
+};
+
+/// The loops of one node.
+pub(crate) struct Loops {
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) role: Role,
+    /// Without a key.
+    pub(crate) dialler: Dialler,
+    pub(crate) directory: watch::Receiver<State>,
+    pub(crate) metrics: Metrics,
+}
+
+/// Why a node does not loop.
+#[derive(Debug, thiserror::Error)]
+enum LoopsError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+}
+
+impl Loops {
+    /// Loops while the consensus names this node, until `stop`. What ends them otherwise is
+    /// logged; the node goes on without.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        if let Some(Err(error)) = stop.run_until_cancelled(self.forever(&stop)).await {
+            tracing::error!(%error, "this node's loops have ended; mend that and restart it");
+        }
+    }
+
+    async fn forever(&self, stop: &CancellationToken) -> Result<(), LoopsError> {
+        let mut directory = self.directory.clone();
+        loop {
+            let named = |state: &State| state.consensus().is_some_and(|known| self.names(known));
+            let Ok(known) = directory
+                .wait_for(named)
+                .await
+                .map(|state| state.consensus().cloned())
+            else {
+                return Ok(()); // nobody follows any more
+            };
+            let Some(known) = known else { continue };
+            let identity = self.identity(&known)?;
+            let home = identity.gateway();
+            // Another mailbox is wanted when its gateway is gone.
+            let gone = |state: &State| {
+                let known = state.consensus();
+                known.is_some_and(|known| !self.names(known) || !stands(known, &home))
+            };
+            let ending = stop.child_token();
+            let _ended = ending.clone().drop_guard();
+            tokio::select! {
+                ended = self.client(identity, ending) => return Ok(ended?),
+                Ok(_) = directory.wait_for(gone) => {}
+            }
+        }
+    }
+
+    /// One client, with one mailbox.
+    async fn client(&self, identity: Identity, stop: CancellationToken) -> Result<(), ClientError> {
+        let (links, metrics) = (Arc::new(Links::default()), &self.metrics);
+        let setup = Setup {
+            config: Config {
+                network: self.dialler.network,
+                entry: None,
+                profile: NODE_PROFILE.to_owned(),
+                via: (self.role == Role::Mix).then(|| self.keys.id()),
+                acks: false,
+                limits: LIMITS,
+            },
+            identity,
+            records: None,
+            found: Vec::new(),
+            dialler: self.dialler.clone(),
+            patience: PATIENCE,
+            directory: self.directory.clone(),
+            links: Arc::clone(&links),
+            inbox: mpsc::channel(INBOX),
+        };
+        let [sent, returned, lost] =
+            ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason));
+        let count = |reason| metrics.count(TOTAL, reason);
+        let said = move |said| match said {
+            Said::Event(ClientEvent::LoopSent) => sent.add(1),
+            Said::Event(ClientEvent::LoopReturned { .. }) => returned.add(1),
+            Said::Event(ClientEvent::LoopLost) => lost.add(1),
+            Said::Event(ClientEvent::NoRoute) => count("no_route"),
+            Said::Event(ClientEvent::TickSkipped) => count("tick_skipped"),
+            Said::Event(ClientEvent::Dropped(_)) => count("dropped"),
+            Said::Unsent(_, why) => count(why.reason()),
+            // Neither has a node anything to say, nor does it listen.
+            Said::Event(_) | Said::Deliver(_) | Said::Progress(_) => {}
+        };
+        tokio::select! {
+            ended = client::run(setup, said, stop) => ended,
+            () = show(&links, metrics) => Ok(()),
+        }
+    }
+
+    /// Whether the node has a place in this document, and so its loops have a route.
+    fn names(&self, consensus: &Consensus) -> bool {
+        let id = self.keys.id();
+        match self.role {
+            Role::Mix => consensus.layer(&id).is_some(),
+            Role::Gateway => stands(consensus, &id),
+        }
+    }
+
+    /// Whose mailbox it is; drawn anew if it is nobody's yet, or its gateway is gone.
+    fn identity(&self, consensus: &Consensus) -> Result<Identity, StateError> {
+        let state = self.keys.state();
+        let kept = state.read(FILE)?;
+        let kept = kept.and_then(|bytes| Identity::from_bytes(bytes.as_slice().try_into().ok()?));
+        if let Some(kept) = kept.filter(|kept| stands(consensus, &kept.gateway())) {
+            return Ok(kept);
+        }
+        let own = self.keys.id();
+        let gateway = match self.role {
+            Role::Gateway => own,
+            Role::Mix => any_gateway(consensus, Some(&own)).unwrap_or(own),
+        };
+        let identity = Identity::generate(&mut ChaCha20Rng::from_seed(entropy::seed()), gateway);
+        state.write(FILE, &*identity.to_bytes())?;
+        Ok(identity)
+    }
+}
+
+fn stands(consensus: &Consensus, gateway: &NodeId) -> bool {
+    let node = consensus.node(gateway);
+    node.is_some_and(|node| node.role == Role::Gateway)
+}
+
+/// What `/status` says of a node's own loops.
+#[must_use]
+pub fn status(metrics: &Metrics) -> Value {
+    let [sent, returned, lost] =
+        ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason).value());
+    json!({
+        "links_up": metrics.sum(LINKS),
+        "sent": sent,
+        "returned": returned,
+        "lost": lost,
+    })
+}
+
+/// Shows how many of the two links are up, as that changes.
+async fn show(links: &Links, metrics: &Metrics) {
+    let (mut entry, mut mailbox) = (links.entry.watch(), links.mailbox.watch());
+    loop {
+        let up = [&mut entry, &mut mailbox].map(|link| u64::from(link.borrow_and_update().up));
+        metrics.gauge(LINKS, up.iter().sum());
+        let changed = tokio::select! {
+            changed = entry.changed() => changed,
+            changed = mailbox.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::{
+        NetworkId,
+        directory::{Params, Terms},
+    };
+
+    use super::*;
+    use crate::{clock::Clock, keys::About, state::StateDir};
+
+    const NETWORK: NetworkId = NetworkId([7; 32]);
+    const START_S: u64 = 1_000_000;
+
+    /// LOOP-2, LOOP-3: a gateway's mailbox is at itself; a mix's is at one not of its family, the
+    /// same after a restart, and another one only when that gateway is gone.
+    #[test]
+    fn a_mailbox_stays_while_its_gateway_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |i: u8| {
+            let path = folder.path().join(i.to_string());
+            Keys::open(StateDir::open(&path).unwrap()).unwrap()
+        };
+        let params = Params::default();
+        // Three mixes, four gateways; the first mix and the first gateway are of one family.
+        let said: Vec<_> = (0..7u8)
+            .map(|i| {
+                let about = About {
+                    role: if i < 3 { Role::Mix } else { Role::Gateway },
+                    address: "127.0.0.1:9000".to_owned(),
+                    family: if i % 3 == 0 { "a" } else { "b" }.to_owned(),
+                };
+                let said = open(i).descriptor(&NETWORK, &about, 0, &params, START_S);
+                said.unwrap()
+            })
+            .collect();
+        let document = |gateways: &[usize]| {
+            let terms = Terms {
+                network: NETWORK,
+                period: 0,
+                previous: [0; 32],
+                layers: 3,
+                params: params.clone(),
+            };
+            let of = [0, 1, 2].iter().chain(gateways).map(|i| said[*i].clone());
+            Consensus::build(&terms, START_S, of).unwrap()
+        };
+        let home = |i: u8, role, document: &Consensus| {
+            let loops = Loops {
+                keys: Arc::new(open(i)),
+                role,
+                dialler: Dialler {
+                    network: NETWORK,
+                    key: None,
+                    clock: Clock::start(),
+                },
+                directory: watch::channel(State::Bootstrapping).1,
+                metrics: Metrics::default(),
+            };
+            assert!(loops.names(document));
+            let identity = loops.identity(document).unwrap();
+            (identity.gateway(), identity.mailbox())
+        };
+        let all = document(&[3, 4, 5, 6]);
+        let id = |i: u8| open(i).id();
+        assert_eq!(home(4, Role::Gateway, &all).0, id(4));
+        let first = home(0, Role::Mix, &all);
+        assert!([id(4), id(5)].contains(&first.0), "of another family");
+        assert_eq!(home(0, Role::Mix, &all), first);
+        let without = document(if first.0 == id(4) { &[3, 5] } else { &[3, 4] });
+        let second = home(0, Role::Mix, &without);
+        assert!(second.0 != first.0 && second.0 != id(3));
+        assert_eq!(home(0, Role::Mix, &all), second, "nor does it go back");
+        assert_eq!(home(0, Role::Mix, &document(&[3])).0, id(3), "if need be");
+    }
+}
