@@ -14,6 +14,10 @@
 //! | messages             | 0 to 4 a client, of 1 to 20 000 bytes           |
 //! | loss                 | none, or up to 8 %                              |
 //! | restarts, replays    | none, or up to 12 and 200                       |
+//! | jitter, slow disks   | none, or up to 500 ms each                      |
+//! | clocks               | right, or apart by up to the skew allowed        |
+//! | partitions, bursts   | none, or up to 3 and 6                          |
+//! | epochs               | three hours, or short with an edge in the run    |
 //!
 //! Swarm testing (Groce et al. 2012): leaving whole kinds of fault out finds what their presence hides.
 
@@ -63,14 +67,43 @@ pub fn scenario(seed: u64) -> Result<Scenario, ScenarioError> {
         ("packet.replays", count(0, 1) * count(1, 200)),
     ];
     let mut real = |low: f64, high: f64| low + (high - low) * draw.uniform();
+    let delay_mean_ms = real(1.0, 200.0);
     let rates = [
-        ("mix.delay_mean_ms", real(1.0, 200.0)),
+        ("mix.delay_mean_ms", delay_mean_ms),
         ("links.delay_ms", real(0.0, 100.0)),
         ("traffic.payload_per_user_per_s", real(0.5, 4.0)),
         ("traffic.loop_per_user_per_s", real(0.05, 1.0)),
         ("packet.duration_s", real(5.0, 40.0)),
     ];
+    // The shortest epoch that leaves room for a switch of keys (DIR-2), and up to a minute more.
+    let mut some = |low: f64, high: f64| {
+        f64::from(u8::from(draw.coin(0.5))) * (low + (high - low) * draw.uniform())
+    };
+    let shortest = (8.0 * (0.0829 * delay_mean_ms + 5.0)).ceil().max(90.0) + 1.0;
+    let short = some(shortest, shortest + 60.0).floor();
+    let epoch_s = if short > 0.0 { short } else { 10_800.0 };
+    let more = [
+        ("packet.jitter_ms", some(1.0, 500.0)),
+        ("packet.store_lag_ms", some(1.0, 500.0)),
+        (
+            "packet.clock_skew_ms",
+            some(0.2, 1.0) * (epoch_s / 16.0).min(300.0) * 1e3,
+        ),
+    ];
+    let [partitions, bursts] = [some(1.0, 4.0), some(1.0, 7.0)];
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "small and positive"
+    )]
+    let counts = [
+        ("packet.partitions", partitions as u64),
+        ("packet.loss_bursts", bursts as u64),
+        ("packet.epoch_s", epoch_s as u64),
+    ];
+    let network = network.into_iter().chain(counts);
     let network = network.map(|(key, n)| (key, Value::Count(n)));
+    let rates = rates.into_iter().chain(more);
     let rates = rates.map(|(key, x)| (key, Value::Real(x)));
     let packet = ("engine", Value::Text("packet".into()));
     Scenario::parse_with(
@@ -92,7 +125,16 @@ pub fn run(seed: u64, sabotage: Sabotage) -> Result<Fate, RunError> {
         seed,
         trace: outcome.trace.clone().unwrap_or_default(),
         messages: count("messages_said"),
-        faults: count("Crash") + count("LostOnLink") + count("ReplaySent"),
+        faults: [
+            "Crash",
+            "LostOnLink",
+            "LostInBurst",
+            "LostToPartition",
+            "ReplaySent",
+        ]
+        .map(count)
+        .iter()
+        .sum(),
         failures: outcome.failures,
     })
 }

@@ -1,6 +1,7 @@
 //! Swarm mode: random networks under random faults, and a sabotage that they find.
 
 use sim::{
+    scenario::PacketSettings,
     swarm::{run, runs, scenario},
     world::Sabotage,
 };
@@ -40,6 +41,26 @@ fn a_replay_set_that_forgets_is_found() {
     assert!(found, "no seed found it");
 }
 
+/// Another: a client's disk that answers before it has written loses messages that the client had called
+/// queued, and they never arrive.
+#[test]
+fn a_disk_that_answers_early_is_found() {
+    let risky = |seed: &u64| {
+        let scenario = scenario(*seed).expect("allowed");
+        // A message that never comes is waited for an hour: small networks alone.
+        scenario.packet.restarts > 6
+            && scenario.packet.messages_per_user > 2
+            && scenario.traffic.total_per_s() < 6.0
+    };
+    let found = (0..2000).filter(risky).take(6).any(|seed| {
+        let fate = run(seed, Sabotage::AnswerEarly).expect("it runs");
+        fate.failures
+            .iter()
+            .any(|failure| failure.contains("were not delivered"))
+    });
+    assert!(found, "no seed found it");
+}
+
 /// Options really vary.
 #[test]
 fn seeds_draw_different_networks() {
@@ -57,7 +78,17 @@ fn seeds_draw_different_networks() {
                 .iter()
                 .any(|one| (one.packet.restarts == 0) == without)
         );
-        assert!(drawn.iter().any(|one| (one.packet.replays == 0) == without));
+        for none in [
+            |one: &PacketSettings| one.replays == 0,
+            |one: &PacketSettings| one.jitter_ms == 0.0,
+            |one: &PacketSettings| one.store_lag_ms == 0.0,
+            |one: &PacketSettings| one.clock_skew_ms == 0.0,
+            |one: &PacketSettings| one.partitions == 0,
+            |one: &PacketSettings| one.loss_bursts == 0,
+            |one: &PacketSettings| one.epoch_s == 10_800,
+        ] {
+            assert!(drawn.iter().any(|one| none(&one.packet) == without));
+        }
     }
     let mut hashes: Vec<String> = drawn.iter().map(sim::scenario::Scenario::hash).collect();
     hashes.sort();

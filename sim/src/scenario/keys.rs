@@ -182,6 +182,17 @@ pub const KEYS: &[Key] = &[
     count("packet.restarts", (0, 10_000), 0, "restarts of random nodes and clients"),
     count("packet.replays", (0, 10_000), 0, "captured packets that are sent again later"),
     flag("packet.node_loops", false, "whether nodes send loops of their own, as deployed ones do"),
+    real("packet.jitter_ms", (0.0, 10_000.0), 0.0,
+        "how much longer a packet between nodes takes at most, uniform: packets overtake each other"),
+    real("packet.clock_skew_ms", (0.0, 300_000.0), 0.0,
+        "how far two clocks differ at most; up to a sixteenth of packet.epoch_s"),
+    count("packet.partitions", (0, 1_000), 0,
+        "times that half of all nodes and clients can't reach the rest, for 1 to 8 s"),
+    count("packet.loss_bursts", (0, 1_000), 0,
+        "times that all packets out of one node or client are lost, for 0.5 to 3 s"),
+    real("packet.store_lag_ms", (0.0, 60_000.0), 0.0, "how much later disks answer at most, uniform, in order"),
+    count("packet.epoch_s", (90, 86_400), 10_800,
+        "length of a key epoch; if short, the first edge falls into the middle of the run"),
 ];
 
 /// The table's line for `name`.

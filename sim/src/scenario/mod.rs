@@ -116,6 +116,18 @@ pub struct PacketSettings {
     pub replays: u32,
     /// Whether nodes send loops of their own.
     pub node_loops: bool,
+    /// Most that a packet between nodes takes longer, in milliseconds.
+    pub jitter_ms: f64,
+    /// Most that two clocks differ, in milliseconds.
+    pub clock_skew_ms: f64,
+    /// Partitions that heal.
+    pub partitions: u32,
+    /// Stretches in which one entity's packets are all lost.
+    pub loss_bursts: u32,
+    /// Most that a disk answers later, in milliseconds.
+    pub store_lag_ms: f64,
+    /// Length of a key epoch, in seconds.
+    pub epoch_s: u32,
 }
 
 /// One scenario, checked.
@@ -223,6 +235,12 @@ impl Scenario {
                 restarts: small("packet.restarts"),
                 replays: small("packet.replays"),
                 node_loops: v.flag("packet.node_loops"),
+                jitter_ms: v.real("packet.jitter_ms"),
+                clock_skew_ms: v.real("packet.clock_skew_ms"),
+                partitions: small("packet.partitions"),
+                loss_bursts: small("packet.loss_bursts"),
+                store_lag_ms: v.real("packet.store_lag_ms"),
+                epoch_s: small("packet.epoch_s"),
             },
             canonical: v.canonical(),
         };
@@ -257,7 +275,14 @@ impl Scenario {
                 self.check_in_flight(v, delay_mean_s)
             }
             (Engine::Flow, Strategy::Pool { trigger, kept }) => self.check_pools(v, trigger, kept),
-            (Engine::Packet, Strategy::Poisson { .. }) => Ok(()),
+            (Engine::Packet, Strategy::Poisson { .. }) => {
+                let most = f64::from(self.packet.epoch_s) * 1e3 / 16.0;
+                if self.packet.clock_skew_ms > most {
+                    let allowed = format!("be at most a sixteenth of packet.epoch_s, {most}");
+                    return Err(v.refuse("packet.clock_skew_ms", &allowed));
+                }
+                Ok(())
+            }
             (Engine::Packet, Strategy::Pool { .. }) => {
                 Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""))
             }

@@ -43,6 +43,14 @@ pub(super) enum Event {
         txn: u64,
         ops: Vec<Op>,
     },
+    /// What a mistaken disk of a client answered for is on it at last, unless it crashed since `start`.
+    Flushed {
+        client: usize,
+        start: u64,
+        ops: Vec<Op>,
+    },
+    /// A partition starts.
+    Part,
     /// A client's application says its message of this number.
     Say { client: usize, message: usize },
     /// A node or client is killed.

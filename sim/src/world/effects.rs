@@ -4,13 +4,7 @@ use std::collections::VecDeque;
 
 use proto::{Machine, Time, client, client::State, gateway, mix};
 
-use super::{
-    World,
-    agenda::Event,
-    links,
-    node::Role,
-    store::{LATENCY, Request},
-};
+use super::{World, agenda::Event, links, node::Role, store::Request};
 
 impl World<'_> {
     /// Drains a machine, carries out what it asks for, and arms its next wake.
@@ -61,12 +55,16 @@ impl World<'_> {
                     start: self.starts[node],
                     request,
                 };
-                self.agenda.put(self.now.after(LATENCY), served);
+                let at = self.answer_time(node);
+                self.agenda.put(at, served);
             }
             Err(Output::Relay { to, packet }) => self.transmit(node, to, packet),
             Err(Output::Frame { link, frame }) => {
                 self.tally
                     .note(self.now, b'F', node as u64, link.0, frame.as_bytes());
+                if let Some(client) = self.links.client_up(link) {
+                    self.see_downstream(node, client);
+                }
                 let at = self.now.after(self.link_delay());
                 self.agenda.put(at, Event::Downstream { link, frame });
             }
@@ -111,7 +109,8 @@ impl World<'_> {
                     txn,
                     ops,
                 };
-                self.agenda.put(self.now.after(LATENCY), written);
+                let at = self.answer_time(self.nodes.len() + client);
+                self.agenda.put(at, written);
             }
             Output::Deliver(delivery) => {
                 let to = self.name(client, 0).client;

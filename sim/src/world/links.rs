@@ -92,6 +92,13 @@ impl Links {
         those.map(|(id, _)| *id).collect()
     }
 
+    /// Every link with its client and its gateway.
+    pub(super) fn all(&self) -> Vec<(LinkId, usize, usize)> {
+        let all = self.links.iter();
+        all.map(|(id, link)| (*id, link.client, link.gateway))
+            .collect()
+    }
+
     /// A client forgets all its links: it crashed.
     pub(super) fn drop_client(&mut self, client: usize) {
         for link in self.of_client(client) {
@@ -132,7 +139,10 @@ impl World<'_> {
             return;
         };
         let back = self.now.after(self.link_delay());
-        if !matches!(self.nodes[gateway].role, Some(Role::Gateway(_))) {
+        let cut = self
+            .faults
+            .cut(self.nodes.len() + client, gateway, self.now);
+        if cut || !matches!(self.nodes[gateway].role, Some(Role::Gateway(_))) {
             return self.agenda.put(back, Event::Down(link));
         }
         let purpose = [wire::Purpose::Entry, wire::Purpose::Mailbox][which];
@@ -191,6 +201,9 @@ impl World<'_> {
         };
         self.tally
             .note(self.now, b'U', client as u64, link.0, frame.as_bytes());
+        if let Some(gateway) = self.links.gateway(link) {
+            self.see_upstream(client, gateway);
+        }
         let entity = self.nodes.len() + client;
         if which == ENTRY && self.loses(entity) {
             return;

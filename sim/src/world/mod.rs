@@ -12,6 +12,8 @@
 //! | `node`   | mixes and gateways with their peel stage, journal and mailboxes              |
 //! | `store`  | disks: what was answered stays, what was not may be lost                    |
 //! | `links`  | client links: dialled, lost, dialled again                                  |
+//! | `faults` | loss, bursts, partitions, jitter, slow disks, clocks that are off           |
+//! | `watch`  | what someone who watches every link sees                                    |
 //! | `tally`  | what the run is judged by                                                   |
 //! | `report` | figures and pictures                                                        |
 //!
@@ -22,17 +24,18 @@
 
 mod agenda;
 mod effects;
+mod faults;
 mod links;
 mod node;
 mod report;
 mod setup;
 mod store;
 mod tally;
+mod watch;
 
 use core::time::Duration;
 use std::{collections::BTreeMap, sync::Arc};
 
-use chacha20::ChaCha12Rng;
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Utc},
@@ -44,16 +47,19 @@ use proto::{
     gateway, mix,
     peel::Peeled,
 };
-use rand::{Rng, RngExt};
+use rand::RngExt;
 use sphinx::Packet;
 
+pub use self::watch::{Place, Sighting};
 use self::{
     agenda::{Agenda, Event},
+    faults::Faults,
     links::Links,
     node::{Node, Role},
     setup::{PROFILE, Plan, Purpose, seed_of, stream},
     store::{Records, Request},
     tally::{Name, Tally},
+    watch::Watch,
 };
 use crate::{
     outcome::{Outcome, RunError},
@@ -64,6 +70,8 @@ use crate::{
 pub const DOWN: Duration = Duration::from_secs(3);
 /// How long after the faults stop everything must be delivered and acknowledged.
 pub const DRAIN: Duration = Duration::from_secs(3600);
+/// How long a disk that answers early takes to write.
+const FLUSH: Duration = Duration::from_secs(10);
 /// Between two looks at the pools.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -85,6 +93,9 @@ pub enum Sabotage {
     None,
     /// A crash takes a node's replay journal with it, and its keys stay.
     ForgetTags,
+    /// A client's disk answers before it has written: what it answered for in its last seconds is lost in a
+    /// crash.
+    AnswerEarly,
 }
 
 /// [`run`] with a mistake.
@@ -102,6 +113,19 @@ pub fn run_with(
     world.sabotage = sabotage;
     world.run(progress);
     Ok(report::outcome(scenario, &world))
+}
+
+/// [`run`], and every frame that someone who watches all links sees, in order of time.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn watch(scenario: &Scenario, seed: u64) -> Result<(Outcome, Vec<Sighting>), RunError> {
+    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?);
+    world.watch = Watch(Some(Vec::new()));
+    world.run(&|_| ());
+    let outcome = report::outcome(scenario, &world);
+    Ok((outcome, world.watch.0.unwrap_or_default()))
 }
 
 /// Packets that an adversary keeps, to send them again.
@@ -158,7 +182,8 @@ struct World<'s> {
     starts: Vec<u64>,
     armed: Vec<Option<Time>>,
     links: Links,
-    loss: Vec<ChaCha12Rng>,
+    faults: Faults,
+    watch: Watch,
     /// What an adversary captured at each admission, evenly thinned, and will send again.
     captured: Captured,
     agenda: Agenda,
@@ -190,11 +215,15 @@ impl<'s> World<'s> {
             })
             .collect();
         let entities = nodes.len() + seats.len();
-        // Well inside the first epoch, so that a run of minutes meets no edge by accident.
-        let started = consensus
-            .schedule()
+        let span = Duration::from_secs_f64(scenario.packet.duration_s);
+        let quiet = Time::ZERO.after(span);
+        // Well inside the first epoch, so that a run of minutes meets no edge by accident; with short
+        // epochs the first edge falls into the middle of it.
+        let schedule = consensus.schedule();
+        let into = schedule.length.saturating_sub(span / 2);
+        let started = schedule
             .valid_from
-            .after(Duration::from_secs(1800));
+            .after(into.min(Duration::from_secs(1800)));
         let mut world = Self {
             scenario,
             seed,
@@ -204,7 +233,7 @@ impl<'s> World<'s> {
                 utc: Utc(started.0),
             },
             now: Time::ZERO,
-            quiet: Time::ZERO.after(Duration::from_secs_f64(scenario.packet.duration_s)),
+            quiet,
             by_id: (0..).zip(&nodes).map(|(i, node)| (node.id, i)).collect(),
             nodes,
             seats,
@@ -212,9 +241,8 @@ impl<'s> World<'s> {
             starts: vec![0; entities],
             armed: vec![None; entities],
             links: Links::default(),
-            loss: (0..entities)
-                .map(|entity| stream(seed, entity, Purpose::Loss))
-                .collect(),
+            faults: Faults::draw(&scenario.packet, seed, entities, quiet),
+            watch: Watch::default(),
             captured: Captured::new(scenario.packet.replays),
             agenda: Agenda::default(),
             tally: Tally::default(),
@@ -224,6 +252,9 @@ impl<'s> World<'s> {
             world.agenda.put(Time::ZERO, Event::Start(entity));
         }
         world.agenda.put(Time::ZERO.after(LOOK), Event::Sample);
+        for at in world.faults.partition_starts() {
+            world.agenda.put(at, Event::Part);
+        }
         world.write_script();
         world
     }
@@ -308,10 +339,21 @@ impl<'s> World<'s> {
                 ops,
             } => {
                 if self.starts[self.nodes.len() + client] == start {
-                    self.seats[client].records.apply(ops);
+                    if self.sabotage == Sabotage::AnswerEarly {
+                        let at = self.now.after(FLUSH);
+                        self.agenda.put(at, Event::Flushed { client, start, ops });
+                    } else {
+                        self.seats[client].records.apply(ops);
+                    }
                     self.tell(client, client::Input::Stored { txn });
                 }
             }
+            Event::Flushed { client, start, ops } => {
+                if self.starts[self.nodes.len() + client] == start {
+                    self.seats[client].records.apply(ops);
+                }
+            }
+            Event::Part => self.part(),
             Event::Say { client, message } => self.say(client, message),
             Event::Crash(entity) => self.crash(entity),
             Event::Start(entity) => self.start(entity),
@@ -330,23 +372,14 @@ impl<'s> World<'s> {
         Duration::from_secs_f64(self.scenario.link_delay_s)
     }
 
-    /// Whether the network loses a packet on a link out of `from` now.
-    fn loses(&mut self, from: usize) -> bool {
-        let drawn = self.loss[from].next_u32() % 1_000_000;
-        let lost = drawn < self.scenario.packet.loss_ppm && self.now < self.quiet;
-        if lost {
-            self.tally.count_named("LostOnLink");
-        }
-        lost
-    }
-
     /// A node sends a packet to another.
     fn transmit(&mut self, from: usize, to: NodeId, packet: Box<Packet>) {
         let to = self.by_id[&to]; // machines send to nodes of the consensus only
         self.tally
             .note(self.now, b'P', from as u64, to as u64, packet.as_slice());
-        if !self.loses(from) {
-            let at = self.now.after(self.link_delay());
+        self.see_packet(from, to);
+        if !self.loses(from) && !self.is_cut(from, to) {
+            let at = self.arrival(from);
             self.agenda.put(at, Event::Packet { to, packet });
         }
     }
@@ -379,6 +412,7 @@ impl<'s> World<'s> {
     }
 
     fn peel(&mut self, to: usize, packet: Box<Packet>) -> Option<Peeled> {
+        let calendar = self.calendar_of(to);
         let tally = &mut self.tally;
         let node = &mut self.nodes[to];
         if node.role.is_none() {
@@ -386,7 +420,7 @@ impl<'s> World<'s> {
             return None;
         }
         let drop = |why| tally.count(why);
-        node.peel(&self.consensus, self.calendar, self.now, packet, drop)
+        node.peel(&self.consensus, calendar, self.now, packet, drop)
     }
 
     fn wake(&mut self, entity: usize) {
@@ -505,7 +539,8 @@ impl<'s> World<'s> {
         match entity.checked_sub(self.nodes.len()) {
             None => {
                 let network = self.consensus.network;
-                self.nodes[entity].start(now, network, seed, &self.consensus, self.calendar);
+                let calendar = self.calendar_of(entity);
+                self.nodes[entity].start(now, network, seed, &self.consensus, calendar);
                 self.settle(entity);
                 if let Some(inside) = self.inside(entity) {
                     self.start(self.nodes.len() + inside);
@@ -529,7 +564,8 @@ impl<'s> World<'s> {
         let records = seat.records.0.clone();
         let machine = Client::new(config, seed, seat.identity.clone(), records);
         seat.client = Some(machine.expect("it reads what it wrote"));
-        self.tell(client, client::Input::Calendar(self.calendar));
+        let calendar = self.calendar_of(self.nodes.len() + client);
+        self.tell(client, client::Input::Calendar(calendar));
         let document = Arc::clone(&self.consensus);
         self.tell(client, client::Input::Consensus(document));
         self.agenda.put(self.now, Event::Connect(client));

@@ -19,8 +19,8 @@ use sphinx::{Packet, SecretKey};
 
 use super::{Sabotage, setup::NodePlan, store::Mailboxes};
 
-/// Packets that one key may open in a simulated epoch.
-const REPLAY_CAPACITY: usize = 1 << 20;
+/// Packets that all keys of a simulated node may open together.
+const REPLAY_CAPACITY: usize = 1 << 24;
 /// Packets that a simulated mix holds at most: far above what any scenario reaches.
 const POOL_MAX: usize = 1 << 20;
 const GATEWAY: Limits = Limits {
@@ -87,7 +87,7 @@ impl Node {
         calendar: Calendar,
     ) {
         for (epoch, secret) in &self.keys {
-            let mut seen = ReplaySet::new(secret, REPLAY_CAPACITY);
+            let mut seen = ReplaySet::new(secret, REPLAY_CAPACITY / self.keys.len());
             for (_, fingerprint) in self.journal.iter().filter(|(of, _)| of == epoch) {
                 seen.admit(*fingerprint).expect("it was admitted before");
             }

@@ -24,6 +24,7 @@ use proto::{
 use rand_core::{Rng, SeedableRng};
 use sphinx::SecretKey;
 
+use super::DRAIN;
 use crate::{
     outcome::RunError,
     scenario::{Scenario, Strategy},
@@ -49,6 +50,16 @@ pub(super) enum Purpose {
     Messages = 4,
     /// Who crashes when.
     Crash = 5,
+    /// How much longer packets out of the entity take.
+    Jitter = 6,
+    /// Who is cut off from whom, when.
+    Partition = 7,
+    /// Whose packets are all lost, when.
+    Burst = 8,
+    /// How far the entity's clock is off.
+    Skew = 9,
+    /// How much later the entity's disk answers.
+    Lag = 10,
 }
 
 /// A 32-byte seed of its own for (seed, entity, purpose, number).
@@ -172,7 +183,18 @@ fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
         downstream_uhz: uhz(2.0 * (payload + loops)).max(1),
         confirm_ms: 1_000,
     };
+    let epoch_s = scenario.packet.epoch_s;
+    // Two periods of epochs must outlast the run.
+    let wanted = scenario.packet.duration_s + DRAIN.as_secs_f64() + f64::from(epoch_s);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to what the parameters allow"
+    )]
+    let epochs = (wanted / f64::from(epoch_s) / 2.0).ceil().clamp(8.0, 64.0) as u16;
     Params {
+        epoch_s,
+        epochs,
         delay_mean_ms,
         profiles: vec![profile],
         ..Params::default()
