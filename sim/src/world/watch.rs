@@ -12,7 +12,7 @@ use super::World;
 pub enum Place {
     /// A mix or gateway: mixes come first, by layer.
     Node(usize),
-    /// A client.
+    /// A client: users first, then the loops of nodes.
     Client(usize),
 }
 
