@@ -19,7 +19,7 @@ use anyhow::Context;
 use proto::{
     NodeId,
     address::Address,
-    client::{ClientEvent, Delivery, Identity, Input, Limits},
+    client::{ClientEvent, Delivery, Identity, Input, Limits, Stage},
     wire::Purpose,
 };
 use shell::{
@@ -258,7 +258,15 @@ impl Shared {
         match said {
             Said::Deliver(delivery) => self.inbox.offer(delivery.message.0, delivery),
             Said::Progress(progress) => self.outbox.note(progress),
-            Said::Event(event) => self.count(&name(event)),
+            Said::Event(event) => {
+                if let ClientEvent::Alarmed(stage) = event {
+                    tracing::warn!(
+                        ?stage,
+                        "many own loops are lost: somebody may hold packets back"
+                    );
+                }
+                self.count(&name(event));
+            }
             Said::Unsent(Purpose::Entry, why) => {
                 self.count(&format!("unsent_entry_{}", why.reason()));
             }
@@ -282,6 +290,11 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::NoRoute => "no_route",
         ClientEvent::LoopReturned { .. } => "loop_returned",
         ClientEvent::LoopLost => "loop_lost",
+        ClientEvent::LoopAlarm => "loop_alarm",
+        ClientEvent::Alarmed(Stage::Calm) => "alarm_calm",
+        ClientEvent::Alarmed(Stage::Moved) => "alarm_moved",
+        ClientEvent::Alarmed(Stage::Warned) => "alarm_warned",
+        ClientEvent::Alarmed(Stage::Paused) => "alarm_paused",
         ClientEvent::DummyReceived => "dummy_received",
         ClientEvent::FragmentReceived => "fragment_received",
         ClientEvent::SpareReceived => "spare_received",

@@ -37,7 +37,7 @@ use crate::{
     daemon::Shared,
     inbox::Lease,
     outbox::{SendError, Sending},
-    status::{Link, State, Status, bytes_per_day},
+    status::{Link, State, Status, Watch, bytes_per_day},
 };
 
 /// A running daemon. Clones are the same daemon; it stops when told to, not when dropped.
@@ -239,6 +239,7 @@ impl Handle {
             down_bytes_per_day,
             messages_under_way: view.held.outgoing.0 as u64,
             loss: view.loss,
+            watch: Watch::of(&view.watching, profile),
             messages_waiting: shared.inbox.len(),
             counts,
         }

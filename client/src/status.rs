@@ -10,7 +10,11 @@
 
 use core::fmt;
 
-use proto::{directory::Profile, wire::FRAME_LEN};
+use proto::{
+    client::{PATIENCE, Stage, Watching},
+    directory::Profile,
+    wire::FRAME_LEN,
+};
 use serde::{Deserialize, Serialize};
 
 /// The three states of a client.
@@ -60,10 +64,57 @@ pub struct Status {
     /// Probability that a packet is lost, as first bursts are sized for: the 95 % upper bound of
     /// what the own loops measured.
     pub loss: f64,
+    /// How its loops are watched; none: this profile sends too few, and claims no alarm.
+    pub watch: Option<Watch>,
     /// Messages that arrived and nobody has taken yet.
     pub messages_waiting: u64,
     /// Counts since the daemon started.
     pub counts: Counts,
+}
+
+/// The test for loops that are lost, and how far it has brought the client.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watch {
+    /// calm, moved, warned or paused.
+    pub stage: String,
+    /// Alarms since the daemon started.
+    pub alarms: u64,
+    /// Added for a loop that is lost; 1 is taken off for one that comes back.
+    pub step: u32,
+    /// Sum at which it alarms.
+    pub threshold: u32,
+    /// Loss of loops that counts as natural.
+    pub natural_loss: f64,
+    /// Days between two false alarms at that loss, on the mean.
+    pub false_alarm_days: f64,
+    /// Seconds until an alarm when one mix lets nothing through, on the mean.
+    pub noticed_s: f64,
+}
+
+impl Watch {
+    /// What is to be seen of `watching` in a client with this profile.
+    #[must_use]
+    pub fn of(watching: &Watching, profile: Option<&Profile>) -> Option<Self> {
+        let (detector, profile) = (watching.detector?, profile?);
+        let (between, until) = watching.run_lengths()?;
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let hz = profile.loops_uhz as f64 / 1e6;
+        let stage = match watching.stage {
+            Stage::Calm => "calm",
+            Stage::Moved => "moved",
+            Stage::Warned => "warned",
+            Stage::Paused => "paused",
+        };
+        Some(Self {
+            stage: stage.to_owned(),
+            alarms: watching.alarms,
+            step: detector.step,
+            threshold: detector.alarm,
+            natural_loss: watching.natural,
+            false_alarm_days: between / hz / 86_400.0,
+            noticed_s: until / hz + PATIENCE.as_secs_f64(),
+        })
+    }
 }
 
 /// One of the two links.
@@ -152,6 +203,21 @@ impl fmt::Display for Status {
         }
         writeln!(f, "entry     {}", link(&self.entry))?;
         writeln!(f, "mailbox   {}", link(&self.mailbox))?;
+        match &self.watch {
+            Some(watch) => writeln!(
+                f,
+                "loops     {}: {} alarms; step {}, threshold {}: a false alarm in {:.0} days at {:.1} % loss, \
+                 a mix that lets nothing through noticed in {:.0} s",
+                watch.stage,
+                watch.alarms,
+                watch.step,
+                watch.threshold,
+                watch.false_alarm_days,
+                watch.natural_loss * 100.0,
+                watch.noticed_s,
+            )?,
+            None => writeln!(f, "loops     too few to notice that packets are held back")?,
+        }
         writeln!(
             f,
             "messages  {} under way, {} waiting to be received",

@@ -99,7 +99,7 @@ impl Node {
         };
         let handle = move |incoming| serving.clone().serve(incoming);
         let mut node = node::Node::start(setup, peeled, handle, stop.clone()).await?;
-        node.start_loops();
+        node.start_loops(|| ()); // a gateway holds nothing back
 
         let status = status(&node, &metrics);
         let shown = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());

@@ -13,6 +13,7 @@
 //! | `lacuna_packets_sent_total`          | queued to a next hop                              |
 //! | `lacuna_packets_dropped_total`       | by reason, wherever it was                        |
 //! | `lacuna_packets_held`                | in the machine or on the way into it              |
+//! | `lacuna_mix_holds_total`             | times that output was held back (MIX-6)           |
 
 use std::sync::Arc;
 
@@ -28,6 +29,7 @@ use shell::{
     clock::Clock,
     dial::Outgoing,
     drive::drive,
+    entropy,
     follow::{Directory, State},
     loops,
     metrics::{self, Cell, Metrics},
@@ -75,7 +77,19 @@ impl Node {
         };
         let no_clients = |_| core::future::ready(());
         let mut node = node::Node::start(setup, peeled, no_clients, stop.clone()).await?;
-        node.start_loops();
+        let (holding, state) = (machine.clone(), node.directory.state.clone());
+        node.start_loops(move || {
+            let Some(delay_mean) = state
+                .borrow()
+                .consensus()
+                .map(|consensus| consensus.params.delay_mean())
+            else {
+                return;
+            };
+            let seed = entropy::seed();
+            // A full inbox drops it: the next alarm says it again.
+            let _busy = holding.try_send(Input::Hold { delay_mean, seed });
+        });
 
         let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
         let status = status(&node, &directory, &outgoing, &metrics);
@@ -148,10 +162,17 @@ impl Held {
 /// Carries out the machine's outputs; nothing here waits.
 fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output) {
     let sent = metrics.cell("lacuna_packets_sent_total", "");
+    let holds = metrics.cell("lacuna_mix_holds_total", "");
     let dropped = move |reason| metrics.count("lacuna_packets_dropped_total", reason);
     move |output| {
-        held.left();
         match output {
+            Output::Holding { .. } => {
+                return holds.add(1);
+            }
+            Output::Send { .. } | Output::Dropped(_) => held.left(),
+        }
+        match output {
+            Output::Holding { .. } => {}
             Output::Send { to, packet } => {
                 match outgoing.send(&to, Frame::packet(0, [0; FIELD_LEN], &packet)) {
                     Ok(()) => sent.add(1),

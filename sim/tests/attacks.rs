@@ -1,7 +1,7 @@
 //! Simulated attacks against their closed forms and published figures, each with a positive control.
 
 use sim::attacks::{
-    blending::Detector,
+    blending::{self, Played},
     correlation::{Correlation, auc_and_rate, cross_auc_and_rate},
     disclosure::{self, Defence, Disclosure},
     flood::{Counting, Flood},
@@ -290,7 +290,7 @@ fn attack_g01_receiving() {
 #[test]
 fn attack_t01_detector() {
     for (natural, loss) in [(0.01, 0.5), (0.01, 0.9), (0.05, 0.5), (0.05, 0.05)] {
-        let detector = Detector::new(natural, 2000.0);
+        let detector = blending::detector(natural, 2000.0);
         let exact = detector.run_length(loss);
         let simulated = detector.simulate(loss, 3200, 1);
         assert!(
@@ -300,7 +300,7 @@ fn attack_t01_detector() {
         assert!(detector.run_length(natural) >= 2000.0);
     }
     // 30 days at one loop a second, 1 % natural loss, 90 % blocked.
-    let detector = Detector::new(0.01, 30.0 * 86_400.0);
+    let detector = blending::detector(0.01, 30.0 * 86_400.0);
     assert!(detector.run_length(0.901) < 10.0);
     // Alarms within a given time, for the ROC: exact, and simulated.
     for loss in [0.05, 0.2, 0.9] {
@@ -315,12 +315,12 @@ fn attack_t01_detector() {
     // Links that lose 1 to 5 %: false alarms stay a month apart, and the attack is noticed in seconds.
     for percent in 1..=5u32 {
         let natural = f64::from(percent) / 100.0;
-        let detector = Detector::new(natural, 30.0 * 86_400.0);
+        let detector = blending::detector(natural, 30.0 * 86_400.0);
         assert!(detector.run_length(natural) >= 30.0 * 86_400.0);
         assert!(detector.run_length(natural + (1.0 - natural) * 0.9) < 20.0);
     }
     // The control: one that is told of a tenth of the loss that there is cries wolf.
-    assert!(Detector::new(0.005, 30.0 * 86_400.0).run_length(0.05) < 30.0 * 86_400.0 / 10.0);
+    assert!(blending::detector(0.005, 30.0 * 86_400.0).run_length(0.05) < 30.0 * 86_400.0 / 10.0);
 }
 
 /// ATTACKS t10: fresh routes meet a bad path as computed, guards and fixed routes cap who does; layers

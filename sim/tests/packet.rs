@@ -1,6 +1,11 @@
 //! The packet engine: the deployed machines, their network under faults, and what may never happen.
 
-use sim::{outcome::Outcome, scenario::Scenario, world};
+use proto::watch::Detector;
+use sim::{
+    outcome::Outcome,
+    scenario::Scenario,
+    world::{self, Sabotage},
+};
 
 /// A dozen nodes and twenty clients, all of them talking.
 fn scenario(faults: &str) -> Scenario {
@@ -136,4 +141,76 @@ fn loops_of_nodes_fill_the_mixes_of_an_empty_network_seed_5() {
     let figure = empty(false, 5);
     let figure = figure.figure("occupancy_mean_packets").unwrap();
     assert!(figure.estimate.value < 0.1, "{figure:?}");
+}
+
+/// Twenty clients at two loops a second, with nodes that loop too, under `faults`.
+fn watched(faults: &str, seed: u64, sabotage: Sabotage) -> Outcome {
+    let text = format!(
+        r#"
+        version = 1
+        engine = "packet"
+        [network]
+        layers = 3
+        mixes_per_layer = 3
+        gateways = 3
+        [links]
+        delay_ms = 10
+        [traffic]
+        users = 20
+        payload_per_user_per_s = 0.5
+        loop_per_user_per_s = 2
+        [packet]
+        messages_per_user = 0
+        node_loops = true
+        {faults}
+        "#
+    );
+    let scenario = Scenario::parse(&text).expect("a sound scenario");
+    world::run_with(&scenario, seed, sabotage, &|_| ()).expect("it runs")
+}
+
+/// t01, LOOP-4, LOOP-5, MIX-6: when nothing but the target reaches a mix, its own loops stay away;
+/// it holds its output within seconds, it alone, and the clients are alarmed within the computed
+/// time.
+#[test]
+fn a_mix_that_is_cut_off_holds_its_output_and_clients_are_alarmed_seed_9() {
+    let outcome = watched("duration_s = 90", 9, Sabotage::Block);
+    assert!(outcome.counts["Blocked"] > 1000);
+    let blocked_s = world::BLOCKED_AT.as_secs_f64();
+    let at = |name: &str| outcome.figure(name).expect("it happens").estimate.value - blocked_s;
+    // 5 s of patience, and the run length of the mix's own test at 12 loops a second.
+    let own = Detector::new(0.049 + 0.951 / 3.0, 0.95, 30.0 * 86_400.0 * 11.0).unwrap();
+    let noticed_s = own.run_length(0.999) / 11.0 + 5.0;
+    assert!(
+        at("first_hold_s") > 5.0 && at("first_hold_s") < noticed_s + 2.0,
+        "{noticed_s}"
+    );
+    assert!(!outcome.counts.contains_key("holds_of_others"));
+    // Of a client's loops a third is lost.
+    let test = Detector::new(0.049, 0.049 + 0.951 / 3.0, 30.0 * 86_400.0 * 2.0).unwrap();
+    let mean_s = test.run_length(1.0 / 3.0) / 2.0 + 5.0;
+    assert!(at("first_alarm_s") < mean_s, "{mean_s}");
+    assert!(
+        outcome.counts["clients_alarmed"] >= 15,
+        "within 50 s, {mean_s} s on the mean"
+    );
+    // The control: a mix that does not heed the test lets the target out.
+    let control = watched("duration_s = 90", 9, Sabotage::BlockUnheeded);
+    assert!(control.figure("first_hold_s").is_none());
+}
+
+/// t01, LOOP-4: natural loss of 1 to 5 % on the whole path raises no alarm.
+#[test]
+fn natural_loss_raises_no_alarm_seed_10() {
+    for path_loss in [0.01_f64, 0.05] {
+        // Five links lose packets; the sixth is a stream.
+        let ppm = (1e6 * (1.0 - (1.0 - path_loss).powf(0.2))).round();
+        let faults = format!("duration_s = 120\nloss_ppm = {ppm}");
+        let outcome = watched(&faults, 10, Sabotage::None);
+        let lost = outcome.counts["LoopLost"] as f64 / outcome.counts["LoopSent"] as f64;
+        assert!((lost / path_loss - 1.0).abs() < 0.25, "{lost}");
+        for name in ["LoopAlarm", "NodeLoopAlarm", "Holding"] {
+            assert!(!outcome.counts.contains_key(name), "{name}");
+        }
+    }
 }

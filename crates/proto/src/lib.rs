@@ -30,6 +30,7 @@ pub mod machine;
 pub mod mix;
 pub mod peel;
 pub mod replay;
+pub mod watch;
 pub mod wire;
 
 pub use id::{LinkId, MailboxId, NetworkId, NodeId};

@@ -1,6 +1,6 @@
 //! A continuous-time mix: holds each packet for the delay its builder chose.
 //!
-//! Spec: docs/spec/mix.md, rules MIX-1 to MIX-5.
+//! Spec: docs/spec/mix.md, rules MIX-1 to MIX-6.
 //!
 //! | quantity       | type          | unit, range                                   |
 //! |----------------|---------------|-----------------------------------------------|
@@ -17,12 +17,19 @@
 //! Invariant: a packet leaves at the first `wake` at or after its due time, and packets
 //! due at the same call leave in order of due time, never in order of arrival (MIX-2).
 
-use core::cmp::Reverse;
+use core::{cmp::Reverse, time::Duration};
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng as _;
 use sphinx::Packet;
 
-use crate::{Machine, NodeId, Time, peel::Peeled};
+use crate::{Machine, NodeId, Time, client::exponential, peel::Peeled};
+
+/// How long output is held back after an alarm (MIX-6).
+pub const HOLD: Duration = Duration::from_secs(30);
+/// Least time between the beginnings of two holds.
+pub const HOLDS: Duration = Duration::from_secs(600);
 
 /// What a driver brings.
 #[derive(Clone, Debug)]
@@ -31,6 +38,14 @@ pub enum Input {
     Peeled(Peeled),
     /// The nodes that may come next, from a new consensus: the next layer, or the gateways.
     Next(BTreeSet<NodeId>),
+    /// The node's own loops are being lost: let nothing out for [`HOLD`], unless the last hold
+    /// began less than [`HOLDS`] ago (MIX-6).
+    Hold {
+        /// Mean of the exponential delays that held packets leave with.
+        delay_mean: Duration,
+        /// For drawing them; fresh each time.
+        seed: [u8; 32],
+    },
 }
 
 /// Why a packet was dropped. Counted, never answered and never logged per packet.
@@ -54,6 +69,11 @@ pub enum Output {
     },
     /// A packet was dropped; the driver counts these.
     Dropped(MixDrop),
+    /// A hold began; it ends then.
+    Holding {
+        /// When.
+        until: Time,
+    },
 }
 
 impl core::fmt::Debug for Output {
@@ -61,6 +81,7 @@ impl core::fmt::Debug for Output {
         match self {
             Self::Send { to, .. } => write!(f, "Send({to:?})"),
             Self::Dropped(why) => write!(f, "Dropped({why:?})"),
+            Self::Holding { until } => write!(f, "Holding({until:?})"),
         }
     }
 }
@@ -77,7 +98,17 @@ pub struct Mix {
     /// Breaks ties between equal due times, so that the heap's order is total.
     admitted: u64,
     pool: BinaryHeap<Held>,
+    hold: Option<Hold>,
+    /// When the next hold may begin.
+    next_hold: Time,
     out: VecDeque<Output>,
+}
+
+/// Output is held back (MIX-6).
+struct Hold {
+    until: Time,
+    delay_mean: Duration,
+    seed: [u8; 32],
 }
 
 impl Mix {
@@ -90,6 +121,8 @@ impl Mix {
             now: Time::ZERO,
             admitted: 0,
             pool: BinaryHeap::new(),
+            hold: None,
+            next_hold: Time::ZERO,
             out: VecDeque::new(),
         }
     }
@@ -123,10 +156,49 @@ impl Mix {
     fn advance(&mut self, now: Time) {
         assert!(now >= self.now, "driver broke law 1: time went backwards");
         self.now = now;
+        if let Some(hold) = self.hold.take_if(|hold| hold.until <= now) {
+            self.redraw(hold);
+        }
+    }
+
+    /// Holds output back, unless it did so a short while ago (MIX-6).
+    fn hold(&mut self, delay_mean: Duration, seed: [u8; 32]) {
+        if self.now < self.next_hold {
+            return;
+        }
+        let until = self.now.after(HOLD);
+        self.next_hold = self.now.after(HOLDS);
+        self.hold = Some(Hold {
+            until,
+            delay_mean,
+            seed,
+        });
+        self.out.push_back(Output::Holding { until });
+    }
+
+    /// What a hold kept back gets a fresh delay from its end on: else all of it would leave at
+    /// once, in the order of delays that no longer hide anything (MIX-6).
+    fn redraw(&mut self, hold: Hold) {
+        let mut rng = ChaCha20Rng::from_seed(hold.seed);
+        let mut late = Vec::new();
+        while let Some(Reverse((due, ..))) = self.pool.peek()
+            && *due <= hold.until
+        {
+            late.extend(self.pool.pop());
+        }
+        for Reverse((_, number, to, packet)) in late {
+            let due = hold
+                .until
+                .after(hold.delay_mean.mul_f64(exponential(&mut rng)));
+            self.pool.push(Reverse((due, number, to, packet)));
+        }
     }
 
     /// Lets go of what is due, in order of due time (MIX-2).
     fn release(&mut self) {
+        if self.hold.is_some() {
+            return;
+        }
         while self
             .pool
             .peek()
@@ -153,6 +225,7 @@ impl Machine for Mix {
             }
             // Packets already held keep the hop that was right when they came (MIX-5).
             Input::Next(next) => self.next = next,
+            Input::Hold { delay_mean, seed } => self.hold(delay_mean, seed),
         }
         // Release on every call, so a flood of arrivals cannot starve the timer.
         self.release();
@@ -168,7 +241,9 @@ impl Machine for Mix {
     }
 
     fn next_wake(&self) -> Option<Time> {
-        self.pool.peek().map(|Reverse(held)| held.0)
+        let first = || self.pool.peek().map(|Reverse(held)| held.0);
+        let held = self.hold.as_ref().map(|hold| hold.until);
+        held.or_else(first)
     }
 }
 

@@ -36,6 +36,7 @@ impl Model {
         let mut out = Vec::new();
         match input {
             None => {}
+            Some(Input::Hold { .. }) => unreachable!("mix_hold.rs holds"),
             Some(Input::Next(next)) => self.next = next, // MIX-5: what is held stays
             Some(Input::Peeled(peeled)) => {
                 let to = NodeId(peeled.next);

@@ -30,7 +30,7 @@ use proto::{
     Machine, NodeId, Time,
     client::{
         Client, ClientEvent, Config, Delivery, Held, Identity, Input, Output, Progress,
-        RestoreError,
+        RestoreError, Watching,
     },
     directory::Consensus,
     wire::Purpose,
@@ -75,6 +75,8 @@ pub struct View {
     pub held: Held,
     /// Loss of the path, as its loops measured it.
     pub loss: f64,
+    /// How its loops are watched.
+    pub watching: Watching,
 }
 
 /// A client's links and what is to be seen of its machine.
@@ -126,6 +128,7 @@ impl Links {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = View {
             held: client.held(),
             loss: client.loss(),
+            watching: client.watching(),
         };
     }
 }

@@ -1,6 +1,6 @@
 //! The loops of a node: the deployed client machine, inside every mix and gateway.
 //!
-//! Spec: docs/spec/loops.md, rules LOOP-1 to LOOP-3.
+//! Spec: docs/spec/loops.md, rules LOOP-1 to LOOP-5.
 //!
 //! | node    | enters at                           | mailbox at              | routes           |
 //! |---------|-------------------------------------|-------------------------|------------------|
@@ -15,6 +15,9 @@
 //! |-------------------------------|----------------------------------------------------------|
 //! | `lacuna_loops_total`          | sent, returned, lost; frames not sent; ticks skipped      |
 //! | `lacuna_loop_links`           | of its two links, how many are up                        |
+//! | `lacuna_loop_alarms_total`    | times that too many were lost                            |
+//! | `lacuna_loop_watch`           | the test: step, threshold; loops between false alarms,   |
+//! |                               | and until an attack is noticed, on the mean              |
 //!
 //! To everyone but its entry gateway a node's loops are packets like any other's: it dials with no
 //! key, like a client (LNK-7). Nothing but the identity outlives the process: what was read and
@@ -28,6 +31,7 @@ use proto::{
     NodeId,
     client::{ClientEvent, Config, Identity, Limits},
     directory::{Consensus, Role, params::NODE_PROFILE},
+    watch::Detector,
 };
 use rand_core::SeedableRng as _;
 use serde_json::{Value, json};
@@ -47,6 +51,12 @@ use crate::{
 const FILE: &str = "loops";
 const TOTAL: &str = "lacuna_loops_total";
 const LINKS: &str = "lacuna_loop_links";
+const ALARMS: &str = "lacuna_loop_alarms_total";
+const WATCH: &str = "lacuna_loop_watch";
+const STEP: &str = "step";
+const THRESHOLD: &str = "threshold";
+const FALSE: &str = "loops_between_false_alarms";
+const NOTICED: &str = "loops_until_noticed";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A node neither sends messages nor gets any: what strangers send to its mailbox is not kept.
 const LIMITS: Limits = Limits {
@@ -67,10 +77,12 @@ const LIMITS: Limits = Limits {
 pub(crate) struct Loops {
     pub(crate) keys: Arc<Keys>,
     pub(crate) role: Role,
-    /// Without a key.
+    /// Without a key (LOOP-3).
     pub(crate) dialler: Dialler,
     pub(crate) directory: watch::Receiver<State>,
     pub(crate) metrics: Metrics,
+    /// Told of each alarm; must not wait.
+    pub(crate) alarmed: Arc<dyn Fn() + Send + Sync>,
 }
 
 /// Why a node does not loop.
@@ -143,8 +155,20 @@ impl Loops {
         let [sent, returned, lost] =
             ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason));
         let count = |reason| metrics.count(TOTAL, reason);
+        let (alarmed, alarms) = (Arc::clone(&self.alarmed), metrics.cell(ALARMS, ""));
+        let mut shown = Shown::new(Arc::clone(&links), metrics);
         let said = move |said| match said {
-            Said::Event(ClientEvent::LoopSent) => sent.add(1),
+            Said::Event(ClientEvent::LoopSent) => {
+                sent.add(1);
+                shown.renew();
+            }
+            Said::Event(ClientEvent::LoopAlarm) => {
+                tracing::warn!(
+                    "this node's loops are being lost: it may be under attack, or cut off"
+                );
+                alarms.add(1);
+                alarmed();
+            }
             Said::Event(ClientEvent::LoopReturned { .. }) => returned.add(1),
             Said::Event(ClientEvent::LoopLost) => lost.add(1),
             Said::Event(ClientEvent::NoRoute) => count("no_route"),
@@ -169,7 +193,7 @@ impl Loops {
         }
     }
 
-    /// Whose mailbox it is; drawn anew if it is nobody's yet, or its gateway is gone.
+    /// Whose mailbox it is; drawn anew if it is nobody's yet, or its gateway is gone (LOOP-3).
     fn identity(&self, consensus: &Consensus) -> Result<Identity, StateError> {
         let state = self.keys.state();
         let kept = state.read(FILE)?;
@@ -198,12 +222,61 @@ fn stands(consensus: &Consensus, gateway: &NodeId) -> bool {
 pub fn status(metrics: &Metrics) -> Value {
     let [sent, returned, lost] =
         ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason).value());
+    let watch = |reason| metrics.cell(WATCH, reason).value();
     json!({
         "links_up": metrics.sum(LINKS),
         "sent": sent,
         "returned": returned,
         "lost": lost,
+        "alarms": metrics.sum(ALARMS),
+        "step": watch(STEP),
+        "threshold": watch(THRESHOLD),
+        "loops_between_false_alarms": watch(FALSE),
+        "loops_until_noticed": watch(NOTICED),
     })
+}
+
+/// How the loops are watched, as metrics.
+struct Shown {
+    links: Arc<Links>,
+    metrics: Metrics,
+    last: Option<Detector>,
+}
+
+impl Shown {
+    fn new(links: Arc<Links>, metrics: &Metrics) -> Self {
+        Self {
+            links,
+            metrics: metrics.clone(),
+            last: None,
+        }
+    }
+
+    fn renew(&mut self) {
+        let watching = self.links.view().watching;
+        if watching.detector == self.last {
+            return;
+        }
+        self.last = watching.detector;
+        let (step, threshold) = watching
+            .detector
+            .map_or((0, 0), |detector| (detector.step, detector.alarm));
+        let (between, until) = watching.run_lengths().unwrap_or_default();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "positive, and shown as whole loops"
+        )]
+        let [between, until] = [between, until].map(|loops| loops.round() as u64);
+        for (reason, value) in [
+            (STEP, step.into()),
+            (THRESHOLD, threshold.into()),
+            (FALSE, between),
+            (NOTICED, until),
+        ] {
+            self.metrics.cell(WATCH, reason).set(value);
+        }
+    }
 }
 
 /// Shows how many of the two links are up, as that changes.
@@ -279,6 +352,7 @@ mod tests {
                 },
                 directory: watch::channel(State::Bootstrapping).1,
                 metrics: Metrics::default(),
+                alarmed: Arc::new(|| ()),
             };
             assert!(loops.names(document));
             let identity = loops.identity(document).unwrap();

@@ -247,6 +247,7 @@ impl Node {
             dialler: dialler(None),
             directory: directory.state.clone(),
             metrics: metrics.clone(),
+            alarmed: Arc::new(|| ()),
         };
         let door = Door {
             key: keys.link().clone(),
@@ -280,9 +281,11 @@ impl Node {
         })
     }
 
-    /// Starts the node's own loops (LOOP-1), once.
-    pub fn start_loops(&mut self) {
-        if let Some(loops) = self.loops.take() {
+    /// Starts the node's own loops (LOOP-1), once. `alarmed` is told when too many are lost, and
+    /// must not wait.
+    pub fn start_loops(&mut self, alarmed: impl Fn() + Send + Sync + 'static) {
+        if let Some(mut loops) = self.loops.take() {
+            loops.alarmed = Arc::new(alarmed);
             self.tasks.spawn(loops.run(self.stop.clone()));
         }
     }

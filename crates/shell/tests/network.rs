@@ -258,6 +258,7 @@ async fn mix(
                 .expect("a queue for 100");
         }
         mix::Output::Dropped(why) => panic!("{why:?}"),
+        mix::Output::Holding { .. } => unreachable!("nobody asked"),
     };
     tokio::spawn(drive(
         Mix::new(100),

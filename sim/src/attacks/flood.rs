@@ -13,7 +13,10 @@
 
 use std::collections::VecDeque;
 
-use super::{blending::Detector, estimate, figure, line, plot, replicate};
+use super::{
+    blending::{Detector, detector},
+    estimate, figure, line, plot, replicate,
+};
 use crate::{
     outcome::Outcome,
     random::Stream,
@@ -148,7 +151,7 @@ impl Flood {
 
     fn detector(&self) -> Detector {
         let loops = self.days_between_false_alarms * 86_400.0 * self.loops_per_s;
-        Detector::new(self.loss, loops)
+        detector(self.loss, loops)
     }
 
     fn alarms(&self, counting: Counting, seed: u64) -> Vec<Vec<f64>> {

@@ -20,7 +20,10 @@
 //! PAUSE is not deployed yet: this study is of the rule that docs/spec is to say. Alarms are the sequential test's
 //! of [`blending`](super::blending); a loop's loss is known [`VERDICT_S`] after it was sent.
 
-use super::{blending::Detector, estimate, figure, line, mean_of, plot, reference, replicate};
+use super::{
+    blending::{Detector, detector},
+    estimate, figure, line, mean_of, plot, reference, replicate,
+};
 use crate::{outcome::Outcome, random::Stream, stats::Estimate};
 
 /// Length of the attacker's counting steps, in seconds.
@@ -88,7 +91,7 @@ const DAYS: f64 = 30.0;
 
 impl Pause {
     fn detector(&self) -> Detector {
-        Detector::new(self.loss, DAYS * 86_400.0 * self.loops_per_s)
+        detector(self.loss, DAYS * 86_400.0 * self.loops_per_s)
     }
 
     #[expect(

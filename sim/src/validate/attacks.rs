@@ -3,7 +3,7 @@
 use super::{Check, Error, Level};
 use crate::{
     attacks::{
-        blending::Detector,
+        blending::{self, Played},
         correlation::{Correlation, auc_and_rate},
         intersection::{Intersection, rounds},
         least_squares::{self, LeastSquares},
@@ -51,7 +51,7 @@ pub(super) fn checks(level: Level, seed: u64) -> Vec<Check> {
         ));
     }
     for loss in [0.02, 0.3, 0.9] {
-        let detector = Detector::new(0.02, 1000.0);
+        let detector = blending::detector(0.02, 1000.0);
         let name = format!("CUSUM run length, loss {loss}");
         let found = detector.simulate(loss, many, seed);
         checks.push(check("3.9", name, found, detector.run_length(loss), 0.0));

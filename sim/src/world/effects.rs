@@ -31,6 +31,10 @@ impl World<'_> {
                     match output {
                         mix::Output::Send { to, packet } => self.transmit(node, to, packet),
                         mix::Output::Dropped(why) => self.tally.count(why),
+                        mix::Output::Holding { .. } => {
+                            self.tally.count_named("Holding");
+                            self.tally.holds.push((node, self.now));
+                        }
                     }
                 }
                 wake
@@ -90,7 +94,9 @@ impl World<'_> {
             let machine = self.seats[client].client.as_mut()?;
             outputs.extend(core::iter::from_fn(|| machine.poll()));
             let Some(output) = outputs.pop_front() else {
-                return machine.next_wake();
+                let (wake, entry) = (machine.next_wake(), machine.entry());
+                self.follow_entry(client, entry);
+                return wake;
             };
             self.client_asks(client, output);
         }
@@ -140,6 +146,14 @@ impl World<'_> {
             }
             Output::Event(event @ (ClientEvent::LoopSent | ClientEvent::LoopLost)) if inside => {
                 self.tally.count_named(&format!("Node{event:?}"));
+            }
+            Output::Event(ClientEvent::LoopAlarm) => {
+                self.tally.alarms.push((client, self.now));
+                self.tally
+                    .count_named(if inside { "NodeLoopAlarm" } else { "LoopAlarm" });
+                if let Some((node, Some(_))) = self.seats[client].looping {
+                    self.hold(node);
+                }
             }
             Output::Event(ClientEvent::LoopReturned { latency }) => {
                 self.tally.count_named("LoopReturned");

@@ -6,7 +6,7 @@
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use proto::{LinkId, client, gateway, wire, wire::Frame};
+use proto::{LinkId, NodeId, client, gateway, wire, wire::Frame};
 
 use super::{
     World,
@@ -125,6 +125,21 @@ impl World<'_> {
             let there = self.now.after(self.link_delay());
             self.agenda.put(there, Event::Linked(link));
         }
+    }
+
+    /// A client that enters elsewhere now hangs up and dials.
+    pub(super) fn follow_entry(&mut self, client: usize, entry: Option<NodeId>) {
+        let Some(&link) = self.links.dialled.get(&(client, ENTRY)) else {
+            return;
+        };
+        let gateway = self.links.gateway(link).map(|at| self.nodes[at].id);
+        if entry.is_none() || entry == gateway {
+            return;
+        }
+        self.links.forget(link);
+        let there = self.now.after(self.link_delay());
+        self.agenda.put(there, Event::Unlinked(link));
+        self.agenda.put(self.now, Event::Connect(client));
     }
 
     /// A hello arrives: the gateway takes the link, or nobody answers.

@@ -15,6 +15,7 @@
 //! | `faults` | loss, bursts, partitions, jitter, slow disks, clocks that are off           |
 //! | `watch`  | what someone who watches every link sees                                    |
 //! | `tally`  | what the run is judged by                                                   |
+//! | `sabotage` | mistakes and attacks, for positive controls                              |
 //! | `report` | figures and pictures                                                        |
 //!
 //! Faults: packets are lost on links between nodes and on entry links (a mailbox link is a TCP
@@ -28,6 +29,7 @@ mod faults;
 mod links;
 mod node;
 mod report;
+mod sabotage;
 mod setup;
 mod store;
 mod tally;
@@ -50,6 +52,7 @@ use proto::{
 use rand::RngExt;
 use sphinx::Packet;
 
+pub use self::sabotage::{BLOCKED_AT, Sabotage};
 pub use self::watch::{Place, Sighting};
 use self::{
     agenda::{Agenda, Event},
@@ -82,20 +85,6 @@ const LOOK: Duration = Duration::from_millis(500);
 /// [`RunError::Usage`] if the scenario's numbers make no network.
 pub fn run(scenario: &Scenario, seed: u64, progress: &dyn Fn(f64)) -> Result<Outcome, RunError> {
     run_with(scenario, seed, Sabotage::None, progress)
-}
-
-/// A mistake of the simulated disks, for positive controls: a judge that never says no proves
-/// nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sabotage {
-    /// Disks keep what they answered for.
-    #[default]
-    None,
-    /// A crash takes a node's replay journal with it, and its keys stay.
-    ForgetTags,
-    /// A client's disk answers before it has written: what it answered for in its last seconds is lost in a
-    /// crash.
-    AnswerEarly,
 }
 
 /// [`run`] with a mistake.
@@ -385,6 +374,9 @@ impl<'s> World<'s> {
     }
 
     fn arrive(&mut self, to: usize, packet: Box<Packet>) {
+        if self.sabotage.takes(self.now, to) {
+            return self.tally.count_named("Blocked");
+        }
         let sample = self.captured.wants().then(|| packet.clone());
         let Some(peeled) = self.peel(to, packet) else {
             return;
@@ -421,6 +413,19 @@ impl<'s> World<'s> {
         }
         let drop = |why| tally.count(why);
         node.peel(&self.consensus, calendar, self.now, packet, drop)
+    }
+
+    /// A mix's own loops are being lost (MIX-6).
+    fn hold(&mut self, node: usize) {
+        let number = self.tally.holds.len() as u64;
+        let seed = seed_of(self.seed, node, Purpose::Hold, number);
+        let delay_mean = self.consensus.params.delay_mean();
+        if let Some(Role::Mix(mix)) = &mut self.nodes[node].role
+            && self.sabotage != Sabotage::BlockUnheeded
+        {
+            mix.handle(self.now, mix::Input::Hold { delay_mean, seed });
+            self.settle(node);
+        }
     }
 
     fn wake(&mut self, entity: usize) {

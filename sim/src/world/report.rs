@@ -10,7 +10,9 @@
 //! Quantiles of latencies carry no error: they describe this run's messages. Standard errors come
 //! from ten consecutive stretches of time or of messages.
 
-use proto::directory::params::NODE_PROFILE;
+use std::collections::BTreeSet;
+
+use proto::{Time, directory::params::NODE_PROFILE};
 
 use crate::{
     closed::{erlang_cdf, poisson_pmf},
@@ -41,6 +43,7 @@ pub(super) fn outcome(scenario: &Scenario, world: &World<'_>) -> Outcome {
         ..Outcome::default()
     };
     messages(world, &mut outcome);
+    alarms(world, &mut outcome);
     let fates = world.tally.fates.values();
     let mut latencies: Vec<f64> = fates
         .filter_map(|fate| Some((fate.delivered?.0, fate.said?)))
@@ -67,6 +70,48 @@ fn push(outcome: &mut Outcome, name: String, label: String, estimate: Estimate) 
         estimate,
         expected: None,
     });
+}
+
+/// When attacks were noticed: seconds from the start of the run, for each whole second once.
+fn alarms(world: &World<'_>, outcome: &mut Outcome) {
+    let users = world.users;
+    let first = |mine: &dyn Fn(usize) -> bool, times: &[(usize, Time)]| {
+        let found = times.iter().find(|(whose, _)| mine(*whose));
+        found.map(|(_, at)| at.since(Time::ZERO).as_secs_f64())
+    };
+    let tally = &world.tally;
+    for (name, label, at) in [
+        (
+            "first_hold_s",
+            "First hold of a mix, from the start (s)",
+            first(&|mix| mix == 0, &tally.holds),
+        ),
+        (
+            "first_alarm_s",
+            "First alarm of a client, from the start (s)",
+            first(&|seat| seat < users, &tally.alarms),
+        ),
+    ] {
+        if let Some(at) = at {
+            push(
+                outcome,
+                name.to_owned(),
+                label.to_owned(),
+                Estimate::exact(at),
+            );
+        }
+    }
+    let alarmed: BTreeSet<usize> = tally.alarms.iter().map(|(seat, _)| *seat).collect();
+    let alarmed = alarmed.range(..users).count() as u64;
+    if alarmed > 0 {
+        outcome.counts.insert("clients_alarmed".to_owned(), alarmed);
+    }
+    let elsewhere = tally.holds.iter().filter(|(mix, _)| *mix != 0).count() as u64;
+    if elsewhere > 0 {
+        outcome
+            .counts
+            .insert("holds_of_others".to_owned(), elsewhere);
+    }
 }
 
 /// Safety and progress.

@@ -60,6 +60,8 @@ pub(super) enum Purpose {
     Skew = 9,
     /// How much later the entity's disk answers.
     Lag = 10,
+    /// Delays that held packets leave with.
+    Hold = 11,
 }
 
 /// A 32-byte seed of its own for (seed, entity, purpose, number).

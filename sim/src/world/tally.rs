@@ -71,6 +71,10 @@ pub(super) struct Tally {
     pub(super) loop_latencies_s: Vec<f64>,
     /// Packets held by each running mix at each look.
     pub(super) held: Vec<Vec<usize>>,
+    /// Alarms of clients and of nodes' loops: whose seat, and when.
+    pub(super) alarms: Vec<(usize, Time)>,
+    /// Mixes that began to hold output back, and when.
+    pub(super) holds: Vec<(usize, Time)>,
     trace: Sha256,
 }
 

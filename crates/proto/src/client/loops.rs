@@ -10,9 +10,9 @@
 //! | loss     | probability; 95 % upper bound once [`VERDICTS_MIN`] loops were judged         |
 //!
 //! A loop counts as lost only when a packet stored [`PATIENCE`] or more after it was due has been
-//! read: a mailbox that is slow, or flooded, loses no loop (CLI-6).
+//! read, or when the mailbox was empty then: one that is slow, or flooded, loses no loop (CLI-6).
 //!
-//! Not done here: alarms. A lost loop that comes late is counted as unknown.
+//! Not done here: alarms (`alarm`). A lost loop that comes late is counted as unknown.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -38,6 +38,9 @@ pub(crate) struct Loops {
     lost: VecDeque<bool>,
     pub(crate) sent: u64,
     pub(crate) returned: u64,
+    /// From when on an empty mailbox says that nothing is waiting in it: [`PATIENCE`] after its
+    /// link came up.
+    pub(crate) hears_from: Option<Time>,
 }
 
 impl Loops {
@@ -63,12 +66,12 @@ impl Loops {
         Some(now.since(sent))
     }
 
-    /// A packet that the gateway stored at `stored_s` was read, after all that were stored
-    /// before: how many loops are lost by that (CLI-6).
-    pub(crate) fn read(&mut self, stored_s: u64) -> u64 {
+    /// Nothing that was stored before `upto` is left to be read: how many loops are lost by that
+    /// (CLI-6).
+    pub(crate) fn read(&mut self, upto: Utc) -> u64 {
         let mut lost = 0;
         while let Some((due, id)) = self.by_due.first().copied()
-            && due.after(PATIENCE) <= Utc::from_secs(stored_s)
+            && due.after(PATIENCE) <= upto
         {
             self.by_due.pop_first();
             self.under_way.remove(&id);
@@ -76,6 +79,12 @@ impl Loops {
             lost += 1;
         }
         lost
+    }
+
+    /// Those under way say nothing any more.
+    pub(crate) fn forget(&mut self) {
+        self.under_way.clear();
+        self.by_due.clear();
     }
 
     fn verdict(&mut self, lost: bool) {
@@ -122,8 +131,8 @@ mod tests {
         let at = |s: u64| Time::ZERO.after(S * u32::try_from(s).unwrap());
         loops.sent(id(1), at(0), Utc::from_secs(100), 10);
         loops.sent(id(2), at(1), Utc::from_secs(101), 10);
-        assert_eq!(loops.read(104), 0);
-        assert_eq!(loops.read(105), 1);
+        assert_eq!(loops.read(Utc::from_secs(104)), 0);
+        assert_eq!(loops.read(Utc::from_secs(105)), 1);
         assert_eq!(loops.returned(&id(1), at(7)), None, "a verdict stands");
         assert_eq!(loops.returned(&id(2), at(7)), Some(S * 6));
         assert_eq!(loops.returned(&id(2), at(7)), None, "each loop once");

@@ -19,6 +19,7 @@
 //! | `inbox`     | what a fragment completes                                                   |
 //! | `acks`      | which ack is next; `returns` knows the way back                             |
 //! | `surbs`     | own reply blocks, under way                                                 |
+//! | `alarm`     | whether too many loops are lost, and what to do about it                    |
 //! | `loops`     | which loops came back; the loss of the path                                 |
 //! | `mailbox`   | opening, cursors, confirmations                                             |
 //! | `journal`   | what must be durable before anything of it shows                            |
@@ -31,6 +32,7 @@
 //! The seed must be fresh for each start: packets of equal seeds are equal.
 
 mod acks;
+mod alarm;
 pub mod content;
 mod cover;
 pub mod fountain;
@@ -56,7 +58,9 @@ use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 pub use acks::REST;
+pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;
+pub(crate) use cover::exponential;
 pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
@@ -100,6 +104,7 @@ pub struct Client {
     returns: returns::Returns,
     surbs: surbs::Surbs,
     loops: loops::Loops,
+    alarms: alarm::Alarms,
     mailbox: mailbox::Mailbox,
     journal: journal::Journal,
     out: VecDeque<Output>,
@@ -134,6 +139,7 @@ impl Client {
     /// Seeds of the parts, which must not draw from one stream: what is sent may not move when.
     const PAYLOAD_STREAM: u64 = 1;
     const LOOP_STREAM: u64 = 2;
+    const ALARM_STREAM: u64 = 3;
 
     fn empty(config: Config, seed: [u8; 32], identity: Identity) -> Self {
         Self {
@@ -157,6 +163,7 @@ impl Client {
             returns: returns::Returns::default(),
             surbs: surbs::Surbs::default(),
             loops: loops::Loops::default(),
+            alarms: alarm::Alarms::new(seed, Self::ALARM_STREAM),
             mailbox: mailbox::Mailbox::default(),
             journal: journal::Journal::default(),
             out: VecDeque::new(),
@@ -245,6 +252,12 @@ impl Client {
         self.loops.loss()
     }
 
+    /// How its loops are watched, and what came of it (LOOP-4).
+    #[must_use]
+    pub fn watching(&self) -> Watching {
+        self.alarms.watching()
+    }
+
     /// Whether both links are up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
@@ -283,27 +296,33 @@ impl Client {
         let choices = [self.entry, self.config.entry];
         let via = self.config.via.as_ref();
         let entry = route::entry(&mut self.rng, &document, &home, via, choices);
-        if entry != self.entry {
-            self.entry = entry;
-            self.entry_up = false;
-            if let Some(entry) = entry {
-                self.journal.entry(entry);
-            }
+        match entry {
+            Some(entry) => self.enter(entry),
+            None => (self.entry, self.entry_up) = (None, false),
         }
         let profile = document.profile(&self.config.profile);
         self.profile = profile.map(|(index, profile)| (index, profile.into_owned()));
         self.consensus = Some(document);
-        let rates = self.profile().map(|(_, profile)| {
-            let Profile {
-                payload_uhz,
-                loops_uhz,
-                ..
-            } = *profile;
-            (payload_uhz, loops_uhz)
-        });
+        self.set_rates();
+        self.tune();
+    }
+
+    /// Enters by that gateway from now on.
+    fn enter(&mut self, entry: NodeId) {
+        if self.entry.replace(entry) != Some(entry) {
+            self.entry_up = false;
+            self.journal.entry(entry);
+        }
+    }
+
+    /// Sends at the profile's rates; a node after an alarm loops faster (LOOP-5).
+    fn set_rates(&mut self) {
+        let rates = self.profile();
+        let rates = rates.map(|(_, profile)| (profile.payload_uhz, profile.loops_uhz));
         let (payload, looping) = rates.unwrap_or_default();
         self.payload.set_rate(self.now, payload);
-        self.looping.set_rate(self.now, looping);
+        self.looping
+            .set_rate(self.now, looping * self.loops_raised());
     }
 
     /// When the next document takes over.
@@ -329,6 +348,7 @@ impl Client {
             self.sweep_at = Some(now.after(SWEEP));
             self.sweep();
         }
+        self.alarms_due();
         match self.looping.take(now) {
             Some(cover::Tick::Due) => self.loop_slot(),
             Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
@@ -410,8 +430,15 @@ impl Machine for Client {
             }
             Input::EntryUp => self.entry_up = self.entry.is_some(),
             Input::EntryDown => self.entry_up = false,
-            Input::MailboxUp { exporter } => self.mailbox.up(now, exporter),
-            Input::MailboxDown => self.mailbox.down(),
+            Input::MailboxUp { exporter } => {
+                self.mailbox.up(now, exporter);
+                self.loops.hears_from = Some(now.after(PATIENCE));
+                self.alarms.warm_up(now);
+            }
+            Input::MailboxDown => {
+                self.mailbox.down();
+                self.loops.hears_from = None;
+            }
             Input::Frame(frame) => self.frame(&frame),
             Input::Send {
                 ticket,
@@ -443,6 +470,7 @@ impl Machine for Client {
             confirm,
             self.sweep_at,
             self.adopts_at(),
+            self.alarms.next(),
         ]
         .into_iter()
         .flatten()

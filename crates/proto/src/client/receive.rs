@@ -9,14 +9,14 @@
 use sphinx::{PAYLOAD_LEN, Packet, Routing, SurbId, Tag, open_one};
 
 use super::{
-    Client, ClientDrop, ClientEvent, MessageId, Output,
+    Client, ClientDrop, ClientEvent, MessageId,
     content::{Content, Fragment, ReturnPart},
     inbox::Finished,
     journal::Effect,
     returns::{self, Way},
 };
 use crate::{
-    calendar::{Epoch, Schedule},
+    calendar::{Epoch, Schedule, Utc},
     wire::{Frame, Kind},
 };
 
@@ -30,13 +30,33 @@ impl Client {
     /// A frame from the mailbox link.
     pub(super) fn frame(&mut self, frame: &Frame) {
         let event = match frame.kind() {
-            Some(Kind::Dummy) => Ok(ClientEvent::DummyReceived),
+            Some(Kind::Dummy) => {
+                self.nothing_waits();
+                Ok(ClientEvent::DummyReceived)
+            }
             Some(Kind::Packet) => self.packet(frame),
             Some(Kind::Confirm | Kind::Hello | Kind::Certificate | Kind::Blob) | None => {
                 Err(ClientDrop::Frame)
             }
         };
         self.event(event.unwrap_or_else(ClientEvent::Dropped));
+    }
+
+    /// The gateway had nothing: loops due well before are lost (CLI-6).
+    fn nothing_waits(&mut self) {
+        if self.loops.hears_from.is_some_and(|from| from <= self.now)
+            && let Some(utc) = self.utc(self.now)
+        {
+            let lost = self.loops.read(utc);
+            self.lost(lost);
+        }
+    }
+
+    fn lost(&mut self, loops: u64) {
+        for _ in 0..loops {
+            self.event(ClientEvent::LoopLost);
+            self.judged(true);
+        }
     }
 
     fn packet(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
@@ -58,9 +78,8 @@ impl Client {
         // A packet read in order of storage: loops due well before it are lost (CLI-6), this one
         // apart.
         let event = peeled.and_then(|peeled| self.content(slot, peeled));
-        for _ in 0..self.loops.read(stored_s) {
-            self.out.push_back(Output::Event(ClientEvent::LoopLost));
-        }
+        let lost = self.loops.read(Utc::from_secs(stored_s));
+        self.lost(lost);
         self.journal.cursor(slot, seq);
         event
     }
@@ -97,6 +116,7 @@ impl Client {
             }
             Content::Loop(id) => {
                 let latency = self.loops.returned(&id, self.now).ok_or(ClientDrop::Loop)?;
+                self.judged(false);
                 Ok(ClientEvent::LoopReturned { latency })
             }
             Content::Probe { message, reply } => self.probe(&peeled.tag, message, reply),

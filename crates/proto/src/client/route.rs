@@ -207,6 +207,20 @@ pub(crate) fn entry(
     chosen.or_else(|| Some(good[rng.random_range(0..good.len())]))
 }
 
+/// Another entry gateway than `now`, as good by the same rule; none if there is no other.
+pub(crate) fn other_entry(
+    rng: &mut impl CryptoRng,
+    consensus: &Consensus,
+    home: &NodeId,
+    via: Option<&NodeId>,
+    now: Option<NodeId>,
+) -> Option<NodeId> {
+    // The draws are independent: of two that are good, 64 draws miss the other one in 2⁶⁴ cases.
+    (0..64)
+        .filter_map(|_| entry(rng, consensus, home, via, [None, None]))
+        .find(|entry| Some(*entry) != now && entry != home)
+}
+
 #[cfg(test)]
 mod tests {
     use core::convert::Infallible;

@@ -96,7 +96,9 @@ impl Client {
             return;
         }
         self.with_map(|client, map| {
-            if let Some(ready) = client.real(map) {
+            if !client.is_paused()
+                && let Some(ready) = client.real(map)
+            {
                 return client.write(ready, ClientEvent::PayloadSent);
             }
             let drop = map.nobody(&mut client.rng).and_then(|nobody| {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use sphinx::Reject;
 
+use super::alarm::Stage;
 use crate::{
     NetworkId, NodeId, address::Address, calendar::Calendar, directory::Consensus, wire::Frame,
 };
@@ -333,6 +334,10 @@ pub enum ClientEvent {
     },
     /// A loop did not come back: a packet stored well after it has been read.
     LoopLost,
+    /// Too many loops were lost (LOOP-4).
+    LoopAlarm,
+    /// An alarm has brought the client to this stage (LOOP-6).
+    Alarmed(Stage),
     /// The gateway sent nothing.
     DummyReceived,
     /// A fragment of an unfinished block.

@@ -1,0 +1,275 @@
+//! What a client does whose loops are lost: in steps, bounded, and never by when it sends.
+
+mod client_net;
+
+use core::time::Duration;
+use std::{collections::BTreeSet, sync::Arc};
+
+use chacha20::ChaCha12Rng;
+use client_net::{START_S, config, consensus, gateway_id, own_family, params, rates, secs};
+use proto::{
+    Machine, Time,
+    calendar::{Calendar, Utc},
+    client::{Client, ClientEvent, Config, Identity, Input, Output, Return, Stage, Target},
+    directory::{Consensus, params::NODE_PROFILE},
+    wire::{Frame, Kind, field_of},
+};
+use rand::SeedableRng as _;
+
+/// One client on links that a test plays, with a gateway that has nothing for it.
+struct Alone {
+    client: Client,
+    consensus: Arc<Consensus>,
+    now: Time,
+    events: Vec<(Time, ClientEvent)>,
+    /// When packets left.
+    sent: Vec<Time>,
+    rate: usize,
+}
+
+impl Alone {
+    fn new(gateways: u8, profile: &str, loops_hz: f64) -> Self {
+        let mut rng = ChaCha12Rng::from_seed([9; 32]);
+        let identity = Identity::generate(&mut rng, gateway_id(0));
+        let params = params(rates(4.0, loops_hz, 20.0), 86_400);
+        let consensus = Arc::new(consensus(params, 3, gateways, own_family).0);
+        let mut config = config();
+        if profile == NODE_PROFILE {
+            config = Config {
+                profile: profile.to_owned(),
+                via: Some(consensus.layers[1][0]),
+                ..config
+            };
+        }
+        let mut alone = Self {
+            client: Client::new(config, [5; 32], identity, []).expect("a new one"),
+            consensus: consensus.clone(),
+            now: Time::ZERO,
+            events: Vec::new(),
+            sent: Vec::new(),
+            rate: 0,
+        };
+        alone.input(Input::Calendar(Calendar {
+            at: Time::ZERO,
+            utc: Utc::from_secs(START_S + 60),
+        }));
+        alone.input(Input::Consensus(consensus));
+        alone.input(Input::EntryUp);
+        alone.input(Input::MailboxUp { exporter: [7; 32] });
+        alone
+    }
+
+    fn input(&mut self, input: Input) {
+        self.client.handle(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.client.poll() {
+            match output {
+                Output::Event(event) => self.events.push((self.now, event)),
+                Output::Entry(_) => self.sent.push(self.now),
+                Output::Store { txn, .. } => self.client.handle(self.now, Input::Stored { txn }),
+                Output::Mailbox(_) | Output::Deliver(_) | Output::Progress(_) => {}
+            }
+        }
+    }
+
+    /// Lets time pass; every tenth of a second the gateway sends `frame`.
+    fn run(&mut self, span_s: f64, mut frame: impl FnMut(u64) -> Frame) {
+        let end = self.now.after(Duration::from_secs_f64(span_s));
+        let mut tick = self.now;
+        while self.now < end {
+            let entry = self.client.entry();
+            tick = tick.after(Duration::from_millis(100));
+            while let Some(at) = self.client.next_wake().filter(|at| *at <= tick) {
+                self.now = at;
+                self.client.wake(at);
+                self.drain();
+            }
+            self.now = tick;
+            self.rate += 1;
+            let number = self.rate as u64;
+            self.input(Input::Frame(frame(number)));
+            if self.client.entry() != entry {
+                self.input(Input::EntryUp); // the driver has dialled the other one
+            }
+        }
+    }
+
+    fn silent(&mut self, span_s: f64) {
+        self.run(span_s, |_| Frame::new(Kind::Dummy, 0, [0; 32]));
+    }
+
+    fn first(&self, wanted: impl Fn(&ClientEvent) -> bool) -> Option<Time> {
+        let found = self.events.iter().find(|(_, event)| wanted(event));
+        found.map(|(at, _)| *at)
+    }
+
+    fn count(&self, wanted: ClientEvent, from: Time, to: Time) -> usize {
+        let within =
+            |(at, event): &&(Time, ClientEvent)| *at >= from && *at < to && *event == wanted;
+        self.events.iter().filter(within).count()
+    }
+
+    fn reached(&self, stage: Stage) -> Option<Time> {
+        self.first(|event| *event == ClientEvent::Alarmed(stage))
+    }
+}
+
+/// LOOP-4, LOOP-6, LOOP-7, CLI-2: with every loop lost the client alarms within the computed
+/// time, then enters elsewhere, then warns, then pauses: one step at a time, the pause for one to
+/// two minutes and ten minutes apart, and none of it moves what is sent.
+#[test]
+fn a_client_goes_one_step_at_a_time() {
+    let mut alone = Alone::new(3, "test", 2.0);
+    let first_entry = alone.client.entry();
+    let watching = alone.client.watching();
+    let detector = watching.detector.expect("two loops a second are enough");
+    let (rare, soon) = watching.run_lengths().unwrap();
+    assert!(
+        rare >= 30.0 * 86_400.0 * 2.0 && soon < 120.0,
+        "{rare} {soon}"
+    );
+    assert_eq!(watching.stage, Stage::Calm);
+    let home = alone.client.address();
+    while alone.reached(Stage::Paused).is_none() {
+        alone.silent(1.0);
+    }
+    alone.input(Input::Send {
+        ticket: 1,
+        to: Target::Address(home),
+        body: vec![1; 200_000],
+        reply: Return::Address,
+    });
+    alone.silent(1000.0);
+
+    let alarm = alone
+        .first(|event| *event == ClientEvent::LoopAlarm)
+        .unwrap();
+    // All are lost: as many as it takes, at two a second, once it has warmed up.
+    let expected_s = f64::from(detector.alarm.div_ceil(detector.step)) / 2.0 + 30.0;
+    let took_s = alarm.since(Time::ZERO).as_secs_f64();
+    assert!(
+        (30.0..expected_s * 1.5).contains(&took_s),
+        "{took_s} {expected_s}"
+    );
+
+    let [moved, warned, paused] =
+        [Stage::Moved, Stage::Warned, Stage::Paused].map(|stage| alone.reached(stage).unwrap());
+    assert!(moved >= alarm && moved.since(alarm).as_secs_f64() <= 30.1);
+    assert!(moved < warned && warned < paused);
+    assert!(alone.client.entry() != first_entry && alone.client.entry() != Some(gateway_id(0)));
+    assert_eq!(
+        alone.count(ClientEvent::Alarmed(Stage::Moved), Time::ZERO, alone.now),
+        1
+    );
+
+    // A pause: drops alone, at the same rate; after it the message goes.
+    let during = |from: f64, to: f64| {
+        (
+            paused.after(Duration::from_secs_f64(from)),
+            paused.after(Duration::from_secs_f64(to)),
+        )
+    };
+    let (from, to) = during(1.0, 60.0);
+    assert_eq!(alone.count(ClientEvent::PayloadSent, from, to), 0);
+    assert!(alone.count(ClientEvent::DropSent, from, to).abs_diff(236) < 77);
+    let (from, to) = during(120.0, 200.0);
+    assert!(alone.count(ClientEvent::PayloadSent, from, to) > 0);
+    let pauses: Vec<Time> = alone
+        .events
+        .iter()
+        .filter(|(_, event)| *event == ClientEvent::Alarmed(Stage::Paused))
+        .map(|(at, _)| *at)
+        .collect();
+    assert!(pauses.len() >= 2);
+    for two in pauses.windows(2) {
+        assert!(two[1].since(two[0]) >= Duration::from_secs(600));
+    }
+
+    // The control, and CLI-2: one whose loops nobody judges does none of it, and sends at the very
+    // same instants, but for those at which a link was being changed.
+    let mut calm = Alone::new(3, "test", 2.0);
+    calm.run(alone.now.since(Time::ZERO).as_secs_f64(), |number| {
+        Frame::packet(0, field_of(number, START_S), &[7; sphinx::PACKET_LEN])
+    });
+    assert_eq!(calm.client.watching().alarms, 0);
+    let [alone_at, calm_at] =
+        [&alone, &calm].map(|one| BTreeSet::from_iter(one.sent.iter().copied()));
+    let missed = calm_at.difference(&alone_at).count();
+    assert!(missed <= 4, "{missed}");
+    assert_eq!(alone_at.difference(&calm_at).count(), 0);
+}
+
+/// LOOP-6: where there is no other gateway, it warns at once; and an hour without alarms forgets.
+#[test]
+fn without_another_gateway_it_warns_and_after_an_hour_forgets() {
+    let mut alone = Alone::new(2, "test", 2.0);
+    alone.silent(120.0);
+    assert!(alone.reached(Stage::Moved).is_none());
+    assert!(alone.reached(Stage::Warned).is_some());
+    alone.input(Input::MailboxDown); // nothing is judged any more
+    alone.silent(3600.0);
+    assert_eq!(alone.client.watching().stage, Stage::Calm);
+}
+
+/// LOOP-4, CLI-6 (t11): a flood that keeps the mailbox full makes no loop look lost, nor does a
+/// link that came up just now and has not yet been given what waits.
+#[test]
+fn a_flood_raises_no_alarm() {
+    let mut alone = Alone::new(3, "test", 2.0);
+    alone.run(600.0, |number| {
+        Frame::packet(0, field_of(number, START_S + 60), &[7; sphinx::PACKET_LEN])
+    });
+    assert_eq!(alone.count(ClientEvent::LoopLost, Time::ZERO, alone.now), 0);
+    alone.input(Input::MailboxDown);
+    alone.input(Input::MailboxUp { exporter: [8; 32] });
+    alone.silent(4.0);
+    assert_eq!(alone.count(ClientEvent::LoopLost, Time::ZERO, alone.now), 0);
+    alone.silent(4.0);
+    assert!(
+        alone.count(ClientEvent::LoopLost, Time::ZERO, alone.now) > 0,
+        "the control"
+    );
+}
+
+/// LOOP-4: too few loops say nothing in time.
+#[test]
+fn a_client_with_few_loops_claims_no_alarm() {
+    let mut alone = Alone::new(3, "test", 0.01);
+    assert_eq!(alone.client.watching().detector, None);
+    alone.silent(3600.0);
+    let watching = alone.client.watching();
+    assert_eq!((watching.alarms, watching.stage), (0, Stage::Calm));
+}
+
+/// LOOP-5: a node loops four times as fast after an alarm, for ten minutes, and takes no steps.
+#[test]
+fn a_node_loops_faster_after_an_alarm() {
+    let mut alone = Alone::new(3, NODE_PROFILE, 2.0);
+    let (_, profile) = alone.consensus.profile(NODE_PROFILE).unwrap();
+    let hz = profile.loops_uhz as f64 / 1e6;
+    alone.silent(60.0);
+    let alarm = alone
+        .first(|event| *event == ClientEvent::LoopAlarm)
+        .unwrap();
+    assert!(alarm > secs(30.0) && alarm < secs(36.0), "{alarm:?}");
+    alone.input(Input::MailboxDown); // no second alarm
+    alone.silent(700.0);
+    let rate = |from_s: u64, to_s: u64| {
+        let [from, to] = [from_s, to_s].map(|s| alarm.after(Duration::from_secs(s)));
+        alone.count(ClientEvent::LoopSent, from, to) as f64 / (to_s - from_s) as f64
+    };
+    assert!(
+        (rate(1, 500) / hz / 4.0 - 1.0).abs() < 0.05,
+        "{}",
+        rate(1, 500)
+    );
+    assert!(
+        (rate(601, 690) / hz - 1.0).abs() < 0.2,
+        "{}",
+        rate(601, 690)
+    );
+    assert_eq!(alone.client.watching().stage, Stage::Calm);
+}

@@ -1,0 +1,36 @@
+//! What a test does to a world, so that its judges can say no: mistakes of disks, and attacks.
+//!
+//! Not done here: faults that any network has (loss, crashes); those belong to the scenario.
+
+use core::time::Duration;
+
+use proto::Time;
+
+/// A mistake of the simulated disks, for positive controls: a judge that never says no proves
+/// nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Disks keep what they answered for.
+    #[default]
+    None,
+    /// A crash takes a node's replay journal with it, and its keys stay.
+    ForgetTags,
+    /// A client's disk answers before it has written: what it answered for in its last seconds is lost in a
+    /// crash.
+    AnswerEarly,
+    /// No mistake of a disk, but an (n−1) attack: from [`BLOCKED_AT`] on nothing reaches mix 0.
+    Block,
+    /// The same, and mix 0 does not heed its own alarms.
+    BlockUnheeded,
+}
+
+/// When [`Sabotage::Block`] begins.
+pub const BLOCKED_AT: Duration = Duration::from_secs(40);
+
+impl Sabotage {
+    /// Whether a packet to node `to` is taken from its link at `now`.
+    pub(super) fn takes(self, now: Time, to: usize) -> bool {
+        let blocks = matches!(self, Self::Block | Self::BlockUnheeded);
+        blocks && to == 0 && now.since(Time::ZERO) >= BLOCKED_AT
+    }
+}
