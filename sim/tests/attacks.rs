@@ -46,6 +46,7 @@ fn attack_t03_intersection() {
         users: 1000,
         online: 0.5,
         session: 0.0,
+        habits: false,
         mailboxes: false,
         rounds: 10_000,
         replications: 2000,
@@ -58,6 +59,12 @@ fn attack_t03_intersection() {
         ..settings
     };
     assert!(intersection::rounds(&sessions, 1).value > 2.0 * rounds.value);
+    let habits = Intersection {
+        habits: true,
+        replications: 96,
+        ..settings
+    };
+    assert!(intersection::rounds(&habits, 1).value > 5.0 * rounds.value);
     let mailboxes = Intersection {
         mailboxes: true,
         rounds: 500,

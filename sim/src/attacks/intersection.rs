@@ -2,7 +2,9 @@
 //!
 //! The others are online in sessions: a two-state chain with stationary probability `online` and a
 //! mean session of `session` rounds; 1/(1 − online) of them is no memory at all, the case of the closed
-//! form. With mailboxes that keep messages for those who are offline, delivery does not depend on
+//! form. With *habits* each is online for one stretch of every day, a share `online` of it, which begins at a
+//! time of its own, give or take [`LATE`] of a day; messages come at a uniform time of the target's stretch. Those
+//! who keep the same hours as the target stay candidates for long. With mailboxes that keep messages for those who are offline, delivery does not depend on
 //! presence and no round excludes anyone: the set stays whole.
 
 use super::{estimate, figure, line, plot, reference, replicate};
@@ -22,6 +24,8 @@ pub struct Intersection {
     pub online: f64,
     /// Mean length of a session in rounds, ≥ 1; 0 for no memory between rounds.
     pub session: f64,
+    /// Whether the others are online at the same hours every day; then `session` is not used.
+    pub habits: bool,
     /// Whether mailboxes keep messages for users who are offline.
     pub mailboxes: bool,
     /// Rounds after which the attacker gives up.
@@ -36,8 +40,35 @@ impl Intersection {
     }
 }
 
+/// How much earlier or later than usual somebody comes online at most, in days.
+const LATE: f64 = 0.05;
+
+/// The same where everyone has habits.
+fn attack_habits(settings: &Intersection, stream: &mut Stream) -> Vec<usize> {
+    let online = settings.online;
+    let mut begins: Vec<f64> = (1..settings.users).map(|_| stream.uniform()).collect();
+    let mut left = vec![settings.users];
+    for _ in 0..settings.rounds {
+        let at = online * stream.uniform();
+        if !settings.mailboxes {
+            begins.retain(|begin| {
+                let late = LATE * (2.0 * stream.uniform() - 1.0);
+                (at - begin - late).rem_euclid(1.0) < online
+            });
+        }
+        left.push(begins.len() + 1);
+        if begins.is_empty() {
+            break;
+        }
+    }
+    left
+}
+
 /// Candidates left after each round, until the target is alone; the first entry is all.
 fn attack(settings: &Intersection, stream: &mut Stream) -> Vec<usize> {
+    if settings.habits {
+        return attack_habits(settings, stream);
+    }
     let p = settings.online;
     let (stay, back) = if settings.has_memory() {
         let leave = 1.0 / settings.session;
@@ -89,7 +120,8 @@ pub fn rounds(settings: &Intersection, seed: u64) -> Estimate {
 #[expect(clippy::cast_precision_loss, reason = "sizes in memory")]
 pub fn run(settings: &Intersection, seed: u64) -> Outcome {
     let found = study(settings, seed);
-    let expected = (!settings.has_memory() && !settings.mailboxes)
+    let independent = !settings.has_memory() && !settings.habits;
+    let expected = (independent && !settings.mailboxes)
         .then(|| closed::intersection_rounds(settings.users as f64, settings.online));
     let mean_rounds = estimate(&found, |all| {
         mean(&all.iter().map(|left| rounds_of(left)).collect::<Vec<_>>())

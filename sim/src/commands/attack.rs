@@ -86,6 +86,9 @@ enum Attack {
         /// Mean session in rounds; 0 for no memory
         #[arg(long, default_value_t = 0.0)]
         session: f64,
+        /// The others are online at the same hours every day
+        #[arg(long, conflicts_with = "session")]
+        habits: bool,
         /// Mailboxes keep messages for those who are offline
         #[arg(long)]
         mailboxes: bool,
@@ -254,6 +257,7 @@ impl Attack {
                 users,
                 online,
                 session,
+                habits,
                 mailboxes,
                 rounds,
                 replications,
@@ -271,6 +275,7 @@ impl Attack {
                     users,
                     online,
                     session,
+                    habits,
                     mailboxes,
                     rounds,
                     replications,

@@ -90,6 +90,7 @@ pub(super) fn checks(level: Level, seed: u64) -> Vec<Check> {
             users,
             online,
             session: 0.0,
+            habits: false,
             mailboxes: false,
             rounds: 10_000,
             replications: many,
