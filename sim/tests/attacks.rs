@@ -218,8 +218,8 @@ fn attack_t11_pause() {
         throttled: 0.5,
         throttle_s: 30.0,
         watch_s: 900.0,
-        pause_s: 60.0,
-        jitter_s: 300.0,
+        pause_s: 120.0,
+        jitter_s: 30.0,
         apart_s: 600.0,
         on_access_line: false,
         replications: 1600,
@@ -241,7 +241,7 @@ fn attack_t11_pause() {
         replications: 32,
         ..settings
     };
-    assert!(endless.paused(Policy::Deployed, 1).value < 60.0 / 600.0);
+    assert!(endless.paused(Policy::Deployed, 1).value < 120.0 / 600.0);
     assert!(endless.paused(Policy::Naive, 1).value > 0.5);
 }
 

@@ -12,12 +12,12 @@
 //! | `deployed` | first alarm: another entry gateway, after a jittered wait; second: a warning; third: |
 //! |            | PAUSE, begun after a jitter of up to `jitter_s`, lasting ½ to 1 `pause_s`, one per `apart_s` |
 //!
-//! Loops that were sent before the change of the entry gateway don't count towards the second alarm. (If they do,
+//! Loops that were sent within [`SETTLE_S`] of an alarm don't count towards the next. (If they do,
 //! one short throttling raises all three alarms before the change is through, and PAUSE tells what
 //! throttling alone would not: in the first version of this study it named 27 % for 19 %.)
 //!
 //! An attacker *at the entry gateway* loses the victim with it; one on the victim's *access line* does not.
-//! PAUSE is not deployed yet: this study is of the rule that docs/spec is to say. Alarms are the sequential test's
+//! The rules are those of docs/spec/loops.md, LOOP-6 and LOOP-7, with the scenario's numbers. Alarms are the sequential test's
 //! of [`blending`](super::blending); a loop's loss is known [`VERDICT_S`] after it was sent.
 
 use super::{
@@ -32,8 +32,10 @@ pub const STEP_S: f64 = 5.0;
 pub const PATHS: usize = 200;
 /// From a loop's sending until it counts as lost, in seconds.
 pub const VERDICT_S: f64 = 6.0;
-/// Mean wait between an alarm and the change of the entry gateway, in seconds.
-const CHANGE_S: f64 = 10.0;
+/// Longest wait between an alarm and the change of the entry gateway, in seconds (LOOP-6).
+const CHANGE_S: f64 = 30.0;
+/// After an alarm no loop counts that was sent within so many seconds (LOOP-6).
+const SETTLE_S: f64 = 45.0;
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
@@ -131,13 +133,15 @@ impl Pause {
             }
             sum = 0;
             alarms += 1;
+            if policy == Policy::Deployed {
+                counted_from = known + SETTLE_S;
+            }
             let free = pauses.last().map_or(0.0, |(_, until)| *until);
             match policy {
                 Policy::Never => {}
                 Policy::Naive if known >= free => pauses.push((known, known + self.pause_s)),
                 Policy::Deployed if alarms == 1 => {
-                    let change = known + CHANGE_S * stream.exponential();
-                    counted_from = change;
+                    let change = known + CHANGE_S * stream.uniform();
                     if !self.on_access_line {
                         throttle_until = throttle_until.min(change);
                     }

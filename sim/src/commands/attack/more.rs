@@ -161,10 +161,10 @@ pub(super) struct Pause {
     #[arg(long, default_value_t = 900.0, value_parser = positive)]
     watch_s: f64,
     /// Longest PAUSE in seconds
-    #[arg(long, default_value_t = 60.0, value_parser = positive)]
+    #[arg(long, default_value_t = 120.0, value_parser = positive)]
     pause_s: f64,
     /// Largest wait before a PAUSE in seconds
-    #[arg(long, default_value_t = 300.0, value_parser = positive)]
+    #[arg(long, default_value_t = 30.0, value_parser = positive)]
     jitter_s: f64,
     /// Least seconds between two
     #[arg(long, default_value_t = 600.0, value_parser = positive)]
