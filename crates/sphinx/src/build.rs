@@ -16,7 +16,7 @@ use crate::header::build_header;
 use crate::keys::PublicKey;
 use crate::layout::{Address, HEADER_LEN, PACKET_LEN, Packet, SEED_LEN, SurbId, split_packet};
 use crate::payload::pad;
-use crate::secrets::add_layer;
+use crate::wide::add_layer;
 
 /// One stage of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,8 +19,8 @@
 //! Peeling is our own code over the primitives rather than the crate's `process`, because it is
 //! the leaner of the two: the crate keeps its keys private, parses the routing block before its
 //! version can be checked, and allocates nine times a packet. What we take from the crate is its
-//! constants, its wide-block cipher and its payload key derivation; the tests hold every byte and
-//! verdict against it, in both directions (PKT-22).
+//! constants and its payload key derivation; the tests hold every byte and verdict against it, in
+//! both directions (PKT-22).
 //!
 //! Invariants: no clock, no thread, no randomness but the `rng` passed in; the same arguments give
 //! the same bytes; no input from a peer reaches a panic; a refused packet is left as it was.
@@ -31,11 +31,14 @@ mod build;
 mod curve;
 mod header;
 mod keys;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
 mod layout;
 mod open;
 mod payload;
 mod secrets;
 mod surb;
+mod wide;
 
 pub use build::{Hop, build};
 pub use curve::Path;

@@ -26,7 +26,8 @@ use crate::layout::{
     BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FORWARD, GAMMA_LEN, HEADER_LEN, Packet, STREAM_LEN,
     SurbId, Tag, VERSION, array, split_header, split_packet,
 };
-use crate::secrets::{Secrets, remove_layer};
+use crate::secrets::Secrets;
+use crate::wide::remove_layer;
 
 /// Why a packet was refused. Counted, never answered and never logged per packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

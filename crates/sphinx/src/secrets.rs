@@ -23,10 +23,8 @@ use sphinx_packet::constants::{
     EXPANDED_SHARED_SECRET_HKDF_INFO, EXPANDED_SHARED_SECRET_HKDF_SALT,
     EXPANDED_SHARED_SECRET_LENGTH,
 };
-use sphinx_packet::payload::NymLioness;
-use sphinx_packet::payload::key::derive_payload_key;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::curve::Path;
 use crate::layout::{ALPHA_LEN, BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
@@ -38,7 +36,7 @@ const BLINDING: usize = 224;
 const TAG: usize = 256;
 
 /// The keys of one hop for one packet, erased when dropped (PKT-5).
-#[derive(Zeroize, ZeroizeOnDrop)]
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub(crate) struct Secrets([u8; EXPANDED_SHARED_SECRET_LENGTH]);
 
 impl Secrets {
@@ -49,6 +47,21 @@ impl Secrets {
             .expand(EXPANDED_SHARED_SECRET_HKDF_INFO, &mut expanded)
             .expect("288 bytes are within the limit of HKDF-SHA256");
         Secrets(expanded)
+    }
+
+    /// Nobody's keys, to be overwritten by the lanes' expansion.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn zero() -> Secrets {
+        Secrets([0; EXPANDED_SHARED_SECRET_LENGTH])
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8; EXPANDED_SHARED_SECRET_LENGTH] {
+        &mut self.0
+    }
+
+    pub(crate) fn mac_key(&self) -> &[u8; 16] {
+        array(&self.0, MAC_KEY)
     }
 
     pub(crate) fn tag(&self) -> &Tag {
@@ -78,8 +91,8 @@ impl Secrets {
 
     /// γ of a β.
     pub(crate) fn mac(&self, beta: &[u8; BETA_LEN]) -> [u8; GAMMA_LEN] {
-        let key: &[u8; 16] = array(&self.0, MAC_KEY);
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+        let mut mac =
+            Hmac::<Sha256>::new_from_slice(self.mac_key()).expect("HMAC takes a key of any length");
         mac.update(beta);
         *array(&mac.finalize().into_bytes(), 0)
     }
@@ -88,23 +101,4 @@ impl Secrets {
     pub(crate) fn verify(&self, beta: &[u8; BETA_LEN], gamma: &[u8; GAMMA_LEN]) -> bool {
         self.mac(beta).ct_eq(gamma).into()
     }
-}
-
-/// Adds a hop's layer to a payload.
-pub(crate) fn add_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
-    wide_block(seed)
-        .encrypt_block(payload)
-        .expect("a payload is longer than 32 bytes");
-}
-
-/// Takes a hop's layer off a payload.
-pub(crate) fn remove_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
-    wide_block(seed)
-        .decrypt_block(payload)
-        .expect("a payload is longer than 32 bytes");
-}
-
-fn wide_block(seed: &[u8; SEED_LEN]) -> NymLioness {
-    let key = Zeroizing::new(derive_payload_key(seed));
-    NymLioness::new((&*key).into())
 }

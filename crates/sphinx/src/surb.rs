@@ -27,7 +27,7 @@ use crate::layout::{
     Address, HEADER_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SEED_LEN, SURB_LEN, SURB_SECRET_LEN,
     SurbId, array,
 };
-use crate::secrets::{add_layer, remove_layer};
+use crate::wide::{add_layer, remove_layer};
 
 const FIRST_HOP: usize = HEADER_LEN;
 const SEED: usize = FIRST_HOP + 32;

@@ -1,0 +1,179 @@
+//! The symmetric part of a packet in vector lanes, for processors with AVX-512 F, BW and VL.
+//!
+//! Spec: docs/spec/packet.md, PKT-7, PKT-8, PKT-12, PKT-22.
+//!
+//! | part                         | lanes                                    | module          |
+//! |------------------------------|------------------------------------------|-----------------|
+//! | HKDF and HMAC with SHA-256   | 8 packets of 32 bits                     | [`sha256`]      |
+//! | BLAKE2b, keyed               | 8 packets of 64 bits                     | [`blake2b`]     |
+//! | ChaCha20                     | 16 blocks of one packet, of 32 bits      | [`chacha20`]    |
+//! | wide block                   | of these two                             | [`wide`]        |
+//!
+//! A [`Lanes`] is the proof that the processor has the instructions, so its methods are safe. A pass
+//! takes the same time whatever its fill. What the lanes compute is what the scalar crates do, byte
+//! for byte; the tests below hold them together.
+//!
+//! `unsafe`: calls of functions that need instructions which [`Lanes::detect`] found.
+
+#![expect(
+    unsafe_code,
+    reason = "calls of functions that need certain instructions, which the file header justifies"
+)]
+
+mod blake2b;
+mod chacha20;
+mod sha256;
+mod vector;
+mod wide;
+
+use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN};
+use crate::secrets::Secrets;
+
+/// How many packets a pass takes.
+pub(crate) const LANES: usize = 8;
+
+/// Stands for: this processor has AVX-512 F, BW and VL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lanes(());
+
+impl Lanes {
+    /// Something if the processor has the instructions and the system saves their registers.
+    pub(crate) fn detect() -> Option<Lanes> {
+        let found = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl");
+        found.then_some(Lanes(()))
+    }
+
+    /// [`Secrets::expand`] of eight shared secrets.
+    pub(crate) fn expand(self, shared_secrets: [&[u8; 32]; LANES]) -> [Secrets; LANES] {
+        let mut secrets = core::array::from_fn(|_| Secrets::zero());
+        // SAFETY: `self` proves the instructions.
+        unsafe { sha256::expand(shared_secrets, secrets.each_mut().map(Secrets::bytes_mut)) };
+        secrets
+    }
+
+    /// [`Secrets::mac`] of eight packets.
+    pub(crate) fn mac(
+        self,
+        secrets: [&Secrets; LANES],
+        betas: [&[u8; BETA_LEN]; LANES],
+    ) -> [[u8; GAMMA_LEN]; LANES] {
+        // SAFETY: `self` proves the instructions.
+        unsafe { sha256::mac(secrets.map(Secrets::mac_key), betas) }
+    }
+
+    /// [`crate::wide::remove_layer`] of 1 to 8 equally long payloads.
+    ///
+    /// # Panics
+    /// If there are none or more than eight, or they differ in length: our own bug.
+    pub(crate) fn remove_layers(self, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { wide::remove_layers(seeds, payloads) }
+    }
+
+    /// Adds the key stream of ChaCha20, nonce and counter zero, to `bytes`.
+    pub(crate) fn chacha20(self, key: &[u8; 32], bytes: &mut [u8]) {
+        // SAFETY: `self` proves the instructions.
+        unsafe { chacha20::xor(key, bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::chacha20::ChaCha20Rng;
+    use ::chacha20::cipher::{KeyIvInit, StreamCipher};
+    use rand_core::{Rng, SeedableRng};
+
+    use super::*;
+
+    /// The lanes, if this processor has any; says so if not.
+    fn lanes() -> Option<Lanes> {
+        let lanes = Lanes::detect();
+        println!(
+            "lanes: {}",
+            if lanes.is_some() {
+                "avx512"
+            } else {
+                "none, not tested"
+            }
+        );
+        lanes
+    }
+
+    fn bytes<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+        let mut bytes = [0; N];
+        rng.fill_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Eight different random inputs, and once all zeros and all ones among them.
+    fn inputs<const N: usize>(rng: &mut ChaCha20Rng, round: u64) -> [[u8; N]; LANES] {
+        let mut inputs = core::array::from_fn(|_| bytes(rng));
+        if round == 0 {
+            (inputs[2], inputs[5]) = ([0; N], [0xff; N]);
+        }
+        inputs
+    }
+
+    /// PKT-22
+    #[test]
+    fn pkt_22_lanes_expand_and_mac_as_scalars_do() {
+        let Some(lanes) = lanes() else { return };
+        for round in 0..64 {
+            let mut rng = ChaCha20Rng::seed_from_u64(round);
+            let shared = inputs::<32>(&mut rng, round);
+            let betas = inputs::<BETA_LEN>(&mut rng, round);
+            let secrets = lanes.expand(shared.each_ref());
+            let macs = lanes.mac(secrets.each_ref(), betas.each_ref());
+            for lane in 0..LANES {
+                let mut twin = Secrets::expand(&shared[lane]);
+                let mut secrets = secrets[lane].clone();
+                assert_eq!(*secrets.bytes_mut(), *twin.bytes_mut(), "lane {lane}");
+                assert_eq!(macs[lane], twin.mac(&betas[lane]), "lane {lane}");
+            }
+            // The positive control: lanes differ from each other.
+            assert_ne!(macs[0], macs[1]);
+        }
+    }
+
+    /// PKT-22: payloads of every length up to some blocks, and of those that occur.
+    #[test]
+    fn pkt_22_lanes_take_layers_off_as_scalars_do() {
+        let Some(lanes) = lanes() else { return };
+        let lengths = (33..420).chain([1023, 1024, 1025, 2047, 2048, 2049, 32 * 1024, 33_333]);
+        for (round, len) in (0..).zip(lengths) {
+            let mut rng = ChaCha20Rng::seed_from_u64(round);
+            let fill = 1 + (round as usize) % LANES;
+            let seeds = inputs::<SEED_LEN>(&mut rng, round);
+            let mut payloads = vec![vec![0; len]; fill];
+            payloads
+                .iter_mut()
+                .for_each(|payload| rng.fill_bytes(payload));
+            let mut twins = payloads.clone();
+            let seeds = seeds[..fill].iter().collect::<Vec<_>>();
+            let mut in_place: Vec<&mut [u8]> = payloads.iter_mut().map(Vec::as_mut_slice).collect();
+            lanes.remove_layers(&seeds, &mut in_place);
+            for (twin, seed) in twins.iter_mut().zip(seeds) {
+                crate::wide::remove_layer(seed, twin);
+            }
+            assert!(payloads == twins, "{len} bytes in {fill} lanes");
+        }
+    }
+
+    /// PKT-22
+    #[test]
+    fn pkt_22_sixteen_blocks_are_chacha20() {
+        let Some(lanes) = lanes() else { return };
+        let mut rng = ChaCha20Rng::seed_from_u64(9);
+        for len in (0..2100).chain([32 * 1024 - 32, 70_001]) {
+            let key: [u8; 32] = bytes(&mut rng);
+            let mut ours = vec![0; len];
+            rng.fill_bytes(&mut ours);
+            let mut theirs = ours.clone();
+            lanes.chacha20(&key, &mut ours);
+            ::chacha20::ChaCha20::new(&key.into(), &[0; 12].into()).apply_keystream(&mut theirs);
+            assert!(ours == theirs, "{len} bytes");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The wide block: LIONESS over ChaCha20 and keyed BLAKE2b-256, of one payload, in place.
+//!
+//! Spec: docs/spec/packet.md, PKT-7, PKT-12, PKT-19.
+//!
+//! | step (encrypting) |                                           | bytes of the key             |
+//! |-------------------|-------------------------------------------|------------------------------|
+//! | 1                 | right ^= ChaCha20(left ^ k₁)              | 0..32                        |
+//! | 2                 | left ^= BLAKE2b(k₂, right)                | 32..96                       |
+//! | 3                 | right ^= ChaCha20(left ^ k₃)              | 96..128                      |
+//! | 4                 | left ^= BLAKE2b(k₄, right)                | 128..192                     |
+//!
+//! *Left* is a payload's first 32 bytes, *right* the rest; nonce and counter are zero. Decrypting
+//! takes the steps in the opposite order. The bytes are those of `sphinx-packet`'s `NymLioness`.
+//!
+//! ChaCha20 runs in lanes where the processor has them, else in aws-lc's assembly; BLAKE2b is
+//! `blake2b_simd`'s. Nothing is allocated; keys are erased.
+//!
+//! `unsafe`: one call into aws-lc, which reads 32 bytes of key and 12 of nonce and changes the bytes
+//! of one slice in place, as `chacha.h` allows.
+
+#![expect(
+    unsafe_code,
+    reason = "a raw call into aws-lc, which the file header justifies"
+)]
+
+use sphinx_packet::constants::PAYLOAD_KEY_SIZE;
+use sphinx_packet::payload::key::derive_payload_key;
+use zeroize::Zeroizing;
+
+use crate::layout::{SEED_LEN, array};
+
+/// Length of the left part, in bytes: a key of ChaCha20, a hash of BLAKE2b.
+pub(crate) const LEFT_LEN: usize = 32;
+/// Where k₁ and k₃ begin in the key.
+pub(crate) const STREAM_KEYS: [usize; 2] = [0, 96];
+/// Where k₂ and k₄ begin in the key.
+pub(crate) const HASH_KEYS: [usize; 2] = [32, 128];
+const HASH_KEY_LEN: usize = 64;
+const _: () = assert!(HASH_KEYS[1] + HASH_KEY_LEN == PAYLOAD_KEY_SIZE);
+
+type Key = Zeroizing<[u8; PAYLOAD_KEY_SIZE]>;
+
+/// Adds a hop's layer to a payload of more than 32 bytes.
+pub(crate) fn add_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+    let key = Key::new(derive_payload_key(seed));
+    for round in 0..2 {
+        stream_step(&key, round, payload);
+        hash_step(&key, round, payload);
+    }
+}
+
+/// Takes a hop's layer off a payload of more than 32 bytes.
+pub(crate) fn remove_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+    let key = Key::new(derive_payload_key(seed));
+    for round in (0..2).rev() {
+        hash_step(&key, round, payload);
+        stream_step(&key, round, payload);
+    }
+}
+
+fn split(payload: &mut [u8]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
+    payload
+        .split_first_chunk_mut()
+        .expect("a payload is longer than 32 bytes")
+}
+
+fn stream_step(key: &Key, round: usize, payload: &mut [u8]) {
+    let (left, right) = split(payload);
+    let mut key: Zeroizing<[u8; LEFT_LEN]> = Zeroizing::new(*array(&**key, STREAM_KEYS[round]));
+    for (byte, left) in key.iter_mut().zip(left) {
+        *byte ^= *left;
+    }
+    chacha20(&key, right);
+}
+
+fn hash_step(key: &Key, round: usize, payload: &mut [u8]) {
+    let (left, right) = split(payload);
+    let key: &[u8; HASH_KEY_LEN] = array(&**key, HASH_KEYS[round]);
+    let hash = blake2b_simd::Params::new()
+        .hash_length(LEFT_LEN)
+        .key(key)
+        .hash(right);
+    for (byte, hash) in left.iter_mut().zip(hash.as_bytes()) {
+        *byte ^= hash;
+    }
+}
+
+fn chacha20(key: &[u8; LEFT_LEN], bytes: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(lanes) = crate::lanes::Lanes::detect() {
+        return lanes.chacha20(key, bytes);
+    }
+    let nonce = [0u8; 12];
+    let at = bytes.as_mut_ptr();
+    // SAFETY: input and output are the same bytes of one slice; key and nonce have the lengths
+    // that the function reads.
+    unsafe {
+        aws_lc_sys::CRYPTO_chacha_20(at, at, bytes.len(), key.as_ptr(), nonce.as_ptr(), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::chacha20::ChaCha20Rng;
+    use rand_core::{Rng, SeedableRng};
+    use sphinx_packet::payload::NymLioness;
+
+    use super::*;
+    use aes::cipher::KeyInit;
+
+    /// PKT-22: both directions are the crate's, for every length up to some blocks.
+    #[test]
+    fn pkt_22_wide_block_is_the_crates() {
+        let mut rng = ChaCha20Rng::seed_from_u64(1);
+        for len in (33..700).chain([1024, 2047, 2048, 2049, 32 * 1024, 33_333]) {
+            let mut seed = [0; SEED_LEN];
+            rng.fill_bytes(&mut seed);
+            let mut ours = vec![0; len];
+            rng.fill_bytes(&mut ours);
+            let (plain, mut theirs) = (ours.clone(), ours.clone());
+            let cipher = NymLioness::new((&derive_payload_key(&seed)).into());
+
+            add_layer(&seed, &mut ours);
+            cipher.encrypt_block(&mut theirs).unwrap();
+            assert!(ours == theirs && ours != plain, "{len} bytes");
+            remove_layer(&seed, &mut ours);
+            assert!(ours == plain, "{len} bytes");
+            remove_layer(&seed, &mut ours);
+            cipher.decrypt_block(&mut theirs).unwrap();
+            cipher.decrypt_block(&mut theirs).unwrap();
+            assert!(ours == theirs, "{len} bytes");
+        }
+    }
+}
