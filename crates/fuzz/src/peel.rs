@@ -12,7 +12,7 @@
 
 use std::sync::LazyLock;
 
-use sphinx::{HEADER_LEN, Packet, Routing, SecretKey};
+use sphinx::{HEADER_LEN, Packet, Path, Routing, SecretKey};
 use sphinx_packet::ProcessedPacketData;
 
 use crate::support::{forge, route, seeded, their_key, their_packet};
@@ -72,11 +72,29 @@ fn xor(to: &mut [u8], from: &[u8]) {
 
 fn check(key: &SecretKey, delay_max_ns: u64, mut packet: Box<Packet>) {
     let before = packet.clone();
-    let Ok(opened) = sphinx::open_one(key, delay_max_ns, &packet) else {
+    let verdict = sphinx::open_one(key, delay_max_ns, &packet).map(|opened| {
+        let seen = (*opened.routing(), *opened.tag());
+        sphinx::finish(opened, &mut packet);
+        seen
+    });
+    for path in Path::present() {
+        let key = key.clone().on(path).expect("present");
+        let mut batch = [*before; 2];
+        let mut verdicts = Vec::new();
+        sphinx::open(&key, delay_max_ns, &batch, &mut verdicts);
+        for ours in &verdicts {
+            let ours = ours
+                .as_ref()
+                .map(|opened| (*opened.routing(), *opened.tag()));
+            assert_eq!(ours.map_err(|why| *why), verdict, "{path:?}");
+        }
+        let opened = verdicts.into_iter().filter_map(Result::ok);
+        sphinx::finish_batch(opened.zip(&mut batch));
+        assert!(batch == [*packet; 2], "{path:?}");
+    }
+    let Ok((routing, tag)) = verdict else {
         return;
     };
-    let (routing, tag) = (*opened.routing(), *opened.tag());
-    sphinx::finish(opened, &mut packet);
 
     let theirs = their_packet(&before);
     let secret = theirs

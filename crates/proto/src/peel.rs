@@ -144,18 +144,13 @@ impl Stage {
             .map(|arrival| (arrival, PeelDrop::NoKey))
             .collect();
         let mut opened: Vec<(usize, Arrival, Opened)> = Vec::with_capacity(rest.len());
+        let mut verdicts = Vec::with_capacity(rest.len());
         for (place, (_, key)) in open_now.iter().enumerate() {
-            let (arrivals, verdicts): (Vec<Arrival>, Vec<PeelDrop>) = rest.drain(..).unzip();
-            let (times, packets): (Vec<Time>, Vec<Box<Packet>>) =
-                arrivals.into_iter().map(|a| (a.received, a.packet)).unzip();
-            let results = sphinx::open(&key.secret, cap, &packets);
-            for ((result, first), (received, packet)) in results
-                .into_iter()
-                .zip(verdicts)
-                .zip(times.into_iter().zip(packets))
-            {
-                let arrival = Arrival { received, packet };
-                match (result, first) {
+            let packets = rest.iter().map(|(arrival, _)| &*arrival.packet);
+            sphinx::open(&key.secret, cap, packets, &mut verdicts);
+            let tried = core::mem::take(&mut rest);
+            for ((arrival, first), verdict) in tried.into_iter().zip(verdicts.drain(..)) {
+                match (verdict, first) {
                     (Ok(open), _) => opened.push((place, arrival, open)),
                     // Only a wrong MAC may mean another epoch's key.
                     (Err(Reject::Mac), PeelDrop::NoKey) => {
@@ -180,7 +175,13 @@ impl Stage {
                 Ok(()) => {
                     pending.journal.push((*epoch, fingerprint));
                     let delay = Duration::from_nanos(delay_ns);
-                    pending.admitted.push((arrival, open, next, delay));
+                    pending.opened.push(open);
+                    pending.admitted.push(Peeled {
+                        received: arrival.received,
+                        next,
+                        delay,
+                        packet: arrival.packet,
+                    });
                 }
                 Err(why) => dropped(PeelDrop::Replay(why)),
             }
@@ -200,24 +201,23 @@ impl core::fmt::Debug for Stage {
 pub struct Pending {
     /// What must be in the journal, of which epoch, before [`Pending::finish`] (RPL-4).
     pub journal: Vec<(Epoch, Fingerprint)>,
-    admitted: Vec<(Arrival, Opened, Address, Duration)>,
+    /// Of each of `admitted`, what its packet still needs to be finished.
+    opened: Vec<Opened>,
+    admitted: Vec<Peeled>,
 }
 
 impl Pending {
     /// The packets, each as the next hop will read it. Call it when the journal's write has
     /// returned; if the write failed, drop `self`.
     pub fn finish(self) -> impl Iterator<Item = Peeled> {
-        self.admitted
-            .into_iter()
-            .map(|(mut arrival, open, next, delay)| {
-                sphinx::finish(open, &mut arrival.packet);
-                Peeled {
-                    received: arrival.received,
-                    next,
-                    delay,
-                    packet: arrival.packet,
-                }
-            })
+        let Self {
+            opened,
+            mut admitted,
+            ..
+        } = self;
+        let packets = admitted.iter_mut().map(|peeled| &mut *peeled.packet);
+        sphinx::finish_batch(opened.into_iter().zip(packets));
+        admitted.into_iter()
     }
 
     /// How many packets wait.

@@ -12,6 +12,7 @@
 
 use rand_core::CryptoRng;
 
+use crate::curve::Path;
 use crate::header::build_header;
 use crate::keys::PublicKey;
 use crate::layout::{Address, HEADER_LEN, PACKET_LEN, Packet, SEED_LEN, SurbId, split_packet};
@@ -58,7 +59,7 @@ pub(crate) fn assemble<'a>(
     to_header.copy_from_slice(header);
     pad(message, payload);
     for seed in seeds {
-        add_layer(seed, payload);
+        add_layer(Path::best(), seed, payload);
     }
     packet
 }

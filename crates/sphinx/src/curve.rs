@@ -1,4 +1,4 @@
-//! Scalar multiplication on Curve25519: where nine tenths of a packet's time go.
+//! Scalar multiplication on Curve25519: where most of a packet's time goes.
 //!
 //! Spec: docs/spec/packet.md, PKT-6, PKT-12, PKT-14.
 //!
@@ -6,8 +6,9 @@
 //! |----------------------|---------------------------------------------|----------------------------|
 //! | [`Path::Assembly`]   | aws-lc's X25519: formally verified assembly  | x86-64 and aarch64          |
 //! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere                  |
+//! | [`Path::Lanes`]      | eight at a time (`lanes/x25519.rs`)          | x86-64 with AVX-512 IFMA    |
 //!
-//! Both are constant time by construction and give the same bytes for every input, those of
+//! All are constant time by construction and give the same bytes for every input, those of
 //! RFC 7748: the top bit of a point is ignored, points are reduced, scalars are clamped. The
 //! portable path is always compiled: it is the other's twin in the tests.
 //!
@@ -29,34 +30,112 @@ use curve25519_dalek::scalar::Scalar;
 use subtle::{Choice, ConditionallySelectable};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::lanes::{LANES, Lanes};
+
 /// 32 bytes of a point's u coordinate, little-endian.
 pub(crate) type Point = [u8; 32];
 
-/// How scalars are multiplied; the bytes are the same on each.
+/// How packets are computed; the bytes are the same on each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {
     /// Pure Rust.
     Portable,
     /// aws-lc's assembly.
     Assembly,
+    /// Eight packets at a time, by AVX-512 IFMA; a packet by itself as with `Assembly`.
+    Lanes,
 }
+
+/// A path that this processor does not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathAbsent(pub Path);
+
+impl core::fmt::Display for PathAbsent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "this processor has no path \"{}\"; the fastest that it has is \"{}\"",
+            self.0.name(),
+            Path::best().name()
+        )
+    }
+}
+
+impl core::error::Error for PathAbsent {}
 
 impl Path {
     /// Every path, slowest first.
-    pub const ALL: [Path; 2] = [Path::Portable, Path::Assembly];
+    pub const ALL: [Path; 3] = [Path::Portable, Path::Assembly, Path::Lanes];
+
+    /// The paths of this processor, slowest first.
+    pub fn present() -> impl Iterator<Item = Path> {
+        Path::ALL.into_iter().filter(|path| path.require().is_ok())
+    }
 
     /// The fastest path of this processor.
     #[must_use]
-    pub const fn best() -> Path {
-        Path::Assembly
+    pub fn best() -> Path {
+        match Lanes::detect() {
+            Some(_) => Path::Lanes,
+            None => Path::Assembly,
+        }
     }
 
-    /// `portable` or `assembly`.
+    /// This path, if the processor has it.
+    ///
+    /// # Errors
+    /// [`PathAbsent`] if not.
+    pub fn require(self) -> Result<Path, PathAbsent> {
+        match self {
+            Path::Lanes if Lanes::detect().is_none() => Err(PathAbsent(self)),
+            Path::Portable | Path::Assembly | Path::Lanes => Ok(self),
+        }
+    }
+
+    /// `portable`, `assembly` or `lanes`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Path::Portable => "portable",
             Path::Assembly => "assembly",
+            Path::Lanes => "lanes",
+        }
+    }
+
+    /// The lanes, if this path and the processor have them.
+    pub(crate) fn lanes(self) -> Option<Lanes> {
+        match self {
+            Path::Lanes => Lanes::detect(),
+            Path::Portable | Path::Assembly => None,
+        }
+    }
+
+    /// [`Path::x25519`] of each scalar and point.
+    ///
+    /// # Panics
+    /// If there are not as many of each: our own bug.
+    pub(crate) fn x25519_batch(
+        self,
+        scalars: &[&[u8; 32]],
+        points: &[&Point],
+        products: &mut [Point],
+    ) {
+        assert!(scalars.len() == products.len() && points.len() == products.len());
+        // A pass takes the same time whatever its fill: longer than one by itself, not than two.
+        let in_lanes = match (self.lanes(), products.len() % LANES) {
+            (None, _) => 0,
+            (Some(_), 1) => products.len() - 1,
+            (Some(_), _) => products.len(),
+        };
+        if let Some(lanes) = self.lanes() {
+            lanes.x25519(
+                &scalars[..in_lanes],
+                &points[..in_lanes],
+                &mut products[..in_lanes],
+            );
+        }
+        for i in in_lanes..products.len() {
+            products[i] = *self.x25519(scalars[i], points[i]);
         }
     }
 
@@ -68,7 +147,7 @@ impl Path {
                 let shared = scalar.diffie_hellman(&x25519_dalek::PublicKey::from(*point));
                 Zeroizing::new(shared.to_bytes())
             }
-            Path::Assembly => {
+            Path::Assembly | Path::Lanes => {
                 let mut out = Zeroizing::new([0; 32]);
                 // SAFETY: three pointers to 32 bytes each, the first of them writable and apart
                 // from the others.
@@ -86,7 +165,7 @@ impl Path {
             Path::Portable => {
                 curve25519_dalek::MontgomeryPoint::mul_base_clamped(*scalar).to_bytes()
             }
-            Path::Assembly => {
+            Path::Assembly | Path::Lanes => {
                 let mut out = [0; 32];
                 // SAFETY: two pointers to 32 bytes each, the first of them writable and apart
                 // from the other.
@@ -164,7 +243,7 @@ mod tests {
                 "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
             ),
         ];
-        for path in Path::ALL {
+        for path in Path::present() {
             println!("path {}", path.name());
             for (scalar, point, result) in single {
                 assert_eq!(*path.x25519(&unhex(scalar), &unhex(point)), unhex(result));
@@ -183,9 +262,8 @@ mod tests {
         }
     }
 
-    /// PKT-22: random points, and those at every edge.
-    #[test]
-    fn pkt_22_paths_agree() {
+    /// Random points, and those at every edge.
+    fn points() -> Vec<Point> {
         let mut points: Vec<Point> = (0..512).map(sample).collect();
         let mut prime = [0xff; 32];
         prime[31] = 0x7f;
@@ -196,17 +274,97 @@ mod tests {
         points.extend([[0; 32], [0xff; 32], sample(1).map(|byte| byte | 0x80)]);
         points.push(core::array::from_fn(|i| u8::from(i == 0)));
         points.extend(EIGHT_TORSION.map(|point| point.to_montgomery().to_bytes()));
+        points
+    }
+
+    /// PKT-22: one at a time.
+    #[test]
+    fn pkt_22_paths_agree() {
+        let points = points();
         for (i, point) in (1000..).zip(&points) {
             for scalar in [sample(i), [0; 32], [0xff; 32]] {
-                let [a, b] = Path::ALL.map(|path| path.x25519(&scalar, point));
+                let [a, b] = [Path::Portable, Path::Assembly].map(|p| p.x25519(&scalar, point));
                 assert_eq!(*a, *b, "{point:02x?}");
-                let [a, b] = Path::ALL.map(|path| path.public(&scalar));
+                let [a, b] = [Path::Portable, Path::Assembly].map(|p| p.public(&scalar));
                 assert_eq!(a, b);
             }
         }
         // The positive control: another scalar gives another point.
         let [a, b] = [1, 2].map(|i| Path::best().x25519(&sample(i), &points[0]));
         assert_ne!(*a, *b);
+    }
+
+    /// PKT-22: batches of every length, the edges in every lane; and of many, with one scalar for all.
+    #[test]
+    fn pkt_22_batches_agree() {
+        let edges = points().split_off(500);
+        for path in Path::present() {
+            println!("path {}", path.name());
+            for len in 0..=70 {
+                let points: Vec<Point> = (0..len)
+                    .map(|i| match i % 3 {
+                        0 => sample(i + 100 * len),
+                        _ => edges[usize::try_from(i + len).unwrap() % edges.len()],
+                    })
+                    .collect();
+                let mut scalars: Vec<[u8; 32]> = (0..len).map(|i| sample(i + 9000 * len)).collect();
+                if len % 4 == 0 {
+                    scalars.fill([0xff; 32]);
+                }
+                let twins: Vec<Point> = scalars
+                    .iter()
+                    .zip(&points)
+                    .map(|(scalar, point)| *Path::Portable.x25519(scalar, point))
+                    .collect();
+                let mut products = vec![[7; 32]; points.len()];
+                path.x25519_batch(
+                    &scalars.iter().collect::<Vec<_>>(),
+                    &points.iter().collect::<Vec<_>>(),
+                    &mut products,
+                );
+                assert_eq!(products, twins, "{len}");
+            }
+        }
+    }
+
+    /// RFC 7748, 5.2: 1000 iterations, in all lanes at once.
+    #[test]
+    fn pkt_6_rfc_7748_in_batches() {
+        for path in Path::present() {
+            println!("path {}", path.name());
+            let mut k = [[0; 32]; 8];
+            k.iter_mut().for_each(|k| k[0] = 9);
+            let mut u = k;
+            for _ in 0..1000 {
+                let mut next = [[0; 32]; 8];
+                path.x25519_batch(&k.each_ref(), &u.each_ref(), &mut next);
+                (k, u) = (next, k);
+            }
+            let thousand = "684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51";
+            assert_eq!(k, [unhex(thousand); 8]);
+        }
+    }
+
+    /// More than a million lanes, random and at the edges. Run with
+    /// `cargo test --release -p sphinx -- --ignored a_million_lanes`.
+    #[test]
+    #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
+    fn pkt_22_a_million_lanes_agree() {
+        assert_eq!(Path::best().require(), Ok(Path::best()));
+        println!("path {}", Path::best().name());
+        let edges = points().split_off(500);
+        for round in 0..(1 << 15) {
+            let scalars: [[u8; 32]; 32] = core::array::from_fn(|i| sample(round * 64 + i as u64));
+            let points: [Point; 32] = core::array::from_fn(|i| match i % 8 {
+                0 => edges[(usize::try_from(round).unwrap() + i) % edges.len()],
+                _ => sample(round * 64 + 32 + i as u64),
+            });
+            let mut products = [[0; 32]; 32];
+            Path::best().x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
+            for i in 0..32 {
+                assert_eq!(products[i], *Path::Assembly.x25519(&scalars[i], &points[i]));
+            }
+        }
     }
 
     /// PKT-14
@@ -216,7 +374,7 @@ mod tests {
             let k = Scalar::from_bytes_mod_order(sample(i));
             let point = Path::Portable.public(&sample(i + 1000));
             let expected = (k * MontgomeryPoint(point)).to_bytes();
-            for path in Path::ALL {
+            for path in Path::present() {
                 assert_eq!(*multiply(path, &k, &point), expected);
             }
             assert_eq!(

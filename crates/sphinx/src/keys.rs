@@ -19,7 +19,8 @@ use rand_core::CryptoRng;
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
-use crate::curve::Path;
+use crate::curve::{Path, PathAbsent};
+use crate::open::BATCH;
 
 /// A private X25519 key. Erased when dropped; its `Debug` shows nothing (PKT-5).
 #[derive(Clone, ZeroizeOnDrop)]
@@ -46,10 +47,12 @@ impl SecretKey {
     }
 
     /// The same key, used on `path`.
-    #[must_use]
-    pub fn on(mut self, path: Path) -> SecretKey {
-        self.path = path;
-        self
+    ///
+    /// # Errors
+    /// [`PathAbsent`] if the processor lacks the path.
+    pub fn on(mut self, path: Path) -> Result<SecretKey, PathAbsent> {
+        self.path = path.require()?;
+        Ok(self)
     }
 
     /// Which path it is used on.
@@ -66,6 +69,13 @@ impl SecretKey {
     /// The public key that belongs to it.
     pub fn public(&self) -> PublicKey {
         PublicKey(self.path.public(&self.bytes))
+    }
+
+    /// [`SecretKey::shared_secret`] of each α, except that a secret of low order is left zero.
+    pub(crate) fn shared_secrets(&self, alphas: &[&[u8; 32]], secrets: &mut [[u8; 32]]) {
+        let scalars = [&self.bytes; BATCH];
+        self.path
+            .x25519_batch(&scalars[..alphas.len()], alphas, secrets);
     }
 
     /// The secret shared with the owner of `alpha`, or nothing if `alpha` is of low order (PKT-6).

@@ -31,7 +31,7 @@ mod build;
 mod curve;
 mod header;
 mod keys;
-#[cfg(target_arch = "x86_64")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_lanes.rs")]
 mod lanes;
 mod layout;
 mod open;
@@ -41,13 +41,13 @@ mod surb;
 mod wide;
 
 pub use build::{Hop, build};
-pub use curve::Path;
+pub use curve::{Path, PathAbsent};
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use layout::{
     Address, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SURB_LEN,
     SURB_SECRET_LEN, SurbId, Tag,
 };
-pub use open::{Opened, Reject, Routing, finish, open, open_one};
+pub use open::{Opened, Reject, Routing, finish, finish_batch, open, open_one};
 pub use payload::{BadPayload, payload, unpad};
 pub use surb::{Surb, SurbSecret, surb};
 
@@ -55,6 +55,6 @@ pub use surb::{Surb, SurbSecret, surb};
 /// payload is not [`PAYLOAD_LEN`].
 #[doc(hidden)]
 pub mod any_size {
-    pub use crate::open::{finish_parts, open_header};
+    pub use crate::open::{finish_batch_parts, finish_parts, open_header, open_headers};
     pub use crate::surb::recover_parts;
 }

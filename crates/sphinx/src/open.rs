@@ -4,7 +4,7 @@
 //!
 //! | quantity      | type          | unit, range                                              |
 //! |---------------|---------------|----------------------------------------------------------|
-//! | batch         | `&[Box<..>]`  | packets, any number                                      |
+//! | batch         | an iterator   | packets, any number                                      |
 //! | delay cap     | `u64`         | nanoseconds, from the consensus                          |
 //! | verdict       | [`Reject`]    | the first reason that holds, in the order of the enum    |
 //!
@@ -17,17 +17,22 @@
 
 use core::fmt;
 
-use zeroize::ZeroizeOnDrop;
+use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::curve::Path;
 use crate::keys::SecretKey;
+use crate::lanes::{LANES, Lanes};
 use crate::layout::{
     ALPHA_LEN, Address, BETA_LEN, BLOCK_ADDRESS, BLOCK_DELAY, BLOCK_GAMMA, BLOCK_LEN,
-    BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FORWARD, GAMMA_LEN, HEADER_LEN, Packet, STREAM_LEN,
-    SurbId, Tag, VERSION, array, split_header, split_packet,
+    BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FORWARD, GAMMA_LEN, HEADER_LEN, Packet, SEED_LEN,
+    STREAM_LEN, SurbId, Tag, VERSION, array, split_header, split_packet,
 };
 use crate::secrets::Secrets;
 use crate::wide::remove_layer;
+
+/// Packets that share a pass: four times the lanes, whose inversions are one.
+pub(crate) const BATCH: usize = 4 * LANES;
 
 /// Why a packet was refused. Counted, never answered and never logged per packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,17 +97,81 @@ impl fmt::Debug for Opened {
     }
 }
 
-/// Checks a batch of packets, none of which it changes; one verdict for each, in their order.
-/// `delay_max_ns` is the longest delay that the consensus allows, in nanoseconds.
-pub fn open(
+/// Checks a batch of packets, none of which it changes, and appends a verdict for each, in their
+/// order, to `verdicts`. `delay_max_ns` is the longest delay that the consensus allows, in
+/// nanoseconds. Allocates nothing but what `verdicts` may need to grow.
+pub fn open<'a>(
     key: &SecretKey,
     delay_max_ns: u64,
-    packets: &[Box<Packet>],
-) -> Vec<Result<Opened, Reject>> {
-    packets
-        .iter()
-        .map(|packet| open_one(key, delay_max_ns, packet))
-        .collect()
+    packets: impl IntoIterator<Item = &'a Packet>,
+    verdicts: &mut Vec<Result<Opened, Reject>>,
+) {
+    let headers = packets.into_iter().map(|packet| array(packet, 0));
+    open_headers(key, delay_max_ns, headers, verdicts);
+}
+
+/// [`open`] for headers, which is all that it reads.
+pub fn open_headers<'a>(
+    key: &SecretKey,
+    delay_max_ns: u64,
+    headers: impl IntoIterator<Item = &'a [u8; HEADER_LEN]>,
+    verdicts: &mut Vec<Result<Opened, Reject>>,
+) {
+    let mut headers = headers.into_iter().peekable();
+    while let Some(&first) = headers.peek() {
+        let mut chunk = [first; BATCH];
+        let mut count = 0;
+        for (to, header) in chunk.iter_mut().zip(&mut headers) {
+            *to = header;
+            count += 1;
+        }
+        match key.path().lanes() {
+            Some(lanes) if count > 1 => {
+                open_in_lanes(lanes, key, delay_max_ns, &chunk[..count], verdicts);
+            }
+            _ => verdicts.extend(
+                chunk[..count]
+                    .iter()
+                    .map(|header| open_header(key, delay_max_ns, header)),
+            ),
+        }
+    }
+}
+
+/// At most [`BATCH`] headers.
+fn open_in_lanes(
+    lanes: Lanes,
+    key: &SecretKey,
+    delay_max_ns: u64,
+    headers: &[&[u8; HEADER_LEN]],
+    verdicts: &mut Vec<Result<Opened, Reject>>,
+) {
+    let mut shared = Zeroizing::new([[0; 32]; BATCH]);
+    let alphas: [&[u8; 32]; BATCH] =
+        core::array::from_fn(|i| split_header(headers[i.min(headers.len() - 1)]).0);
+    key.shared_secrets(&alphas[..headers.len()], &mut shared[..headers.len()]);
+    for (headers, shared) in headers.chunks(LANES).zip(shared.chunks(LANES)) {
+        // Lanes without a header repeat the last.
+        let last = headers.len() - 1;
+        let betas = core::array::from_fn(|lane| split_header(headers[lane.min(last)]).2);
+        let secrets = lanes.expand(core::array::from_fn(|lane| &shared[lane.min(last)]));
+        let macs = lanes.mac(secrets.each_ref(), betas);
+        let each = headers.iter().zip(shared).zip(secrets).zip(macs);
+        verdicts.extend(each.map(|(((header, shared), secrets), mac)| {
+            // Whether it is zero leaks nothing: that depends on α alone (PKT-6).
+            if shared.ct_eq(&[0; 32]).into() {
+                return Err(Reject::LowOrder);
+            }
+            let (_, gamma, beta) = split_header(header);
+            decide(
+                secrets,
+                mac.ct_eq(gamma).into(),
+                beta,
+                delay_max_ns,
+                key.path(),
+            )
+        }));
+    }
 }
 
 /// [`open`] for one packet.
@@ -113,7 +182,7 @@ pub fn open_one(key: &SecretKey, delay_max_ns: u64, packet: &Packet) -> Result<O
     open_header(key, delay_max_ns, array(packet, 0))
 }
 
-/// [`open`] for a header, which is all that it reads.
+/// [`open_one`] for a header, which is all that it reads.
 ///
 /// # Errors
 /// The first of [`Reject`]'s reasons that holds.
@@ -126,14 +195,25 @@ pub fn open_header(
     // PKT-6: before anything else, so that no key is ever derived from a secret that all know.
     let shared_secret = key.shared_secret(alpha).ok_or(Reject::LowOrder)?;
     let secrets = Secrets::expand(&shared_secret);
+    let holds = secrets.verify(beta, gamma);
+    decide(secrets, holds, beta, delay_max_ns, key.path())
+}
+
+/// The verdict on a header, once it is known whether its MAC holds.
+fn decide(
+    secrets: Secrets,
+    mac_holds: bool,
+    beta: &[u8; BETA_LEN],
+    delay_max_ns: u64,
+    path: Path,
+) -> Result<Opened, Reject> {
     // PKT-8: before any byte of β means anything.
-    if !secrets.verify(beta, gamma) {
+    if !mac_holds {
         return Err(Reject::Mac);
     }
     let mut block: [u8; BLOCK_LEN] = *array(beta, 0);
     secrets.apply_stream(&mut block);
     let routing = read_block(&block, delay_max_ns)?;
-    let path = key.path();
     Ok(Opened {
         secrets,
         routing,
@@ -177,24 +257,110 @@ pub fn finish(opened: Opened, packet: &mut Packet) {
 
 /// [`finish`] for a payload of any length above 32 bytes.
 pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut [u8]) {
-    let Opened {
-        secrets,
-        routing,
-        path,
-    } = opened;
-    remove_layer(secrets.payload_seed(), payload);
+    remove_layer(opened.path, opened.secrets.payload_seed(), payload);
     // PKT-13
-    if matches!(routing, Routing::Final { .. }) {
+    if matches!(opened.routing, Routing::Final { .. }) {
         return;
     }
-    let (alpha, _, beta) = split_header(header);
-    // PKT-12
-    let next_alpha = secrets.blind(path, alpha);
+    let (alpha, _, _) = split_header(header);
+    let next_alpha = *opened.path.x25519(opened.secrets.blinding(), alpha);
+    rewrite(&opened.secrets, &next_alpha, header);
+}
+
+/// [`finish`] of each packet, in place; allocates nothing.
+pub fn finish_batch<'a>(batch: impl IntoIterator<Item = (Opened, &'a mut Packet)>) {
+    let parts = batch.into_iter().map(|(opened, packet)| {
+        let (header, payload) = split_packet(packet);
+        (opened, header, payload.as_mut_slice())
+    });
+    finish_batch_parts(parts);
+}
+
+/// [`finish_batch`] for payloads of any length above 32 bytes.
+pub fn finish_batch_parts<'a>(
+    batch: impl IntoIterator<Item = (Opened, &'a mut [u8; HEADER_LEN], &'a mut [u8])>,
+) {
+    let mut batch = batch.into_iter().peekable();
+    while batch.peek().is_some() {
+        let mut chunk = [const { None }; BATCH];
+        let mut count = 0;
+        for (to, parts) in chunk.iter_mut().zip(&mut batch) {
+            *to = Some(parts);
+            count += 1;
+        }
+        finish_chunk(&mut chunk[..count]);
+    }
+}
+
+type Parts<'a> = Option<(Opened, &'a mut [u8; HEADER_LEN], &'a mut [u8])>;
+
+/// Takes 1 to [`BATCH`] packets, all on one path where lanes are used.
+fn finish_chunk(chunk: &mut [Parts<'_>]) {
+    let path = |parts: &Parts<'_>| parts.as_ref().map(|(opened, ..)| opened.path);
+    let one_path = chunk.len() > 1 && chunk.iter().all(|parts| path(parts) == path(&chunk[0]));
+    let lanes = path(&chunk[0]).filter(|_| one_path).and_then(Path::lanes);
+    let Some(lanes) = lanes else {
+        for (opened, header, payload) in chunk.iter_mut().filter_map(Option::take) {
+            finish_parts(opened, header, payload);
+        }
+        return;
+    };
+    // α of each packet and the factor that blinds it. At a final hop the result is not used.
+    let (mut alphas, mut factors) = ([&[0; ALPHA_LEN]; BATCH], [&[0; 32]; BATCH]);
+    for ((parts, alpha), factor) in chunk.iter().zip(&mut alphas).zip(&mut factors) {
+        if let Some((opened, header, _)) = parts {
+            (*alpha, *factor) = (split_header(header).0, opened.secrets.blinding());
+        }
+    }
+    let mut next_alphas = [[0; ALPHA_LEN]; BATCH];
+    let count = chunk.len();
+    Path::Lanes.x25519_batch(
+        &factors[..count],
+        &alphas[..count],
+        &mut next_alphas[..count],
+    );
+    for (eight, next_alphas) in chunk.chunks_mut(LANES).zip(next_alphas.chunks(LANES)) {
+        let filled = eight.len();
+        let mut seeds = [&[0; SEED_LEN]; LANES];
+        let mut payloads: [&mut [u8]; LANES] = core::array::from_fn(|_| <&mut [u8]>::default());
+        let each = eight.iter_mut().filter_map(Option::as_mut);
+        for (((opened, header, payload), next_alpha), (seed, to)) in each
+            .zip(next_alphas)
+            .zip(seeds.iter_mut().zip(&mut payloads))
+        {
+            // PKT-13
+            if matches!(opened.routing, Routing::Forward { .. }) {
+                rewrite(&opened.secrets, next_alpha, header);
+            }
+            *seed = opened.secrets.payload_seed();
+            *to = payload;
+        }
+        take_layers_off(lanes, &seeds[..filled], &mut payloads[..filled]);
+    }
+    chunk.fill_with(|| None);
+}
+
+/// Takes the layers off up to eight payloads, in one pass if they are equally long.
+fn take_layers_off(lanes: Lanes, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
+    if payloads
+        .iter()
+        .all(|payload| payload.len() == payloads[0].len())
+    {
+        return lanes.remove_layers(seeds, payloads);
+    }
+    for (seed, payload) in seeds.iter().zip(payloads) {
+        remove_layer(Path::Lanes, seed, payload);
+    }
+}
+
+/// The header that the next hop reads (PKT-12).
+fn rewrite(secrets: &Secrets, next_alpha: &[u8; ALPHA_LEN], header: &mut [u8; HEADER_LEN]) {
+    let (_, _, beta) = split_header(header);
     let mut blocks = [0; STREAM_LEN];
     blocks[..BETA_LEN].copy_from_slice(beta);
     secrets.apply_stream(&mut blocks);
 
-    header[..ALPHA_LEN].copy_from_slice(&next_alpha);
+    header[..ALPHA_LEN].copy_from_slice(next_alpha);
     header[ALPHA_LEN..][..GAMMA_LEN].copy_from_slice(&blocks[BLOCK_GAMMA]);
     header[ALPHA_LEN + GAMMA_LEN..].copy_from_slice(&blocks[BLOCK_LEN..]);
 }

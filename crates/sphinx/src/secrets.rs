@@ -26,8 +26,7 @@ use sphinx_packet::constants::{
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::curve::Path;
-use crate::layout::{ALPHA_LEN, BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
+use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
 
 const STREAM_KEY: usize = 0;
 const MAC_KEY: usize = 16;
@@ -75,11 +74,6 @@ impl Secrets {
     /// The bytes of the blinding factor, not yet clamped.
     pub(crate) fn blinding(&self) -> &[u8; 32] {
         array(&self.0, BLINDING)
-    }
-
-    /// The α that the next hop reads.
-    pub(crate) fn blind(&self, path: Path, alpha: &[u8; ALPHA_LEN]) -> [u8; ALPHA_LEN] {
-        *path.x25519(self.blinding(), alpha)
     }
 
     /// Adds (or takes off) the first bytes of this hop's key stream.

@@ -22,6 +22,7 @@ use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::build::{Hop, assemble};
+use crate::curve::Path;
 use crate::header::build_header;
 use crate::layout::{
     Address, HEADER_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SEED_LEN, SURB_LEN, SURB_SECRET_LEN,
@@ -112,11 +113,11 @@ pub fn recover_parts(secret: &SurbSecret, payload: &mut [u8]) {
     let absent = [0; SEED_LEN];
     let mut hops = secret.seeds.iter().rev().filter(|seed| **seed != absent);
     let Some(last) = hops.next() else { return };
-    add_layer(last, payload);
+    add_layer(Path::best(), last, payload);
     for seed in hops {
-        add_layer(seed, payload);
+        add_layer(Path::best(), seed, payload);
     }
-    remove_layer(last, payload);
+    remove_layer(Path::best(), last, payload);
 }
 
 impl fmt::Debug for SurbSecret {

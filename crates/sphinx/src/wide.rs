@@ -27,6 +27,7 @@ use sphinx_packet::constants::PAYLOAD_KEY_SIZE;
 use sphinx_packet::payload::key::derive_payload_key;
 use zeroize::Zeroizing;
 
+use crate::curve::Path;
 use crate::layout::{SEED_LEN, array};
 
 /// Length of the left part, in bytes: a key of ChaCha20, a hash of BLAKE2b.
@@ -41,20 +42,20 @@ const _: () = assert!(HASH_KEYS[1] + HASH_KEY_LEN == PAYLOAD_KEY_SIZE);
 type Key = Zeroizing<[u8; PAYLOAD_KEY_SIZE]>;
 
 /// Adds a hop's layer to a payload of more than 32 bytes.
-pub(crate) fn add_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+pub(crate) fn add_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]) {
     let key = Key::new(derive_payload_key(seed));
     for round in 0..2 {
-        stream_step(&key, round, payload);
+        stream_step(path, &key, round, payload);
         hash_step(&key, round, payload);
     }
 }
 
 /// Takes a hop's layer off a payload of more than 32 bytes.
-pub(crate) fn remove_layer(seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+pub(crate) fn remove_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]) {
     let key = Key::new(derive_payload_key(seed));
     for round in (0..2).rev() {
         hash_step(&key, round, payload);
-        stream_step(&key, round, payload);
+        stream_step(path, &key, round, payload);
     }
 }
 
@@ -64,13 +65,13 @@ fn split(payload: &mut [u8]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
         .expect("a payload is longer than 32 bytes")
 }
 
-fn stream_step(key: &Key, round: usize, payload: &mut [u8]) {
+fn stream_step(path: Path, key: &Key, round: usize, payload: &mut [u8]) {
     let (left, right) = split(payload);
     let mut key: Zeroizing<[u8; LEFT_LEN]> = Zeroizing::new(*array(&**key, STREAM_KEYS[round]));
     for (byte, left) in key.iter_mut().zip(left) {
         *byte ^= *left;
     }
-    chacha20(&key, right);
+    chacha20(path, &key, right);
 }
 
 fn hash_step(key: &Key, round: usize, payload: &mut [u8]) {
@@ -85,9 +86,8 @@ fn hash_step(key: &Key, round: usize, payload: &mut [u8]) {
     }
 }
 
-fn chacha20(key: &[u8; LEFT_LEN], bytes: &mut [u8]) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(lanes) = crate::lanes::Lanes::detect() {
+fn chacha20(path: Path, key: &[u8; LEFT_LEN], bytes: &mut [u8]) {
+    if let Some(lanes) = path.lanes() {
         return lanes.chacha20(key, bytes);
     }
     let nonce = [0u8; 12];
@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn pkt_22_wide_block_is_the_crates() {
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        for len in (33..700).chain([1024, 2047, 2048, 2049, 32 * 1024, 33_333]) {
+        let lengths = (33..700).chain([1024, 2047, 2048, 2049, 32 * 1024, 33_333]);
+        for (len, path) in lengths.flat_map(|len| Path::present().map(move |path| (len, path))) {
             let mut seed = [0; SEED_LEN];
             rng.fill_bytes(&mut seed);
             let mut ours = vec![0; len];
@@ -120,12 +121,12 @@ mod tests {
             let (plain, mut theirs) = (ours.clone(), ours.clone());
             let cipher = NymLioness::new((&derive_payload_key(&seed)).into());
 
-            add_layer(&seed, &mut ours);
+            add_layer(path, &seed, &mut ours);
             cipher.encrypt_block(&mut theirs).unwrap();
             assert!(ours == theirs && ours != plain, "{len} bytes");
-            remove_layer(&seed, &mut ours);
+            remove_layer(path, &seed, &mut ours);
             assert!(ours == plain, "{len} bytes");
-            remove_layer(&seed, &mut ours);
+            remove_layer(path, &seed, &mut ours);
             cipher.decrypt_block(&mut theirs).unwrap();
             cipher.decrypt_block(&mut theirs).unwrap();
             assert!(ours == theirs, "{len} bytes");

@@ -48,17 +48,26 @@ const ORDER: [[usize; 16]; 12] = [
     [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
 ];
 
-/// The words of each lane that a quarter of a round mixes.
-const QUARTERS: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
-];
+/// Quarters of round `$round` on these words of `$v`, the `$i`-th with its two words of the block.
+/// Written out, so that all words stay in registers.
+macro_rules! quarters {
+    ($v:ident, $words:ident, $round:literal: $($i:literal [$a:literal, $b:literal, $c:literal, $d:literal])*) => {$(
+        $v[$a] = _mm512_add_epi64(_mm512_add_epi64($v[$a], $words[ORDER[$round][2 * $i]]), $v[$b]);
+        $v[$d] = _mm512_ror_epi64::<32>(_mm512_xor_si512($v[$d], $v[$a]));
+        $v[$c] = _mm512_add_epi64($v[$c], $v[$d]);
+        $v[$b] = _mm512_ror_epi64::<24>(_mm512_xor_si512($v[$b], $v[$c]));
+        $v[$a] = _mm512_add_epi64(_mm512_add_epi64($v[$a], $words[ORDER[$round][2 * $i + 1]]), $v[$b]);
+        $v[$d] = _mm512_ror_epi64::<16>(_mm512_xor_si512($v[$d], $v[$a]));
+        $v[$c] = _mm512_add_epi64($v[$c], $v[$d]);
+        $v[$b] = _mm512_ror_epi64::<63>(_mm512_xor_si512($v[$b], $v[$c]));
+    )*};
+}
+macro_rules! rounds {
+    ($v:ident, $words:ident: $($round:literal)*) => {$(
+        quarters!($v, $words, $round: 0 [0, 4, 8, 12] 1 [1, 5, 9, 13] 2 [2, 6, 10, 14] 3 [3, 7, 11, 15]);
+        quarters!($v, $words, $round: 4 [0, 5, 10, 15] 5 [1, 6, 11, 12] 6 [2, 7, 8, 13] 7 [3, 4, 9, 14]);
+    )*};
+}
 
 /// Eight words, one a lane.
 type Word = __m512i;
@@ -87,19 +96,7 @@ fn compress(state: &mut [Word; 8], block: [&[u8; BLOCK_LEN]; LANES], total: u64,
     if last {
         v[14] = broadcast(!INITIAL[6]);
     }
-    for order in &ORDER {
-        for (i, [a, b, c, d]) in QUARTERS.into_iter().enumerate() {
-            let (first, second) = (words[order[2 * i]], words[order[2 * i + 1]]);
-            v[a] = _mm512_add_epi64(_mm512_add_epi64(v[a], first), v[b]);
-            v[d] = _mm512_ror_epi64::<32>(_mm512_xor_si512(v[d], v[a]));
-            v[c] = _mm512_add_epi64(v[c], v[d]);
-            v[b] = _mm512_ror_epi64::<24>(_mm512_xor_si512(v[b], v[c]));
-            v[a] = _mm512_add_epi64(_mm512_add_epi64(v[a], second), v[b]);
-            v[d] = _mm512_ror_epi64::<16>(_mm512_xor_si512(v[d], v[a]));
-            v[c] = _mm512_add_epi64(v[c], v[d]);
-            v[b] = _mm512_ror_epi64::<63>(_mm512_xor_si512(v[b], v[c]));
-        }
-    }
+    rounds!(v, words: 0 1 2 3 4 5 6 7 8 9 10 11);
     for (i, word) in state.iter_mut().enumerate() {
         *word = _mm512_ternarylogic_epi64::<0x96>(*word, v[i], v[i + 8]);
     }

@@ -21,17 +21,19 @@ const BLOCK_LEN: usize = 64;
 const BLOCKS: usize = 16;
 const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
-/// The words that a quarter of a round mixes.
-const QUARTERS: [[usize; 4]; 8] = [
-    [0, 4, 8, 12],
-    [1, 5, 9, 13],
-    [2, 6, 10, 14],
-    [3, 7, 11, 15],
-    [0, 5, 10, 15],
-    [1, 6, 11, 12],
-    [2, 7, 8, 13],
-    [3, 4, 9, 14],
-];
+/// Quarters of a round on these words of `$v`. Written out, so that all words stay in registers.
+macro_rules! quarters {
+    ($v:ident: $([$a:literal, $b:literal, $c:literal, $d:literal])*) => {$(
+        $v[$a] = _mm512_add_epi32($v[$a], $v[$b]);
+        $v[$d] = _mm512_rol_epi32::<16>(_mm512_xor_si512($v[$d], $v[$a]));
+        $v[$c] = _mm512_add_epi32($v[$c], $v[$d]);
+        $v[$b] = _mm512_rol_epi32::<12>(_mm512_xor_si512($v[$b], $v[$c]));
+        $v[$a] = _mm512_add_epi32($v[$a], $v[$b]);
+        $v[$d] = _mm512_rol_epi32::<8>(_mm512_xor_si512($v[$d], $v[$a]));
+        $v[$c] = _mm512_add_epi32($v[$c], $v[$d]);
+        $v[$b] = _mm512_rol_epi32::<7>(_mm512_xor_si512($v[$b], $v[$c]));
+    )*};
+}
 
 /// Adds the key stream to `bytes`.
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -59,16 +61,8 @@ pub(super) fn xor(key: &[u8; 32], bytes: &mut [u8]) {
 fn blocks(start: &[__m512i; 16]) -> [__m512i; BLOCKS] {
     let mut v = *start;
     for _ in 0..10 {
-        for [a, b, c, d] in QUARTERS {
-            v[a] = _mm512_add_epi32(v[a], v[b]);
-            v[d] = _mm512_rol_epi32::<16>(_mm512_xor_si512(v[d], v[a]));
-            v[c] = _mm512_add_epi32(v[c], v[d]);
-            v[b] = _mm512_rol_epi32::<12>(_mm512_xor_si512(v[b], v[c]));
-            v[a] = _mm512_add_epi32(v[a], v[b]);
-            v[d] = _mm512_rol_epi32::<8>(_mm512_xor_si512(v[d], v[a]));
-            v[c] = _mm512_add_epi32(v[c], v[d]);
-            v[b] = _mm512_rol_epi32::<7>(_mm512_xor_si512(v[b], v[c]));
-        }
+        quarters!(v: [0, 4, 8, 12] [1, 5, 9, 13] [2, 6, 10, 14] [3, 7, 11, 15]);
+        quarters!(v: [0, 5, 10, 15] [1, 6, 11, 12] [2, 7, 8, 13] [3, 4, 9, 14]);
     }
     for (word, start) in v.iter_mut().zip(start) {
         *word = _mm512_add_epi32(*word, *start);

@@ -1,4 +1,4 @@
-//! The symmetric part of a packet in vector lanes, for processors with AVX-512 F, BW and VL.
+//! Packets in vector lanes, for processors with AVX-512 F, BW, DQ, VL and IFMA.
 //!
 //! Spec: docs/spec/packet.md, PKT-7, PKT-8, PKT-12, PKT-22.
 //!
@@ -8,6 +8,7 @@
 //! | BLAKE2b, keyed               | 8 packets of 64 bits                     | [`blake2b`]     |
 //! | ChaCha20                     | 16 blocks of one packet, of 32 bits      | [`chacha20`]    |
 //! | wide block                   | of these two                             | [`wide`]        |
+//! | X25519                       | 8 multiplications of 64 bits             | [`x25519`]      |
 //!
 //! A [`Lanes`] is the proof that the processor has the instructions, so its methods are safe. A pass
 //! takes the same time whatever its fill. What the lanes compute is what the scalar crates do, byte
@@ -22,9 +23,11 @@
 
 mod blake2b;
 mod chacha20;
+mod field;
 mod sha256;
 mod vector;
 mod wide;
+mod x25519;
 
 use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN};
 use crate::secrets::Secrets;
@@ -32,7 +35,7 @@ use crate::secrets::Secrets;
 /// How many packets a pass takes.
 pub(crate) const LANES: usize = 8;
 
-/// Stands for: this processor has AVX-512 F, BW and VL.
+/// Stands for: this processor has AVX-512 F, BW, DQ, VL and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lanes(());
 
@@ -41,8 +44,29 @@ impl Lanes {
     pub(crate) fn detect() -> Option<Lanes> {
         let found = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl");
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma");
         found.then_some(Lanes(()))
+    }
+
+    /// X25519 of each scalar and point, any number of them.
+    ///
+    /// # Panics
+    /// If there are not as many of each: our own bug.
+    pub(crate) fn x25519(
+        self,
+        scalars: &[&[u8; 32]],
+        points: &[&[u8; 32]],
+        products: &mut [[u8; 32]],
+    ) {
+        let chunks = scalars
+            .chunks(x25519::BATCH)
+            .zip(points.chunks(x25519::BATCH));
+        for ((scalars, points), products) in chunks.zip(products.chunks_mut(x25519::BATCH)) {
+            // SAFETY: `self` proves the instructions.
+            unsafe { x25519::multiply(scalars, points, products) };
+        }
     }
 
     /// [`Secrets::expand`] of eight shared secrets.
@@ -144,7 +168,7 @@ mod tests {
         let lengths = (33..420).chain([1023, 1024, 1025, 2047, 2048, 2049, 32 * 1024, 33_333]);
         for (round, len) in (0..).zip(lengths) {
             let mut rng = ChaCha20Rng::seed_from_u64(round);
-            let fill = 1 + (round as usize) % LANES;
+            let fill = 1 + len % LANES;
             let seeds = inputs::<SEED_LEN>(&mut rng, round);
             let mut payloads = vec![vec![0; len]; fill];
             payloads
@@ -155,7 +179,7 @@ mod tests {
             let mut in_place: Vec<&mut [u8]> = payloads.iter_mut().map(Vec::as_mut_slice).collect();
             lanes.remove_layers(&seeds, &mut in_place);
             for (twin, seed) in twins.iter_mut().zip(seeds) {
-                crate::wide::remove_layer(seed, twin);
+                crate::wide::remove_layer(crate::Path::Portable, seed, twin);
             }
             assert!(payloads == twins, "{len} bytes in {fill} lanes");
         }

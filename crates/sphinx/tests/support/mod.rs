@@ -84,19 +84,34 @@ pub fn their_key(key: &SecretKey) -> StaticSecret {
     StaticSecret::from(*key.to_bytes())
 }
 
-/// One hop of ours, in place: opens and finishes on every path, which agree.
+/// One hop of ours, in place: opens and finishes on every path, by itself and in batches, which
+/// agree.
 pub fn peel(key: &SecretKey, packet: &mut Packet) -> (Routing, [u8; 32]) {
-    let on = |path| {
-        let mut packet = *packet;
-        let key = key.clone().on(path);
-        let opened: Opened =
-            sphinx::open_one(&key, DELAY_MAX_NS, &packet).expect("an honest packet");
+    let mut results = Vec::new();
+    for path in Path::present() {
+        let key = key.clone().on(path).expect("present");
+        let mut one = *packet;
+        let opened: Opened = sphinx::open_one(&key, DELAY_MAX_NS, &one).expect("an honest packet");
         let seen = (*opened.routing(), *opened.tag());
-        sphinx::finish(opened, &mut packet);
-        (seen, packet)
-    };
-    let [(portable, same), (seen, peeled)] = Path::ALL.map(on);
-    assert!(seen == portable && peeled == same, "the paths agree");
+        sphinx::finish(opened, &mut one);
+        results.push((seen, one));
+        let mut batch = [*packet; 3];
+        let mut verdicts = Vec::new();
+        sphinx::open(&key, DELAY_MAX_NS, &batch, &mut verdicts);
+        let opened: Vec<Opened> = verdicts
+            .into_iter()
+            .map(|verdict| verdict.expect("an honest packet"))
+            .collect();
+        let seen = opened.iter().map(|o| (*o.routing(), *o.tag()));
+        let seen: Vec<_> = seen.collect();
+        sphinx::finish_batch(opened.into_iter().zip(&mut batch));
+        results.extend(seen.into_iter().zip(batch));
+    }
+    assert!(
+        results.iter().all(|result| *result == results[0]),
+        "the paths agree"
+    );
+    let (seen, peeled) = results[0];
     *packet = peeled;
     seen
 }

@@ -1,0 +1,301 @@
+//! Arithmetic modulo 2²⁵⁵ − 19 in eight lanes, by the 52-bit multiply-add of AVX-512 IFMA.
+//!
+//! A number is five limbs of 51 bits, limb i of all lanes in vector i. Two kinds are told apart, since
+//! carries are lazy:
+//!
+//! | kind        | limbs          | made by                         | taken by                        |
+//! |-------------|----------------|---------------------------------|---------------------------------|
+//! | [`Tight`]   | < 2⁵¹ + 2¹⁸    | a carry                         | products, which read 52 bits    |
+//! | [`Loose`]   | < 2⁵⁹          | products                        | sums and differences            |
+//!
+//! A product's high halves stand at twice the weight of the next limb's low halves, hence the
+//! doublings. Largest limb of a product, at weight 0: 77 low halves below 2⁵² and 95 high halves
+//! below 2⁵⁰ᐧ¹, doubled: below 2⁵⁹. A difference adds 2⁹ p first, whose limbs lie between 2⁵⁹ and
+//! 2⁶⁰; so what is carried lies below 2⁶¹, the carries below 2¹⁰, and 19 times the last one below
+//! 2¹⁵.
+//!
+//! Constant time: no branch and no address depends on a limb.
+
+use core::arch::x86_64::*;
+
+use zeroize::Zeroize;
+
+use super::LANES;
+use super::vector::store64;
+
+const LIMB_BITS: u32 = 51;
+const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+const LIMBS: usize = 5;
+
+/// Reduced far enough to be multiplied.
+#[derive(Clone, Copy)]
+pub(super) struct Tight([__m512i; LIMBS]);
+
+/// A product, not yet carried.
+#[derive(Clone, Copy)]
+pub(super) struct Loose([__m512i; LIMBS]);
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn all(word: u64) -> __m512i {
+    _mm512_set1_epi64(word.cast_signed())
+}
+
+impl Loose {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn small(number: u64) -> Loose {
+        let zero = _mm512_setzero_si512();
+        Loose([all(number), zero, zero, zero, zero])
+    }
+
+    /// The lanes' bytes, little-endian; the top bit of each is ignored (RFC 7748).
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn from_bytes(bytes: [&[u8; 32]; LANES]) -> Loose {
+        let [a, b, c, d] = words(bytes);
+        let mask = all(LIMB_MASK);
+        let or = |x, y| _mm512_and_si512(_mm512_or_si512(x, y), mask);
+        Loose([
+            _mm512_and_si512(a, mask),
+            or(_mm512_srli_epi64::<51>(a), _mm512_slli_epi64::<13>(b)),
+            or(_mm512_srli_epi64::<38>(b), _mm512_slli_epi64::<26>(c)),
+            or(_mm512_srli_epi64::<25>(c), _mm512_slli_epi64::<39>(d)),
+            _mm512_and_si512(_mm512_srli_epi64::<12>(d), mask),
+        ])
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn add(&self, other: &Loose) -> Tight {
+        let mut sum = self.0;
+        for (a, b) in sum.iter_mut().zip(other.0) {
+            *a = _mm512_add_epi64(*a, b);
+        }
+        carry(sum)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn sub(&self, other: &Loose) -> Tight {
+        let mut difference = self.0;
+        for (i, (a, b)) in difference.iter_mut().zip(other.0).enumerate() {
+            let prime = if i == 0 { LIMB_MASK - 18 } else { LIMB_MASK };
+            *a = _mm512_sub_epi64(_mm512_add_epi64(*a, all(prime << 9)), b);
+        }
+        carry(difference)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn carry(&self) -> Tight {
+        carry(self.0)
+    }
+
+    /// The lanes of `other` where `mask` is set.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn swap(&mut self, other: &mut Loose, mask: __mmask8) {
+        for (a, b) in self.0.iter_mut().zip(&mut other.0) {
+            (*a, *b) = (
+                _mm512_mask_blend_epi64(mask, *a, *b),
+                _mm512_mask_blend_epi64(mask, *b, *a),
+            );
+        }
+    }
+}
+
+impl Tight {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn mul(&self, other: &Tight) -> Loose {
+        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
+        let mut high = low;
+        for i in 0..LIMBS {
+            for j in 0..LIMBS {
+                let (a, b) = (self.0[i], other.0[j]);
+                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a, b);
+                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a, b);
+            }
+        }
+        fold(low, high)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn square(&self) -> Loose {
+        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
+        let mut high = low;
+        for i in 0..LIMBS {
+            for j in i + 1..LIMBS {
+                let (a, b) = (self.0[i], self.0[j]);
+                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a, b);
+                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a, b);
+            }
+        }
+        for i in 0..2 * LIMBS {
+            low[i] = _mm512_add_epi64(low[i], low[i]);
+            high[i] = _mm512_add_epi64(high[i], high[i]);
+        }
+        for i in 0..LIMBS {
+            let a = self.0[i];
+            low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], a, a);
+            high[2 * i + 1] = _mm512_madd52hi_epu64(high[2 * i + 1], a, a);
+        }
+        fold(low, high)
+    }
+
+    /// Squared `times` times.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn squares(&self, times: usize) -> Tight {
+        let mut square = *self;
+        for _ in 0..times {
+            square = square.square().carry();
+        }
+        square
+    }
+
+    /// `self` + `other` · `factor`, for factors below 2¹⁷.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn add_multiple(&self, other: &Tight, factor: u64) -> Tight {
+        let (factor, zero) = (all(factor), _mm512_setzero_si512());
+        let mut sum = self.0;
+        for i in 0..LIMBS {
+            let limb = other.0[i];
+            let high = _mm512_madd52hi_epu64(zero, limb, factor);
+            let high = _mm512_add_epi64(high, high);
+            sum[i] = _mm512_madd52lo_epu64(sum[i], limb, factor);
+            if i + 1 < LIMBS {
+                sum[i + 1] = _mm512_add_epi64(sum[i + 1], high);
+            } else {
+                sum[0] = _mm512_add_epi64(sum[0], _mm512_mullo_epi64(high, all(19)));
+            }
+        }
+        carry(sum)
+    }
+
+    /// One over each lane, or zero where the lane is zero: the power of p − 2.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn invert(&self) -> Tight {
+        let by = |a: &Tight, b: &Tight| a.mul(b).carry();
+        let e2 = self.squares(1);
+        let e9 = by(&e2.squares(2), self);
+        let e11 = by(&e9, &e2);
+        // 2⁵ − 1 ones, and so on.
+        let ones_5 = by(&e11.squares(1), &e9);
+        let ones_10 = by(&ones_5.squares(5), &ones_5);
+        let ones_20 = by(&ones_10.squares(10), &ones_10);
+        let ones_40 = by(&ones_20.squares(20), &ones_20);
+        let ones_50 = by(&ones_40.squares(10), &ones_10);
+        let ones_100 = by(&ones_50.squares(50), &ones_50);
+        let ones_200 = by(&ones_100.squares(100), &ones_100);
+        let ones_250 = by(&ones_200.squares(50), &ones_50);
+        by(&ones_250.squares(5), &e11)
+    }
+
+    /// Each lane as 32 bytes, canonical. The copies that it makes are erased.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn to_bytes(self) -> [[u8; 32]; LANES] {
+        let mut stored = [[0; 64]; LIMBS];
+        for (to, limb) in stored.iter_mut().zip(self.0) {
+            store64(to, limb);
+        }
+        let mut bytes = [[0; 32]; LANES];
+        for (lane, bytes) in bytes.iter_mut().enumerate() {
+            let mut limbs = stored.each_ref().map(|limb| {
+                let word: &[u8; 8] = crate::layout::array(limb, 8 * lane);
+                u64::from_le_bytes(*word)
+            });
+            canonical(&mut limbs);
+            let [a, b, c, d, e] = limbs;
+            let words = [
+                a | b << 51,
+                b >> 13 | c << 38,
+                c >> 26 | d << 25,
+                d >> 39 | e << 12,
+            ];
+            for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+                *to = word.to_le_bytes();
+            }
+            limbs.zeroize();
+        }
+        stored.zeroize();
+        bytes
+    }
+}
+
+/// The one number below p, in constant time.
+fn canonical(limbs: &mut [u64; LIMBS]) {
+    let ripple = |limbs: &mut [u64; LIMBS], mut carry: u64| {
+        for limb in limbs.iter_mut() {
+            *limb += carry;
+            carry = *limb >> LIMB_BITS;
+            *limb &= LIMB_MASK;
+        }
+        carry
+    };
+    let over = ripple(limbs, 0);
+    let over = ripple(limbs, 19 * over);
+    limbs[0] += 19 * over;
+    // Now below 2²⁵⁵ + a little; plus 19 it passes 2²⁵⁵ just if it is at least p.
+    let mut plus = *limbs;
+    let over = ripple(&mut plus, 19);
+    ripple(limbs, 19 * over);
+    plus.zeroize();
+}
+
+/// Carries once, all limbs at a time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn carry(limbs: [__m512i; LIMBS]) -> Tight {
+    let mask = all(LIMB_MASK);
+    let mut carried = limbs;
+    for i in 0..LIMBS {
+        let over = _mm512_srli_epi64::<LIMB_BITS>(limbs[(i + LIMBS - 1) % LIMBS]);
+        let over = if i == 0 {
+            _mm512_mullo_epi64(over, all(19))
+        } else {
+            over
+        };
+        carried[i] = _mm512_add_epi64(_mm512_and_si512(limbs[i], mask), over);
+    }
+    Tight(carried)
+}
+
+/// Low halves plus twice the high ones, of ten limbs, modulo p.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn fold(low: [__m512i; 2 * LIMBS], high: [__m512i; 2 * LIMBS]) -> Loose {
+    let mut product = [_mm512_setzero_si512(); LIMBS];
+    let limb = |i: usize| _mm512_add_epi64(low[i], _mm512_add_epi64(high[i], high[i]));
+    for (i, to) in product.iter_mut().enumerate() {
+        *to = _mm512_add_epi64(limb(i), _mm512_mullo_epi64(limb(i + LIMBS), all(19)));
+    }
+    Loose(product)
+}
+
+/// The 64-bit little-endian words of eight inputs: word i of every lane in vector i.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn words(bytes: [&[u8; 32]; LANES]) -> [__m512i; 4] {
+    let mut vectors = [_mm512_setzero_si512(); 4];
+    for (i, vector) in vectors.iter_mut().enumerate() {
+        let word = |lane: usize| {
+            let word: &[u8; 8] = crate::layout::array(bytes[lane], 8 * i);
+            i64::from_le_bytes(*word)
+        };
+        *vector = _mm512_set_epi64(
+            word(7),
+            word(6),
+            word(5),
+            word(4),
+            word(3),
+            word(2),
+            word(1),
+            word(0),
+        );
+    }
+    vectors
+}

@@ -1,0 +1,130 @@
+//! X25519 of eight scalars and eight points at a time (RFC 7748): one multiplication per lane.
+//!
+//! Spec: docs/spec/packet.md, PKT-6, PKT-12, PKT-22.
+//!
+//! | argument   | of each lane                                                               |
+//! |------------|----------------------------------------------------------------------------|
+//! | scalar     | 32 bytes, clamped here                                                     |
+//! | point      | 32 bytes, a u coordinate; the top bit is ignored, the number reduced       |
+//! | product    | 32 bytes, canonical; zero if the point is of low order                     |
+//!
+//! The Montgomery ladder takes the same steps for every scalar; lanes swap their two points by a mask
+//! register. Up to four groups of eight share one inversion (Montgomery's trick): a lane whose
+//! denominator is zero multiplies by one instead, and its result is erased by a mask.
+//!
+//! Constant time: no branch and no address depends on a scalar, a point or what comes of them. The
+//! ladder lives in registers and on the stack, which the compiler may leave unerased there; what is
+//! written to memory on purpose is erased.
+
+use core::arch::x86_64::*;
+
+use subtle::{ConditionallySelectable, ConstantTimeEq};
+use zeroize::Zeroize;
+
+use super::LANES;
+use super::field::{Loose, Tight, words};
+
+/// Groups that share an inversion.
+const GROUPS: usize = 4;
+/// Multiplications of one call of [`multiply`] at most.
+pub(super) const BATCH: usize = GROUPS * LANES;
+/// (486662 − 2) / 4 of the curve, as RFC 7748 has it.
+const A24: u64 = 121_665;
+
+/// `products[i]` = `scalars[i]`, clamped, times `points[i]`; 1 to [`BATCH`] of them.
+///
+/// # Panics
+/// If there are none, more than [`BATCH`], or not as many of each: our own bug.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+pub(super) fn multiply(scalars: &[&[u8; 32]], points: &[&[u8; 32]], products: &mut [[u8; 32]]) {
+    let count = products.len();
+    assert!(
+        (1..=BATCH).contains(&count) && scalars.len() == count && points.len() == count,
+        "a scalar and a point a product"
+    );
+    let groups = count.div_ceil(LANES);
+    let one = Loose::small(1).carry();
+    let mut ratios = [(one, one); GROUPS];
+    let mut vanish = [[0u8; LANES]; GROUPS];
+    for (group, ratio) in ratios[..groups].iter_mut().enumerate() {
+        // Lanes without work repeat the last.
+        let of = core::array::from_fn::<_, LANES, _>(|lane| (group * LANES + lane).min(count - 1));
+        let (x, z) = ladder(of.map(|i| scalars[i]), of.map(|i| points[i]));
+        *ratio = (x, without_zeros(&z, &mut vanish[group]));
+    }
+
+    // Products of all denominators before each, then one inversion, then back.
+    let mut before = [one; GROUPS];
+    let mut all = one;
+    for (before, (_, z)) in before[..groups].iter_mut().zip(&ratios) {
+        *before = all;
+        all = all.mul(z).carry();
+    }
+    let mut inverse = all.invert();
+    for group in (0..groups).rev() {
+        let (x, z) = &ratios[group];
+        let own = inverse.mul(&before[group]).carry();
+        inverse = inverse.mul(z).carry();
+        let mut bytes = x.mul(&own).carry().to_bytes();
+        let from = group * LANES;
+        for (lane, to) in products[from..].iter_mut().take(LANES).enumerate() {
+            for (to, byte) in to.iter_mut().zip(bytes[lane]) {
+                *to = byte & !vanish[group][lane];
+            }
+        }
+        bytes.zeroize();
+    }
+}
+
+/// `z` with ones in place of zeros, and which lanes were zero, as bytes of ones.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn without_zeros(z: &Tight, zero: &mut [u8; LANES]) -> Tight {
+    let mut bytes = z.to_bytes();
+    for (bytes, zero) in bytes.iter_mut().zip(zero) {
+        let is_zero = bytes.ct_eq(&[0; 32]);
+        bytes[0].conditional_assign(&1, is_zero);
+        zero.conditional_assign(&0xff, is_zero);
+    }
+    let z = Loose::from_bytes(bytes.each_ref()).carry();
+    bytes.zeroize();
+    z
+}
+
+/// Numerator and denominator of each product.
+#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+fn ladder(scalars: [&[u8; 32]; LANES], points: [&[u8; 32]; LANES]) -> (Tight, Tight) {
+    let bits = words(scalars);
+    let start = Loose::from_bytes(points);
+    let u = start.carry();
+    let (mut x2, mut z2) = (Loose::small(1), Loose::small(0));
+    let (mut x3, mut z3) = (start, Loose::small(1));
+    let mut swapped: __mmask8 = 0;
+
+    // A clamped scalar has bit 254 and neither bit 255 nor the lowest three.
+    for at in (0..255).rev() {
+        let bit = match at {
+            254 => 0xff,
+            0..3 => 0,
+            _ => {
+                let place = _mm512_set1_epi64(1 << (at % 64));
+                _mm512_test_epi64_mask(bits[at / 64], place)
+            }
+        };
+        x2.swap(&mut x3, swapped ^ bit);
+        z2.swap(&mut z3, swapped ^ bit);
+        swapped = bit;
+
+        let (a, b) = (x2.add(&z2), x2.sub(&z2));
+        let (c, d) = (x3.add(&z3), x3.sub(&z3));
+        let (da, cb) = (d.mul(&a), c.mul(&b));
+        x3 = da.add(&cb).square();
+        z3 = da.sub(&cb).square().carry().mul(&u);
+        let (aa, bb) = (a.square(), b.square());
+        let e = aa.sub(&bb);
+        let aa = aa.carry();
+        x2 = aa.mul(&bb.carry());
+        z2 = e.mul(&aa.add_multiple(&e, A24));
+    }
+    // The lowest bit is zero, so nothing is left to swap back.
+    (x2.carry(), z2.carry())
+}

@@ -1,0 +1,43 @@
+//! Stands in for the vector lanes on processors that can't have them: a type without values.
+//!
+//! Same interface as `lanes/mod.rs`, so that callers need no conditions.
+
+use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN};
+use crate::secrets::Secrets;
+
+/// How many packets a pass would take.
+pub(crate) const LANES: usize = 8;
+
+/// Never there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lanes {}
+
+impl Lanes {
+    pub(crate) fn detect() -> Option<Lanes> {
+        None
+    }
+
+    pub(crate) fn x25519(self, _: &[&[u8; 32]], _: &[&[u8; 32]], _: &mut [[u8; 32]]) {
+        match self {}
+    }
+
+    pub(crate) fn expand(self, _: [&[u8; 32]; LANES]) -> [Secrets; LANES] {
+        match self {}
+    }
+
+    pub(crate) fn mac(
+        self,
+        _: [&Secrets; LANES],
+        _: [&[u8; BETA_LEN]; LANES],
+    ) -> [[u8; GAMMA_LEN]; LANES] {
+        match self {}
+    }
+
+    pub(crate) fn remove_layers(self, _: &[&[u8; SEED_LEN]], _: &mut [&mut [u8]]) {
+        match self {}
+    }
+
+    pub(crate) fn chacha20(self, _: &[u8; 32], _: &mut [u8]) {
+        match self {}
+    }
+}
