@@ -17,7 +17,7 @@ use crate::header::build_header;
 use crate::keys::PublicKey;
 use crate::layout::{Address, HEADER_LEN, PACKET_LEN, Packet, SEED_LEN, SurbId, split_packet};
 use crate::payload::pad;
-use crate::wide::add_layer;
+use crate::wide::add_layers;
 
 /// One stage of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,6 @@ pub(crate) fn assemble<'a>(
     let (to_header, payload) = split_packet(&mut packet);
     to_header.copy_from_slice(header);
     pad(message, payload);
-    for seed in seeds {
-        add_layer(Path::best(), seed, payload);
-    }
+    add_layers(Path::best(), seeds, payload);
     packet
 }

@@ -2,11 +2,17 @@
 //!
 //! Same interface as `lanes/mod.rs`, so that callers need no conditions.
 
+use sphinx_packet::constants::PAYLOAD_KEY_SIZE;
+use zeroize::Zeroizing;
+
 use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN};
 use crate::secrets::Secrets;
 
 /// How many packets a pass would take.
 pub(crate) const LANES: usize = 8;
+
+/// Keys of eight wide blocks, erased when dropped.
+pub(crate) type PayloadKeys = Zeroizing<[[u8; PAYLOAD_KEY_SIZE]; LANES]>;
 
 /// Never there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +36,10 @@ impl Lanes {
         _: [&Secrets; LANES],
         _: [&[u8; BETA_LEN]; LANES],
     ) -> [[u8; GAMMA_LEN]; LANES] {
+        match self {}
+    }
+
+    pub(crate) fn payload_keys(self, _: [&[u8; SEED_LEN]; LANES]) -> PayloadKeys {
         match self {}
     }
 

@@ -28,7 +28,7 @@ use crate::layout::{
     Address, HEADER_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SEED_LEN, SURB_LEN, SURB_SECRET_LEN,
     SurbId, array,
 };
-use crate::wide::{add_layer, remove_layer};
+use crate::wide::{add_layers, remove_layer};
 
 const FIRST_HOP: usize = HEADER_LEN;
 const SEED: usize = FIRST_HOP + 32;
@@ -111,12 +111,11 @@ impl SurbSecret {
 /// [`SurbSecret::recover`] for a payload of any length above 32 bytes.
 pub fn recover_parts(secret: &SurbSecret, payload: &mut [u8]) {
     let absent = [0; SEED_LEN];
-    let mut hops = secret.seeds.iter().rev().filter(|seed| **seed != absent);
-    let Some(last) = hops.next() else { return };
-    add_layer(Path::best(), last, payload);
-    for seed in hops {
-        add_layer(Path::best(), seed, payload);
-    }
+    let hops = secret.seeds.iter().rev().filter(|seed| **seed != absent);
+    let Some(last) = hops.clone().next() else {
+        return;
+    };
+    add_layers(Path::best(), hops, payload);
     remove_layer(Path::best(), last, payload);
 }
 

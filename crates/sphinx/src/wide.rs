@@ -28,6 +28,7 @@ use sphinx_packet::payload::key::derive_payload_key;
 use zeroize::Zeroizing;
 
 use crate::curve::Path;
+use crate::lanes::LANES;
 use crate::layout::{SEED_LEN, array};
 
 /// Length of the left part, in bytes: a key of ChaCha20, a hash of BLAKE2b.
@@ -41,12 +42,43 @@ const _: () = assert!(HASH_KEYS[1] + HASH_KEY_LEN == PAYLOAD_KEY_SIZE);
 
 type Key = Zeroizing<[u8; PAYLOAD_KEY_SIZE]>;
 
+/// Adds the layers of hops, in this order, to a payload of more than 32 bytes.
+pub(crate) fn add_layers<'a>(
+    path: Path,
+    seeds: impl IntoIterator<Item = &'a [u8; SEED_LEN]>,
+    payload: &mut [u8],
+) {
+    let mut seeds = seeds.into_iter().peekable();
+    while let Some(&last) = seeds.peek() {
+        let mut eight = [last; LANES];
+        let count = eight
+            .iter_mut()
+            .zip(&mut seeds)
+            .map(|(to, seed)| *to = seed)
+            .count();
+        match path.lanes() {
+            Some(lanes) if count > 2 => {
+                let keys = lanes.payload_keys(eight);
+                keys[..count]
+                    .iter()
+                    .for_each(|key| encrypt(path, key, payload));
+            }
+            _ => eight[..count]
+                .iter()
+                .for_each(|seed| add_layer(path, seed, payload)),
+        }
+    }
+}
+
 /// Adds a hop's layer to a payload of more than 32 bytes.
-pub(crate) fn add_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]) {
-    let key = Key::new(derive_payload_key(seed));
+fn add_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]) {
+    encrypt(path, &Key::new(derive_payload_key(seed)), payload);
+}
+
+fn encrypt(path: Path, key: &[u8; PAYLOAD_KEY_SIZE], payload: &mut [u8]) {
     for round in 0..2 {
-        stream_step(path, &key, round, payload);
-        hash_step(&key, round, payload);
+        stream_step(path, key, round, payload);
+        hash_step(key, round, payload);
     }
 }
 
@@ -65,18 +97,18 @@ fn split(payload: &mut [u8]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
         .expect("a payload is longer than 32 bytes")
 }
 
-fn stream_step(path: Path, key: &Key, round: usize, payload: &mut [u8]) {
+fn stream_step(path: Path, key: &[u8; PAYLOAD_KEY_SIZE], round: usize, payload: &mut [u8]) {
     let (left, right) = split(payload);
-    let mut key: Zeroizing<[u8; LEFT_LEN]> = Zeroizing::new(*array(&**key, STREAM_KEYS[round]));
+    let mut key: Zeroizing<[u8; LEFT_LEN]> = Zeroizing::new(*array(key, STREAM_KEYS[round]));
     for (byte, left) in key.iter_mut().zip(left) {
         *byte ^= *left;
     }
     chacha20(path, &key, right);
 }
 
-fn hash_step(key: &Key, round: usize, payload: &mut [u8]) {
+fn hash_step(key: &[u8; PAYLOAD_KEY_SIZE], round: usize, payload: &mut [u8]) {
     let (left, right) = split(payload);
-    let key: &[u8; HASH_KEY_LEN] = array(&**key, HASH_KEYS[round]);
+    let key: &[u8; HASH_KEY_LEN] = array(key, HASH_KEYS[round]);
     let hash = blake2b_simd::Params::new()
         .hash_length(LEFT_LEN)
         .key(key)
@@ -121,7 +153,7 @@ mod tests {
             let (plain, mut theirs) = (ours.clone(), ours.clone());
             let cipher = NymLioness::new((&derive_payload_key(&seed)).into());
 
-            add_layer(path, &seed, &mut ours);
+            add_layers(path, [&seed], &mut ours);
             cipher.encrypt_block(&mut theirs).unwrap();
             assert!(ours == theirs && ours != plain, "{len} bytes");
             remove_layer(path, &seed, &mut ours);
@@ -129,6 +161,11 @@ mod tests {
             remove_layer(path, &seed, &mut ours);
             cipher.decrypt_block(&mut theirs).unwrap();
             cipher.decrypt_block(&mut theirs).unwrap();
+            assert!(ours == theirs, "{len} bytes");
+            for _ in 0..12 {
+                cipher.encrypt_block(&mut theirs).unwrap();
+            }
+            add_layers(path, [&seed; 12], &mut ours);
             assert!(ours == theirs, "{len} bytes");
         }
     }

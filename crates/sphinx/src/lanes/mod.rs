@@ -29,11 +29,17 @@ mod vector;
 mod wide;
 mod x25519;
 
+use sphinx_packet::constants::PAYLOAD_KEY_SIZE;
+use zeroize::Zeroizing;
+
 use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN};
 use crate::secrets::Secrets;
 
 /// How many packets a pass takes.
 pub(crate) const LANES: usize = 8;
+
+/// Keys of eight wide blocks, erased when dropped.
+pub(crate) type PayloadKeys = Zeroizing<[[u8; PAYLOAD_KEY_SIZE]; LANES]>;
 
 /// Stands for: this processor has AVX-512 F, BW, DQ, VL and IFMA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +91,14 @@ impl Lanes {
     ) -> [[u8; GAMMA_LEN]; LANES] {
         // SAFETY: `self` proves the instructions.
         unsafe { sha256::mac(secrets.map(Secrets::mac_key), betas) }
+    }
+
+    /// The keys of eight wide blocks.
+    pub(crate) fn payload_keys(self, seeds: [&[u8; SEED_LEN]; LANES]) -> PayloadKeys {
+        let mut keys = Zeroizing::new([[0; PAYLOAD_KEY_SIZE]; LANES]);
+        // SAFETY: `self` proves the instructions.
+        unsafe { sha256::payload_key(seeds, &mut keys) };
+        keys
     }
 
     /// [`crate::wide::remove_layer`] of 1 to 8 equally long payloads.
