@@ -31,7 +31,7 @@ use proto::{
     directory::{Network, Params, Role, SignedDescriptor, ask::GATEWAY_QUESTION_LEN_MAX},
     peel::{Arrival, PeelDrop, Peeled},
     replay::Refused,
-    wire::{Kind, Purpose},
+    wire::{Frame, Kind, Purpose},
 };
 use sphinx::Reject;
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -192,6 +192,7 @@ impl Node {
         let counting = metrics.clone();
         // What nearly every packet comes to is counted without a lock.
         let opened = metrics.cell("lacuna_packets_peeled_total", "");
+        let overload = metrics.cell("lacuna_packets_dropped_total", "overload");
         let peeling = peeler::Setup {
             clock,
             keys: Arc::clone(&keys),
@@ -200,6 +201,7 @@ impl Node {
         };
         let (peeler, peeler_ended) = Peeler::start(peeling, peeled, move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
+            Verdict::Overload => overload.add(1),
             Verdict::Unjournaled => count(&counting, "unjournaled"),
             Verdict::Dropped(why) => count(&counting, reason(why)),
         })
@@ -432,11 +434,14 @@ impl Inside {
                 break LinkError::PeerMisbehaved("node links carry packets alone");
             }
             received.add(frames.len() as u64);
-            for (received, frame) in frames.drain(..) {
-                let packet = frame.to_packet();
-                if !self.peeler.arrived(Arrival { received, packet }) {
-                    full.add(1);
-                }
+            let arrival = |(received, frame): (_, Frame)| Arrival {
+                received,
+                packet: frame.to_packet(),
+            };
+            let arrivals: Vec<Arrival> = frames.drain(..).map(arrival).collect();
+            let count = arrivals.len() as u64;
+            if !self.peeler.arrived(arrivals) {
+                full.add(count);
             }
         };
         tracing::debug!(node = ?incoming.node, error = %ended, "a node link has ended");

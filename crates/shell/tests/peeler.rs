@@ -111,10 +111,8 @@ fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
 impl Running {
     fn try_packet(&self, packet: &Packet) -> Verdict {
         let received = Clock::start().now();
-        assert!(self.peeler.arrived(Arrival {
-            received,
-            packet: Box::new(*packet)
-        }));
+        let packet = Box::new(*packet);
+        assert!(self.peeler.arrived(vec![Arrival { received, packet }]));
         self.counted.recv().unwrap()
     }
 
