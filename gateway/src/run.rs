@@ -41,6 +41,7 @@ use shell::{
     metrics::{self, Metrics},
     node,
     role::{Reporter, announce},
+    selfcheck,
     store::redb::RedbStore,
 };
 use tokio::sync::mpsc;
@@ -82,6 +83,7 @@ impl Node {
             family: config.family,
             listen: config.listen,
             advertise: config.advertise,
+            path: selfcheck::path(&config.crypto_path)?,
             replay_max: config.replay_max,
             link_queue_max: config.link_queue_max,
             limits: accept::Limits {

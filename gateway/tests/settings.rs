@@ -131,6 +131,10 @@ fn bad_settings_and_usage_end_with_code_2() {
             &["run", "--config=/nowhere/gateway.toml"],
             "/nowhere/gateway.toml",
         ),
+        (
+            &["run", "--crypto-path=fast"],
+            "best, portable, assembly or lanes",
+        ),
         (&["run", "--readahead=3"], "--read-ahead"),
         (&["walk"], "walk"),
         (&["run"], "set `advertise`"),

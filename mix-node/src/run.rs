@@ -36,6 +36,7 @@ use shell::{
     neighbours::Neighbours,
     node,
     role::{Reporter, announce},
+    selfcheck,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,7 @@ impl Node {
             family: config.family,
             listen: config.listen,
             advertise: config.advertise,
+            path: selfcheck::path(&config.crypto_path)?,
             replay_max: config.replay_max,
             link_queue_max: config.link_queue_max,
             limits: Limits::default(),

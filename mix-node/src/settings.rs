@@ -14,7 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use proto::directory::descriptor::{FAMILY_LEN_MAX, is_address};
 use serde::{Deserialize, Serialize};
 use shell::{
-    log,
+    log, selfcheck,
     settings::{Flag, Settings},
 };
 
@@ -40,6 +40,8 @@ pub struct Config {
     pub family: String,
     /// Most packets held at once.
     pub pool_max: usize,
+    /// Which path computes packets: `best`, or one that is forced.
+    pub crypto_path: String,
     /// Most packets opened under one key.
     pub replay_max: usize,
     /// Most frames that wait for one link.
@@ -131,6 +133,7 @@ impl Config {
         );
         let advertise = self.advertise.is_empty() || is_address(&self.advertise);
         ensure!(advertise, "settings: advertise must be host:port");
+        selfcheck::path(&self.crypto_path).context("settings")?;
         log::filter(&self.log).context("settings: log")?;
         Ok(())
     }

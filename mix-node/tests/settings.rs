@@ -125,6 +125,10 @@ fn bad_settings_and_usage_end_with_code_2() {
             "unknown setting `pool_mx`; did you mean `pool_max`?",
         ),
         (&["run", "--config=/nowhere/mix.toml"], "/nowhere/mix.toml"),
+        (
+            &["run", "--crypto-path=fast"],
+            "best, portable, assembly or lanes",
+        ),
         (&["run", "--poolmax=3"], "--pool-max"),
         (&["walk"], "walk"),
         (&["run"], "set `advertise`"),

@@ -56,6 +56,7 @@ pub mod network;
 pub mod node;
 pub mod peeler;
 pub mod role;
+pub mod selfcheck;
 pub mod settings;
 pub mod state;
 pub mod store;

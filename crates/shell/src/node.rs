@@ -49,6 +49,7 @@ use crate::{
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
     peeler::{self, Peeler, Verdict},
+    selfcheck,
     state::StateError,
 };
 
@@ -75,6 +76,8 @@ pub struct Setup {
     pub listen: SocketAddr,
     /// `host:port` at which others reach it; empty: the address listened on.
     pub advertise: String,
+    /// On which path packets are computed, one of this processor's.
+    pub path: sphinx::Path,
     /// Most packets opened under one key.
     pub replay_max: usize,
     /// Most frames that wait for one link.
@@ -197,8 +200,14 @@ impl Node {
             clock,
             keys: Arc::clone(&keys),
             journals: keys.state().folder("replay")?,
+            path: setup.path,
             replay_max: setup.replay_max,
         };
+        tracing::info!(
+            path = setup.path.name(),
+            rate_per_s = selfcheck::rate(setup.path, clock).round(),
+            "packets that one processor opens"
+        );
         let (peeler, peeler_ended) = Peeler::start(peeling, peeled, move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
             Verdict::Overload => overload.add(1),

@@ -81,6 +81,8 @@ pub struct Setup {
     pub keys: Arc<Keys>,
     /// Directory of the replay journals.
     pub journals: PathBuf,
+    /// On which path packets are computed, one of this processor's.
+    pub path: sphinx::Path,
     /// Most packets opened under one key.
     pub replay_max: usize,
 }
@@ -312,6 +314,7 @@ impl Bench {
             keys,
             journals,
             replay_max,
+            path,
             ..
         } = &self.setup;
         let secret = keys.packet_secret(epoch)?.ok_or(NoKey::Erased)?;
@@ -334,6 +337,7 @@ impl Bench {
             let _known = set.admit(tag);
         }
         self.journals.insert(epoch, journal);
+        let secret = secret.on(*path).map_err(NoKey::Path)?;
         self.stage.install(epoch, secret, set);
         tracing::info!(epoch = epoch.0, "key epoch opened");
         Ok(())
@@ -362,6 +366,8 @@ enum NoKey {
     State(#[from] StateError),
     #[error(transparent)]
     Journal(#[from] JournalError),
+    #[error(transparent)]
+    Path(sphinx::PathAbsent),
 }
 
 #[cfg(test)]

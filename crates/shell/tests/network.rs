@@ -211,6 +211,7 @@ async fn node(
     let keys = Keys::open(StateDir::open(root).unwrap()).unwrap();
     let metrics = Metrics::default();
     let setup = Setup {
+        path: sphinx::Path::best(),
         keys: Arc::new(keys),
         network: Arc::new(authorities.network.clone()),
         role,

@@ -88,6 +88,7 @@ fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
     let (pass, passed) = mpsc::channel();
     let (count, counted) = mpsc::channel();
     let setup = Setup {
+        path: sphinx::Path::best(),
         clock: Clock::start(),
         keys: Arc::clone(keys),
         journals: keys.state().folder("replay").unwrap(),

@@ -1,0 +1,116 @@
+//! What a node finds out about its processor before it starts: which path computes packets, how fast.
+//!
+//! | quantity | unit, range                                                                    |
+//! |----------|--------------------------------------------------------------------------------|
+//! | path     | a word of the setting `crypto_path`: `best`, or one of `sphinx::Path`'s names   |
+//! | rate     | packets per second of one processor, opened and finished in batches             |
+//!
+//! The rate is of cryptography alone: links, journal and mixing come on top
+//! (docs/PERFORMANCE.md has what a whole node carries). Not done here: choosing another path because
+//! of what was measured.
+
+use core::time::Duration;
+
+use chacha20::ChaCha20Rng;
+use rand_core::SeedableRng;
+use sphinx::{Hop, Packet, Path, PathAbsent, SecretKey};
+
+use crate::{clock::Clock, entropy};
+
+/// How long the rate is measured.
+const MEASURED: Duration = Duration::from_millis(100);
+/// Packets of a batch, as many as a node's thread takes at most.
+const BATCH: usize = crate::peeler::BATCH_MAX;
+
+/// Why a setting names no path that this node could use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// No such word.
+    #[error("crypto_path is {0:?}; it must be best, portable, assembly or lanes")]
+    Unknown(String),
+    /// Not on this processor.
+    #[error("crypto_path: {0}; set crypto_path to \"best\"")]
+    Absent(PathAbsent),
+}
+
+/// The path that `word` names.
+///
+/// # Errors
+///
+/// If it names none, or one that this processor lacks.
+pub fn path(word: &str) -> Result<Path, PathError> {
+    if word == "best" {
+        return Ok(Path::best());
+    }
+    let named = Path::ALL.into_iter().find(|path| path.name() == word);
+    named
+        .ok_or_else(|| PathError::Unknown(word.to_owned()))?
+        .require()
+        .map_err(PathError::Absent)
+}
+
+/// Packets per second that one processor opens and finishes on `path`, measured now for a tenth of a
+/// second, on packets to a key of its own.
+///
+/// # Panics
+///
+/// If the processor lacks the path: [`path`] gives none such.
+#[must_use]
+pub fn rate(path: Path, clock: Clock) -> f64 {
+    let mut rng = ChaCha20Rng::from_seed(entropy::seed());
+    let secret = SecretKey::generate(&mut rng);
+    let hop = |secret: &SecretKey| Hop {
+        address: [0; 32],
+        key: secret.public(),
+        delay_ns: 0,
+    };
+    let route = [hop(&secret), hop(&SecretKey::generate(&mut rng))];
+    let fresh: Vec<Packet> = (0..BATCH)
+        .map(|_| *sphinx::build(&mut rng, &route, [0; 32], [0; 16], b""))
+        .collect();
+    let secret = secret.on(path).expect("a path of this processor");
+    let (mut packets, mut verdicts) = (fresh.clone(), Vec::with_capacity(BATCH));
+    let (start, mut done) = (clock.now(), 0u32);
+    while clock.now().since(start) < MEASURED {
+        packets.copy_from_slice(&fresh);
+        sphinx::open(&secret, 0, &packets, &mut verdicts);
+        let opened = verdicts.drain(..).filter_map(Result::ok);
+        sphinx::finish_batch(opened.zip(&mut packets));
+        done += u32::try_from(BATCH).expect("few");
+    }
+    assert!(packets != fresh, "its own packets open");
+    f64::from(done) / clock.now().since(start).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_name_paths() {
+        assert_eq!(path("best"), Ok(Path::best()));
+        for named in Path::ALL {
+            match path(named.name()) {
+                Ok(found) => assert_eq!(found, named),
+                Err(error) => {
+                    assert_eq!(named.require(), Err(PathAbsent(named)));
+                    assert!(error.to_string().contains("best"), "{error}");
+                }
+            }
+        }
+        let error = path("fastest").unwrap_err().to_string();
+        assert!(
+            error.contains("fastest") && error.contains("assembly"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_rate_is_measured_on_every_path() {
+        for path in Path::present() {
+            let rate = rate(path, Clock::start());
+            println!("path {}: {rate:.0} packets/s", path.name());
+            assert!(rate > 10.0);
+        }
+    }
+}
