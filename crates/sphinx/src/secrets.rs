@@ -12,8 +12,8 @@
 //!
 //! Bytes 48..224 belong to older versions and are used by nothing.
 //!
-//! Invariant: all of it is erased when dropped, the states of ciphers and hashes included. (Not
-//! erased: copies that the compiler leaves on the stack when it moves a value.)
+//! Invariant: all of it is erased when dropped. (Not erased: working copies on the stack, of vector
+//! lanes and of moves.)
 
 use aes::cipher::{KeyInit, KeyIvInit, StreamCipher};
 use hkdf::Hkdf;

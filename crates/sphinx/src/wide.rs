@@ -13,7 +13,8 @@
 //! takes the steps in the opposite order. The bytes are those of `sphinx-packet`'s `NymLioness`.
 //!
 //! ChaCha20 runs in lanes where the processor has them, else in aws-lc's assembly; BLAKE2b is
-//! `blake2b_simd`'s. Nothing is allocated; keys are erased.
+//! `blake2b_simd`'s. Nothing is allocated. Our copies of keys are erased; those that `blake2b_simd` and
+//! aws-lc make on the stack while they work are not (neither offers it).
 //!
 //! `unsafe`: one call into aws-lc, which reads 32 bytes of key and 12 of nonce and changes the bytes
 //! of one slice in place, as `chacha.h` allows.
