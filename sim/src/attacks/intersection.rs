@@ -3,7 +3,7 @@
 //! The others are online in sessions: a two-state chain with stationary probability `online` and a
 //! mean session of `session` rounds; 1/(1 − online) of them is no memory at all, the case of the closed
 //! form. With *habits* each is online for one stretch of every day, a share `online` of it, which begins at a
-//! time of its own, give or take [`LATE`] of a day; messages come at a uniform time of the target's stretch. Those
+//! time of its own, give or take `LATE` of a day; messages come at a uniform time of the target's stretch. Those
 //! who keep the same hours as the target stay candidates for long. With mailboxes that keep messages for those who are offline, delivery does not depend on
 //! presence and no round excludes anyone: the set stays whole.
 

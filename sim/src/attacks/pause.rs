@@ -3,7 +3,7 @@
 //! Of `candidates` mailboxes, all alike from outside, the victim writes to one. The attacker drops a share
 //! of what the victim sends, counts what each mailbox gets in steps of [`STEP_S`], and names the one
 //! whose counts fit best. It knows the client's policy, and scores by the likelihood ratio averaged over
-//! [`PATHS`] courses that the policy may take: no test does better.
+//! [`PATHS`] courses that the policy may take: the best test of these counts, up to that average.
 //!
 //! | policy     | when loops are lost                                                              |
 //! |------------|----------------------------------------------------------------------------------|
@@ -12,7 +12,7 @@
 //! | `deployed` | first alarm: another entry gateway, after a jittered wait; second: a warning; third: |
 //! |            | PAUSE, begun after a jitter of up to `jitter_s`, lasting ½ to 1 `pause_s`, one per `apart_s` |
 //!
-//! Loops that were sent within [`SETTLE_S`] of an alarm don't count towards the next. (If they do,
+//! Loops that were sent within `SETTLE_S` of an alarm don't count towards the next. (If they do,
 //! one short throttling raises all three alarms before the change is through, and PAUSE tells what
 //! throttling alone would not: in the first version of this study it named 27 % for 19 %.)
 //!
