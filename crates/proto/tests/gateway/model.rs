@@ -37,7 +37,7 @@ impl Link {
         if self.purpose == Purpose::Mailbox {
             return Some((u64::from(self.profile.confirm_ms) * 800_000).max(1));
         }
-        let rate = self.profile.payload_uhz + self.profile.loops_uhz;
+        let rate = self.profile.upstream_uhz();
         (rate > 0).then(|| 4_000_000_000_000_000 / (5 * rate))
     }
 
@@ -191,9 +191,9 @@ impl Model {
                 profile,
                 exporter,
             } => {
-                let profiles = self.documents.last().map(|c| &c.params.profiles);
-                let profile = profiles.and_then(|all| all.get(usize::from(profile)));
-                match profile.cloned() {
+                let newest = self.documents.last();
+                let profile = newest.and_then(|document| document.profile_at(profile));
+                match profile.map(|profile| profile.into_owned()) {
                     Some(profile)
                         if self.links.len() < self.limits.links_max
                             && !self.failed
@@ -289,13 +289,13 @@ impl Model {
             Some(newest) if newest.period == document.period => *newest = document,
             _ => self.documents.push(document),
         }
-        let profiles = self.documents.last().unwrap().params.profiles.clone();
+        let newest = self.documents.last().unwrap().clone();
         let links: Vec<LinkId> = self.links.keys().copied().collect();
         for id in links {
             let link = self.links.get_mut(&id).unwrap();
-            match profiles.iter().find(|new| new.name == link.profile.name) {
-                Some(profile) => {
-                    link.profile = profile.clone();
+            match newest.profile(&link.profile.name) {
+                Some((_, profile)) => {
+                    link.profile = profile.into_owned();
                     link.due = link.due.filter(|_| link.period().is_some());
                 }
                 None => self.refuse(id),
