@@ -3,8 +3,8 @@
 //!
 //! Two classes of measurements in random order: one fixed key, or a fresh random one each time. Their
 //! mean times are compared by Welch's t, slow outliers cut at the same time for both. |t| above
-//! 4.5 would speak of a leak; noise alone stays below. The positive control opens packets with code
-//! that takes a step more for each set bit of the key, and is found out.
+//! 4.5 would speak of a leak; noise alone stays below. The positive control is a loop that takes a step
+//! more for each set bit of the key, and is found out. Not timed: finishing, and points that vary.
 //!
 //! What a passed test means: no leak was seen at this many measurements. That there is none by
 //! construction, see the headers of `curve.rs` and `lanes/`.
