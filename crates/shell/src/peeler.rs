@@ -324,6 +324,7 @@ impl Bench {
         if published != Some(secret.public()) {
             return Err(NoKey::Unpublished);
         }
+        let secret = secret.on(*path).map_err(NoKey::Path)?;
         let (journal, seen) = match Journal::open(journals, epoch, *replay_max, self.boot) {
             Err(burned @ JournalError::Burned(_)) => {
                 self.erase(epoch);
@@ -337,7 +338,6 @@ impl Bench {
             let _known = set.admit(tag);
         }
         self.journals.insert(epoch, journal);
-        let secret = secret.on(*path).map_err(NoKey::Path)?;
         self.stage.install(epoch, secret, set);
         tracing::info!(epoch = epoch.0, "key epoch opened");
         Ok(())
