@@ -93,6 +93,20 @@ pub fn student_975(freedom: usize) -> f64 {
     }
 }
 
+/// The normal deviate as unlikely as Student's `t` with `freedom` degrees of freedom, to a few
+/// per cent (Wallace 1959): what looks like many standard errors may not be when they are
+/// estimated from few sections. NaN stays NaN; without freedom nothing is unlikely.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "degrees of freedom are few")]
+pub fn normal_score(t: f64, freedom: usize) -> f64 {
+    if freedom == 0 || t == 0.0 {
+        return 0.0;
+    }
+    let v = freedom as f64;
+    let size = (v * (t * t / v).ln_1p()).sqrt() * (8.0 * v + 1.0) / (8.0 * v + 3.0);
+    size.copysign(t)
+}
+
 /// How many of `sections` (consecutive ones joined) to estimate a `q`-quantile from, when there
 /// are `n` observations in all: each should have some ten beyond the quantile, and four are the
 /// least that show a spread.
@@ -149,6 +163,18 @@ mod tests {
         ] {
             let value = student_975(freedom);
             assert!((value / table - 1.0).abs() < 5e-3, "{freedom}: {value}");
+        }
+    }
+
+    #[test]
+    fn few_sections_make_a_deviate_less_unlikely() {
+        // Two-sided tails 0.1560 (exact: 2 atan(1/4) / π), 0.05 and 0.05.
+        for (t, freedom, normal) in [(4.0, 1, 1.4187), (-2.2281, 10, -1.96), (1.9983, 63, 1.96)] {
+            let found = normal_score(t, freedom);
+            assert!(
+                (found / normal - 1.0).abs() < 0.05,
+                "{t} {freedom}: {found}"
+            );
         }
     }
 

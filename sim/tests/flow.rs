@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use sim::{
     closed,
-    flow::{Sabotage, Section, Setup, Target, study},
+    flow::{self, Sabotage, Section, Setup, Target, study},
     random::{Purpose, SOURCE, Stream},
     report,
     scenario::{Scenario, keys::Value},
@@ -172,6 +172,22 @@ fn an_independent_simulation_without_times_agrees() {
         let z = (naive.value - engine.value) / error;
         assert!(z.abs() < 4.0, "{naive:?} {engine:?}");
     }
+}
+
+/// A run whose posteriors are wrong fails, and a right one does not, however few its sections.
+#[test]
+fn a_run_with_wrong_posteriors_fails_its_calibration() {
+    for targets in [16, 512] {
+        let outcome = sim::run(&example("small-network", targets), 1, &|_| ()).expect("it runs");
+        assert_eq!(outcome.failures, Vec::<String>::new());
+    }
+    let (scenario, wrong) = (example("small-network", 4096), Sabotage::QuarterShare);
+    let outcome = flow::run_with(&scenario, 1, wrong, &|_| ()).expect("it runs");
+    assert!(
+        matches!(&outcome.failures[..], [failure] if failure.starts_with("calibration failed")),
+        "{:?}",
+        outcome.failures
+    );
 }
 
 /// Exact tables of small runs. After a change that is meant: `BLESS=1 cargo test -p sim`.

@@ -105,6 +105,10 @@ const REFUSED: &[(&str, &str)] = &[
         "line 5: mix.kept = 101: must be at most 100 × the packets of a batch, 1",
     ),
     (
+        "version = 1\nengine = \"packet\"\n[network]\ntopology = \"cascade\"",
+        "line 4: network.topology = \"cascade\": must be \"stratified\" for engine = \"packet\"",
+    ),
+    (
         "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",
         "line 4: mix.strategy = \"pool\": must be \"poisson\" for engine = \"packet\"",
     ),

@@ -11,8 +11,9 @@ use crate::{
     closed,
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
     report::show_z,
-    scenario::Scenario,
-    stats::{Estimate, mean, quantile, quantile_groups},
+    scenario::{Scenario, Topology},
+    stats::{Estimate, mean, normal_score, quantile, quantile_groups},
+    validate::Z_MAX,
 };
 
 /// Quantiles of latency that are reported, with their names.
@@ -55,6 +56,7 @@ pub(super) fn outcome(
     reader.latency();
     reader.pools();
     reader.cost();
+    let failures = reader.miscalibrated().into_iter().collect();
     let plots = [
         reader.latency_plot(),
         reader.entropy_plot(),
@@ -74,13 +76,35 @@ pub(super) fn outcome(
             .collect::<BTreeMap<_, _>>(),
         plots: plots.into_iter().flatten().collect(),
         figures: reader.figures,
-        failures: Vec::new(),
+        failures,
         trace: None,
         messages: Vec::new(),
     }
 }
 
 impl Reader<'_> {
+    /// Says so if posteriors are not what they claim to be: log-loss and entropy differ by more
+    /// than chance allows. The bound is that of four normal standard errors, however few the sections.
+    fn miscalibrated(&self) -> Option<String> {
+        let gap = self
+            .figures
+            .iter()
+            .find(|figure| figure.name == "calibration_gap_bits")?;
+        let Estimate {
+            value,
+            standard_error,
+            sections,
+            ..
+        } = gap.estimate;
+        let z = normal_score(gap.z()?, sections.saturating_sub(1));
+        (z.abs() > Z_MAX).then(|| {
+            format!(
+                "calibration failed: log-loss exceeds entropy by {value:.5} ± {standard_error:.5} bits \
+                 (z {z:+.1}, allowed ±{Z_MAX}): the posteriors, and every figure from them, are wrong"
+            )
+        })
+    }
+
     fn push(&mut self, name: &str, label: &str, estimate: Estimate, expected: Option<Expected>) {
         self.figures.push(Figure {
             name: name.to_owned(),
@@ -116,13 +140,15 @@ impl Reader<'_> {
         self.setup.pool.is_none()
     }
 
-    /// The network limit, for Poisson mixes.
+    /// The network limit, for Poisson mixes; that of one cascade where there are several.
+    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     fn limit(&self) -> Option<f64> {
-        let limit = closed::network_limit_bits(
-            self.scenario.traffic.total_per_s(),
-            self.setup.layers,
-            self.unit_s,
-        );
+        let cascades = match self.setup.topology {
+            Topology::Stratified => 1.0,
+            Topology::Cascade => self.setup.width as f64,
+        };
+        let per_s = self.scenario.traffic.total_per_s() / cascades;
+        let limit = closed::network_limit_bits(per_s, self.setup.layers, self.unit_s);
         self.poisson().then_some(limit)
     }
 

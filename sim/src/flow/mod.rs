@@ -36,7 +36,8 @@ pub use section::{Gaps, LATENCY_STEPS, Section};
 
 use crate::{
     outcome::{Outcome, RunError},
-    scenario::{Scenario, Strategy, Trigger},
+    random::Stream,
+    scenario::{Scenario, Strategy, Topology, Trigger},
 };
 
 /// Most sections in a run: enough for a good standard error, few enough to stay cheap.
@@ -45,6 +46,8 @@ const SECTIONS: u64 = 64;
 /// A network without units, and what to measure in it.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Which mix may follow which.
+    pub topology: Topology,
     /// Layers, ≥ 1.
     pub layers: usize,
     /// Mixes per layer, ≥ 1.
@@ -81,6 +84,7 @@ impl Default for Setup {
     /// One honest Poisson mix with one packet per mean delay.
     fn default() -> Self {
         Self {
+            topology: Topology::Stratified,
             layers: 1,
             width: 1,
             corrupt: 0,
@@ -113,6 +117,7 @@ impl Setup {
             }
         };
         let setup = Self {
+            topology: scenario.network.topology,
             layers,
             width,
             corrupt: scenario.corrupt_mixes_per_layer,
@@ -124,6 +129,15 @@ impl Setup {
             ..Self::default()
         };
         (setup, unit_s)
+    }
+
+    /// The mix after `mix`, which is not of the last layer. In a cascade nothing is drawn.
+    #[inline]
+    pub(crate) fn next(&self, mix: usize, route: &mut Stream) -> usize {
+        match self.topology {
+            Topology::Stratified => mix - mix % self.width + self.width + route.index(self.width),
+            Topology::Cascade => mix + self.width,
+        }
     }
 
     /// Mean number of packets in a Poisson mix, ρ.
@@ -193,7 +207,22 @@ pub fn run(
     seed: u64,
     progress: &(dyn Fn(f64) + Sync),
 ) -> Result<Outcome, RunError> {
+    run_with(scenario, seed, Sabotage::None, progress)
+}
+
+/// As [`run`], measuring wrongly on purpose if `sabotage` says so.
+///
+/// # Errors
+///
+/// None today: a checked scenario can be run.
+pub fn run_with(
+    scenario: &Scenario,
+    seed: u64,
+    sabotage: Sabotage,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Outcome, RunError> {
     let (setup, unit_s) = Setup::of(scenario);
+    let setup = Setup { sabotage, ..setup };
     let replications = Setup::replications(scenario.flow.targets);
     let sections = study(&setup, seed, replications, progress);
     let outcome = figures::outcome(scenario, &setup, unit_s, &sections);

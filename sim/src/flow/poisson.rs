@@ -1,4 +1,4 @@
-//! A stratified network of Poisson mixes, packet by packet, with exact posteriors.
+//! A stratified network (or cascades) of Poisson mixes, packet by packet, with exact posteriors.
 //!
 //! Every mix holds each packet for an exponential time of mean 1 (the unit of time) and passes
 //! it to a uniformly chosen mix of the next layer. Since such a time has no memory, each of the
@@ -55,6 +55,9 @@ pub enum Sabotage {
     EarlyReadout,
     /// Take as targets the first arrivals after fixed times (MiXiM): they see small pools.
     FirstAfterFixedTime,
+    /// Give each departure a quarter of its share, the rest to those that stay: no mass is lost,
+    /// but posteriors are wrong. (A half would nearly keep log-loss less entropy at 0.)
+    QuarterShare,
 }
 
 #[derive(Debug)]
@@ -149,7 +152,9 @@ impl<'a> PoissonNetwork<'a> {
         self.observing = false;
         let residual = match self.setup.sabotage {
             Sabotage::EarlyReadout => 0.03,
-            Sabotage::None | Sabotage::FirstAfterFixedTime => self.setup.residual,
+            Sabotage::None | Sabotage::FirstAfterFixedTime | Sabotage::QuarterShare => {
+                self.setup.residual
+            }
         };
         if self.setup.sabotage != Sabotage::FirstAfterFixedTime {
             self.enter(self.now, true);
@@ -300,13 +305,21 @@ impl<'a> PoissonNetwork<'a> {
                 self.arena[packet.slot as usize]
             })
         } else {
-            mix.marked.then_some(mix.mean)
+            let mut shares = mix.marked.then_some(mix.mean);
+            if let (Sabotage::QuarterShare, Some(shares)) = (self.setup.sabotage, &mut shares)
+                && mix.held > 0
+            {
+                for (mean, share) in mix.mean.iter_mut().zip(shares) {
+                    *share *= 0.25;
+                    *mean += (*mean - *share) / f64::from(mix.held);
+                }
+            }
+            shares
         };
         if index >= layer_end {
             self.leave(index, packet, shares, section);
         } else {
-            let width = self.setup.width;
-            let next = index - index % width + width + mix.route.index(width);
+            let next = self.setup.next(index, &mut mix.route);
             self.arrive(next, packet.born, packet.target(), shares);
             if self.observing {
                 section.saw(self.mixes[next].held - 1);
@@ -335,7 +348,7 @@ impl<'a> PoissonNetwork<'a> {
         }
         if let Some(shares) = shares {
             let mix = &mut self.mixes[index];
-            let spent = if mix.corrupt {
+            let spent = if mix.corrupt || self.setup.sabotage == Sabotage::QuarterShare {
                 shares.map(surprise)
             } else {
                 if !mix.fresh {

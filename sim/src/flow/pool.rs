@@ -1,4 +1,4 @@
-//! A stratified network of threshold, pool and timed mixes, with exact posteriors.
+//! A stratified network (or cascades) of threshold, pool and timed mixes, with exact posteriors.
 //!
 //! A mix that holds `batch + kept` packets sends `batch` of them, chosen at random, at once
 //! (`kept = 0`: a threshold mix); a timed one sends all above `kept` once per unit of time, all
@@ -231,7 +231,7 @@ impl<'a> PoolNetwork<'a> {
                         .leave(&shares, &spent, packet.target, &mut self.receiver);
                 }
             } else {
-                let next = index - index % width + width + self.mixes[index].route.index(width);
+                let next = self.setup.next(index, &mut self.mixes[index].route);
                 self.arrive(next, Packet { shares, ..packet }, section);
             }
         }

@@ -38,7 +38,8 @@ pub struct Target {
     pub min_entropy: f64,
     /// −log₂ of the sum of squared shares.
     pub renyi2: f64,
-    /// −log₂ of the share of the packet that was the target.
+    /// −log₂ of the share of the packet that was the target; of all that is left in the network
+    /// if the target is still there.
     pub log_loss: f64,
     /// Shannon entropy over receivers, bits; 0 if not measured.
     pub receiver_entropy: f64,
@@ -53,7 +54,8 @@ pub(crate) struct Posterior {
     square: Lanes,
     largest: Lanes,
     total: Lanes,
-    log_loss: Lanes,
+    /// None while the target is in the network.
+    log_loss: [Option<f64>; LANES],
     kept: Option<Vec<Vec<f64>>>,
     receivers: Vec<Lanes>,
 }
@@ -66,7 +68,7 @@ impl Posterior {
             square: zero,
             largest: zero,
             total: zero,
-            log_loss: zero,
+            log_loss: [None; LANES],
             kept: keep.then(|| vec![Vec::new(); LANES]),
             receivers: vec![zero; receivers],
         }
@@ -89,7 +91,7 @@ impl Posterior {
             self.total[lane] += p[lane];
         }
         if let Some(target) = target {
-            self.log_loss[target] = -p[target].log2();
+            self.log_loss[target] = Some(-p[target].log2());
         }
         if !self.receivers.is_empty() {
             let to = receiver.index(self.receivers.len());
@@ -123,7 +125,10 @@ impl Posterior {
             entropy: self.entropy[lane],
             min_entropy: -self.largest[lane].log2(),
             renyi2: -self.square[lane].log2(),
-            log_loss: self.log_loss[lane],
+            // A target still inside is one more outcome. Counted as 0, log-loss less entropy would
+            // be a martingale: its mean 0 whenever one reads, and no early read-out ever seen.
+            log_loss: self.log_loss[lane]
+                .unwrap_or_else(|| -(1.0 - self.total[lane]).max(f64::EPSILON).log2()),
             receiver_entropy: self.receivers.iter().map(|sum| surprise(sum[lane])).sum(),
             guesswork: match &mut self.kept {
                 Some(kept) => guesswork(&mut kept[lane]),
@@ -167,5 +172,16 @@ mod tests {
             assert!((value - expected).abs() < 1e-12, "{value} for {expected}");
         }
         assert!(!posterior.finished(RESIDUAL));
+    }
+
+    #[test]
+    fn a_target_still_inside_costs_what_is_left_inside() {
+        let mut receiver = Stream::new(1, 0, SOURCE, Purpose::Receiver);
+        let mut posterior = Posterior::new(0, false);
+        let shares = [0.75; LANES];
+        posterior.leave(&shares, &shares.map(surprise), Some(1), &mut receiver);
+        let targets = posterior.take();
+        assert!((targets[0].log_loss - 2.0).abs() < 1e-12);
+        assert!((targets[1].log_loss + 0.75_f64.log2()).abs() < 1e-12);
     }
 }

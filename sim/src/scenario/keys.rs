@@ -145,8 +145,10 @@ pub const KEYS: &[Key] = &[
     word("engine", Kind::Choice(&["flow", "packet"]), "flow",
         "flow: exact anonymity of simple packets; packet: the deployed machines"),
 
+    word("network.topology", Kind::Choice(&["stratified", "cascade"]), "stratified",
+        "stratified: any mix of the next layer comes next; cascade: mixes_per_layer separate chains (flow engine)"),
     count("network.layers", (1, 32), 3, "mixes that a packet passes, one per layer"),
-    count("network.mixes_per_layer", (1, 10_000), 3, "width of each layer; 1 is a cascade"),
+    count("network.mixes_per_layer", (1, 10_000), 3, "width of each layer, or number of cascades"),
     count("network.gateways", (2, 1_000), 2, "gateways, where clients enter and have mailboxes"),
 
     word("mix.strategy", Kind::Choice(&["poisson", "pool", "timed"]), "poisson",
@@ -166,7 +168,7 @@ pub const KEYS: &[Key] = &[
     count("traffic.frame_bytes", (1, 1_000_000), 2432, "size of everything on a link"),
 
     count("adversary.corrupt_mixes_per_layer", (0, 10_000), 0,
-        "mixes of each layer that tell the adversary which packet went where"),
+        "mixes of each layer that tell the adversary which packet went where; the same cascades in each layer"),
 
     count("flow.targets", (16, 10_000_000), 512, "messages whose anonymity is measured"),
     real("flow.window_means", (0.0, 10_000.0), 8.0,

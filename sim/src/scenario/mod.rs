@@ -53,9 +53,21 @@ pub enum Trigger {
     },
 }
 
+/// Which mix may follow which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Topology {
+    /// Any mix of the next layer, uniformly.
+    #[default]
+    Stratified,
+    /// The mix of the next layer in the same chain: as many separate cascades as a layer is wide.
+    Cascade,
+}
+
 /// Layers and widths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
+    /// Which mix may follow which.
+    pub topology: Topology,
     /// Mixes that a packet passes, 1 to 32.
     pub layers: usize,
     /// Mixes in each layer, 1 to 10 000.
@@ -192,6 +204,10 @@ impl Scenario {
                 _ => Engine::Flow,
             },
             network: Network {
+                topology: match v.text("network.topology") {
+                    "cascade" => Topology::Cascade,
+                    _ => Topology::Stratified,
+                },
                 layers: size("network.layers"),
                 mixes_per_layer: size("network.mixes_per_layer"),
                 gateways: size("network.gateways"),
@@ -268,6 +284,12 @@ impl Scenario {
             return Err(v.refuse(
                 "traffic.payload_per_user_per_s",
                 "be above 0 unless traffic.loop_per_user_per_s is",
+            ));
+        }
+        if self.engine == Engine::Packet && self.network.topology == Topology::Cascade {
+            return Err(v.refuse(
+                "network.topology",
+                "be \"stratified\" for engine = \"packet\"",
             ));
         }
         match (self.engine, self.strategy) {

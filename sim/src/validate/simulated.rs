@@ -7,6 +7,7 @@ use super::{Check, Error, Level};
 use crate::{
     closed,
     flow::{Pool, Sabotage, Section, Setup, study},
+    scenario::Topology,
     stats::{Estimate, mean},
 };
 
@@ -268,6 +269,7 @@ fn networks(level: Level) -> Vec<Study> {
             judge: Box::new(move |_, sections| judge_network(&oracle, sections)),
         })
         .collect();
+    studies.push(cascades(level));
     for layers in [1, 3, 5] {
         studies.push(Study {
             setup: Setup {
@@ -285,6 +287,37 @@ fn networks(level: Level) -> Vec<Study> {
         });
     }
     studies
+}
+
+/// Three cascades of three mixes at 300 per s: each is the one cascade at 100 per s.
+fn cascades(level: Level) -> Study {
+    Study {
+        setup: Setup {
+            topology: Topology::Cascade,
+            layers: 3,
+            width: 3,
+            rate: 30.0,
+            window: 2.0,
+            ..Setup::default()
+        },
+        targets: match level {
+            Level::Quick => 4_000,
+            Level::Full => 40_000,
+        },
+        judge: Box::new(|_, sections| {
+            let name = "three cascades of three, 300 per s";
+            let value = sections.estimate(|part| mean(&part.column(|target| target.entropy)));
+            let entropy = Check {
+                section: "3.5",
+                name: format!("simulated E[H], {name}"),
+                value: value.value,
+                expected: 5.9644,
+                error: Error::Standard(value.standard_error.hypot(0.0014)),
+                at_most: false,
+            };
+            vec![entropy, calibration("3.5", name, sections)]
+        }),
+    }
 }
 
 fn judge_network(oracle: &Oracle, sections: &Sections) -> Vec<Check> {
