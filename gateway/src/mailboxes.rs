@@ -252,7 +252,12 @@ impl Answers {
                     self.held.add(1);
                     vec![Input::Stored { mailbox, seq }]
                 }
-                Err(StoreError::NoMailbox | StoreError::Busy) => vec![Input::Refused { mailbox }],
+                Err(
+                    StoreError::NoMailbox
+                    | StoreError::Full
+                    | StoreError::TooOld
+                    | StoreError::Busy,
+                ) => vec![Input::Refused { mailbox }],
                 Err(failed) => return Err(failed),
             },
             Made::Peek(mailbox, reply) => {
@@ -286,12 +291,19 @@ impl Answers {
 mod tests {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
-    use shell::store::redb::RedbStore;
+    use std::path::Path;
+
+    use shell::store::{self, redb};
     use sphinx::Packet;
 
     use super::*;
 
     const ANN: MailboxId = MailboxId([1; 32]);
+
+    fn opened(folder: &Path, quota: u64) -> store::Mailboxes {
+        let (file, keys) = (folder.join("mailboxes"), folder.join("mailbox-keys"));
+        redb::open(&file, &keys, quota).unwrap()
+    }
 
     fn store_packet(mailbox: MailboxId, byte: u8) -> Output {
         Output::Store {
@@ -305,7 +317,7 @@ mod tests {
     #[tokio::test]
     async fn answers_come_in_the_order_of_the_calls() {
         let folder = tempfile::tempdir().unwrap();
-        let store = RedbStore::open(&folder.path().join("mailboxes")).unwrap();
+        let store = opened(folder.path(), u64::MAX);
         let (machine, mut inbox) = mpsc::channel(16);
         let metrics = Metrics::default();
         let started = Mailboxes::start(store, machine, &metrics).await.unwrap();
@@ -356,10 +368,34 @@ mod tests {
         assert_eq!(metrics.sum("lacuna_mailbox_packets_held"), 0);
     }
 
+    /// GW-10, GW-23: what the store refuses for itself is a drop, and no failure.
+    #[tokio::test]
+    async fn a_full_mailbox_and_a_day_that_is_over_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (machine, mut inbox) = mpsc::channel(16);
+        let store = opened(folder.path(), 1);
+        let started = Mailboxes::start(store, machine, &Metrics::default()).await;
+        let (mailboxes, calls, _) = started.unwrap();
+        tokio::spawn(calls.run());
+        mailboxes.carry_out(Output::Register { mailbox: ANN });
+        for output in [
+            store_packet(ANN, 1),
+            store_packet(ANN, 2),
+            Output::Expire { before_s: 86_400 },
+            store_packet(ANN, 3),
+        ] {
+            mailboxes.carry_out(output);
+        }
+        assert!(matches!(inbox.recv().await, Some(Input::Stored { .. })));
+        assert!(matches!(inbox.recv().await, Some(Input::Refused { .. })));
+        assert!(matches!(inbox.recv().await, Some(Input::Removed { .. })));
+        assert!(matches!(inbox.recv().await, Some(Input::Refused { .. })));
+    }
+
     #[tokio::test]
     async fn what_is_not_the_stores_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let store = RedbStore::open(&folder.path().join("mailboxes")).unwrap();
+        let store = opened(folder.path(), u64::MAX);
         let (machine, _inbox) = mpsc::channel(1);
         let started = Mailboxes::start(store, machine, &Metrics::default()).await;
         let (mailboxes, _answers, _) = started.unwrap();
@@ -372,12 +408,12 @@ mod tests {
     /// A store that is busy for the first calls, unless they are packets; and for packets that
     /// begin with 9.
     struct Crowded {
-        store: RedbStore,
+        store: store::Mailboxes,
         busy: AtomicUsize,
     }
 
     impl Crowded {
-        fn admit<T>(&self, call: impl FnOnce(&RedbStore) -> Reply<T>) -> Reply<T> {
+        fn admit<T>(&self, call: impl FnOnce(&store::Mailboxes) -> Reply<T>) -> Reply<T> {
             let one_less = |left: usize| left.checked_sub(1);
             let order = Ordering::Relaxed;
             match self.busy.fetch_update(order, order, one_less) {
@@ -417,7 +453,7 @@ mod tests {
     async fn a_busy_store_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let store = Crowded {
-            store: RedbStore::open(&folder.path().join("mailboxes")).unwrap(),
+            store: opened(folder.path(), u64::MAX),
             busy: AtomicUsize::new(3),
         };
         let (machine, mut inbox) = mpsc::channel(16);

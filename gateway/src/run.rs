@@ -42,7 +42,7 @@ use shell::{
     node,
     role::{Reporter, announce},
     selfcheck,
-    store::redb::RedbStore,
+    store::redb,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +64,9 @@ impl Node {
         let config = self.config;
         let (machine, inbox) = mpsc::channel(INBOX);
         let file = self.keys.state().path("mailboxes.redb");
-        let store = RedbStore::open(&file).with_context(|| file.display().to_string())?;
+        let day_keys = self.keys.state().path("mailbox-keys");
+        let store = redb::open(&file, &day_keys, config.mailbox_packets_max)
+            .with_context(|| file.display().to_string())?;
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
         let (mailboxes, calls, registered) = started?;
         machine.send(registered).await.context("the inbox is new")?;

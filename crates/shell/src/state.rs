@@ -124,19 +124,7 @@ impl StateDir {
     ///
     /// [`StateError::Io`].
     pub fn erase(&self, name: &str) -> Result<(), StateError> {
-        let path = self.path(name);
-        let erased = || {
-            let mut file = OpenOptions::new().write(true).open(&path)?;
-            let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-            file.write_all(&vec![0; length])?;
-            file.sync_all()?;
-            fs::remove_file(&path)?;
-            sync_folder(&path)
-        };
-        match erased() {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => other.map_err(io_at(&path)),
-        }
+        erase(&self.path(name))
     }
 
     /// Names of the files in the folder `name`, sorted.
@@ -172,6 +160,26 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
         sync_folder(path)
     };
     written().map_err(io_at(path))
+}
+
+/// [`StateDir::erase`] for a file anywhere.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn erase(path: &Path) -> Result<(), StateError> {
+    let erased = || {
+        let mut file = OpenOptions::new().write(true).open(path)?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+        file.write_all(&vec![0; length])?;
+        file.sync_all()?;
+        fs::remove_file(path)?;
+        sync_folder(path)
+    };
+    match erased() {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other.map_err(io_at(path)),
+    }
 }
 
 fn private() -> OpenOptions {

@@ -10,11 +10,7 @@ use std::path::Path;
 use ::redb::{Database, ReadableTable, TableDefinition};
 use proto::client::Op;
 
-use super::{
-    Answer, Reply, StoreError,
-    group::Group,
-    redb::{open_file, unopened},
-};
+use super::{Answer, Reply, StoreError, group::Group, redb::open_file, unopened};
 
 const RECORD: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("record");
 

@@ -15,11 +15,19 @@
 //! Durable means that the answer comes after the operating system has been told to put the data on
 //! the disk (`fsync`), so what was answered survives `kill -9` and a loss of power.
 //!
-//! Engines: [`redb`] (embedded, the default). [`conformance`] is the suite that each passes.
+//! Spec: docs/spec/gateway.md, rules GW-21 to GW-25.
+//!
+//! The one engine is [`redb`], a file beside the gateway's keys. It keeps packets sealed under a key
+//! of their day (`seal`), holds each mailbox to its quota, and passes `conformance`, which knows
+//! nothing of it.
 
+mod calls;
+#[cfg(test)]
+mod conformance;
 mod group;
 pub mod kv;
 pub mod redb;
+mod seal;
 
 use core::{
     future::Future,
@@ -27,6 +35,7 @@ use core::{
     task::{Context, Poll},
 };
 
+pub use calls::Mailboxes;
 use proto::{MailboxId, gateway::Kept};
 use sphinx::Packet;
 use tokio::sync::oneshot;
@@ -37,15 +46,25 @@ pub enum StoreError {
     /// The mailbox is not registered; nothing was stored.
     #[error("no such mailbox")]
     NoMailbox,
+    /// The mailbox holds its quota; nothing was stored.
+    #[error("the mailbox is full")]
+    Full,
+    /// The key of the day on which it is to be stored is gone; nothing was stored.
+    #[error("the packet is older than what is kept; check the clock")]
+    TooOld,
     /// More requests wait than the store takes; nothing was stored.
     #[error("the store is busy")]
     Busy,
     /// The engine failed, and will not work again before a restart; the log says why.
     #[error("the store failed; see the log")]
     Failed,
-    /// The file can't be opened: in use by another process, damaged, or no such file.
+    /// It can't be opened: in use by another process, or damaged; or its keys can't.
     #[error("can't open the store: {0}")]
     Open(String),
+}
+
+fn unopened(error: impl core::fmt::Display) -> StoreError {
+    StoreError::Open(error.to_string())
 }
 
 /// The answer to a call that has been made. Dropping it takes nothing back.
@@ -107,82 +126,4 @@ pub trait MailboxStore: Send + Sync + 'static {
 
     /// Every mailbox, and how many packets it holds.
     fn usage(&self) -> Reply<Vec<(MailboxId, u64)>>;
-}
-
-/// What every engine does, whatever it is built on. `open` opens the same store again.
-///
-/// # Panics
-///
-/// Where the engine differs.
-pub async fn conformance<S: MailboxStore>(mut open: impl FnMut() -> S) {
-    let [ann, bob, carl] = [1, 2, 3].map(|byte| MailboxId([byte; 32]));
-    let packet = |byte: u8| Box::new([byte; sphinx::PACKET_LEN]);
-    let kept = |seq: u64, stored_at_s: u64, byte: u8| Kept {
-        seq,
-        stored_at_s,
-        packet: packet(byte),
-    };
-    let store = open();
-
-    // Nobody's packet is not stored.
-    let nobody = store.put(ann, 10, packet(0)).await;
-    assert!(matches!(nobody, Err(StoreError::NoMailbox)));
-    assert!(store.usage().await.expect("usage").is_empty());
-
-    // Numbers rise within a mailbox, whatever other mailboxes do.
-    for mailbox in [ann, bob, ann] {
-        store.register(mailbox).await.expect("register");
-    }
-    let calls = [(ann, 10), (bob, 11), (ann, 12), (ann, 13)];
-    let numbered = (0u8..)
-        .zip(calls)
-        .map(|(i, (mailbox, at))| store.put(mailbox, at, packet(i)));
-    let mut numbers = Vec::new();
-    for put in numbered.collect::<Vec<_>>() {
-        numbers.push(put.await.expect("put"));
-    }
-    assert!(numbers[0] >= 1 && numbers[0] < numbers[2] && numbers[2] < numbers[3]);
-    let all = store.peek(ann, 0, 10).await.expect("peek");
-    let [first, second, third] = [numbers[0], numbers[2], numbers[3]];
-    assert_eq!(
-        all,
-        [kept(first, 10, 0), kept(second, 12, 2), kept(third, 13, 3)]
-    );
-    let window = store.peek(ann, first, 1).await.expect("peek");
-    assert_eq!(window, [kept(second, 12, 2)]);
-    assert!(store.peek(ann, third, 9).await.expect("peek").is_empty());
-    assert!(store.peek(carl, 0, 9).await.expect("peek").is_empty());
-
-    // What is confirmed goes, once, and nothing else does.
-    assert_eq!(store.confirm(ann, second).await.expect("confirm"), 2);
-    assert_eq!(store.confirm(ann, second).await.expect("confirm"), 0);
-    assert_eq!(store.confirm(carl, u64::MAX).await.expect("confirm"), 0);
-    let mut usage = store.usage().await.expect("usage");
-    usage.sort_unstable();
-    assert_eq!(usage, [(ann, 1), (bob, 1)]);
-
-    // Another process finds the same, and goes on numbering where this one stopped, also in a
-    // mailbox that has been emptied.
-    assert_eq!(store.confirm(ann, u64::MAX).await.expect("confirm"), 1);
-    drop(store);
-    let store = open();
-    assert!(store.peek(ann, 0, 9).await.expect("peek").is_empty());
-    let again = store.put(ann, 20, packet(9)).await.expect("put");
-    assert!(again > third, "a number was given twice");
-    assert_eq!(
-        store.peek(bob, 0, 9).await.expect("peek"),
-        [kept(numbers[1], 11, 1)]
-    );
-
-    // What is too old goes, in every mailbox.
-    let mut expired = store.expire(20).await.expect("expire");
-    expired.sort_unstable();
-    assert_eq!(expired, [(bob, 1)]);
-    assert_eq!(
-        store.peek(ann, 0, 9).await.expect("peek"),
-        [kept(again, 20, 9)]
-    );
-    let mut usage = store.usage().await.expect("usage");
-    usage.sort_unstable();
-    assert_eq!(usage, [(ann, 1), (bob, 0)]);
 }

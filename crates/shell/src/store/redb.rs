@@ -3,42 +3,41 @@
 //! | table      | key                                         | value                        |
 //! |------------|---------------------------------------------|------------------------------|
 //! | `mailbox`  | mailbox (32)                                | highest number given (u64)   |
-//! | `packet`   | mailbox (32), number (8, big-endian)        | stored-at (8), packet (2396) |
+//! | `sealed`   | mailbox (32), number (8, big-endian)        | stored-at (8), sealed (2424) |
 //! | `age`      | stored-at (8), mailbox (32), number (8)     | nothing                      |
+//! | `keys`     | nothing                                     | name of its keys (16)        |
 //!
-//! All calls go through one thread, which commits whatever has queued as one transaction
-//! (`group`). Counts for each mailbox stand in memory, made from the file at start. Once a transaction
-//! fails every later call fails too: what the file holds is then known only after a restart.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-21 to GW-25.
+//!
+//! A batch of calls is one transaction (`calls`). Counts for each mailbox stand in memory, made from
+//! the file at start. What is sealed, and how its keys end: `seal`. A file of the former form keeps
+//! packets unsealed in a table `packet`; opening it seals them (GW-24).
 
 use std::{collections::BTreeMap, fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
 
 use ::redb::{
-    Database, ReadableTable, Table, TableDefinition, WriteTransaction, backends::FileBackend,
+    Database, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction,
+    backends::FileBackend,
 };
 use proto::{MailboxId, gateway::Kept};
-use sphinx::{PACKET_LEN, Packet};
+use sphinx::Packet;
 
-use super::{Answer, MailboxStore, Reply, StoreError, group::Group};
+use super::{
+    Mailboxes, StoreError,
+    calls::{Outcome, Request},
+    seal::{KeysId, Place, SEALED_LEN, Seal},
+    unopened,
+};
+use crate::state::StateError;
 
 const MAILBOX: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("mailbox");
-const PACKET: TableDefinition<'_, [u8; 40], &[u8]> = TableDefinition::new("packet");
+const PACKET: TableDefinition<'_, [u8; 40], &[u8]> = TableDefinition::new("sealed");
+/// Of the former form: stored-at (8), packet (2396).
+const UNSEALED: TableDefinition<'_, [u8; 40], &[u8]> = TableDefinition::new("packet");
 const AGE: TableDefinition<'_, [u8; 48], ()> = TableDefinition::new("age");
+const KEYS: TableDefinition<'_, (), KeysId> = TableDefinition::new("keys");
 
 type Counts = BTreeMap<MailboxId, u64>;
-
-enum Request {
-    Register(MailboxId, Answer<()>),
-    Put(MailboxId, u64, Box<Packet>, Answer<u64>),
-    Peek(MailboxId, u64, usize, Answer<Vec<Kept>>),
-    Confirm(MailboxId, u64, Answer<u64>),
-    Expire(u64, Answer<Vec<(MailboxId, u64)>>),
-    Usage(Answer<Vec<(MailboxId, u64)>>),
-}
-
-/// The store. Dropping it carries out what has been asked.
-pub struct RedbStore {
-    group: Group<Request>,
-}
 
 /// Opens a database file that only its owner may read, creating it if there is none.
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
@@ -56,89 +55,129 @@ pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
         .map_err(unopened)
 }
 
-pub(super) fn unopened(error: impl std::fmt::Display) -> StoreError {
-    StoreError::Open(error.to_string())
+/// Opens the file at `path`, creating it (0600) if there is none, with room for `quota` packets in
+/// each mailbox, and with the day keys in the folder `keys`.
+///
+/// # Errors
+///
+/// If it can't be opened: another process has it open, it is no such file, or it is damaged; or
+/// `keys` does not hold the keys that it is sealed under.
+pub fn open(path: &Path, keys: &Path, quota: u64) -> Result<Mailboxes, StoreError> {
+    let mut database = open_file(path)?;
+    let mut seal = Seal::open(keys, bound(&database).map_err(unopened)?)?;
+    bind(&database, seal.id()).map_err(unopened)?;
+    seal.bound().map_err(unopened)?;
+    if seal_former(&database, &mut seal).map_err(unopened)? {
+        // Unsealed copies stand in pages that are free now. The empty table goes last, so that
+        // whoever is killed before begins again.
+        database.compact().map_err(unopened)?;
+        forget_former(&database).map_err(unopened)?;
+    }
+    let counts = load(&database).map_err(unopened)?;
+    let mut engine = Engine {
+        database,
+        counts,
+        seal,
+        quota,
+    };
+    Mailboxes::start(move |batch: &[Request]| engine.carry_out(batch))
 }
 
-impl RedbStore {
-    /// Opens the file at `path`, creating it (0600) if there is none.
-    ///
-    /// # Errors
-    ///
-    /// If it can't be opened: another process has it open, it is no such file, or it is damaged.
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let database = open_file(path)?;
-        let mut counts = load(&database).map_err(unopened)?;
-        let mut broken = false;
-        let commit = move |batch| {
-            // Answers that are dropped say that the store failed.
-            match (!broken).then(|| carry_out(&database, &mut counts, batch)) {
-                Some(Ok(answers)) => answers.into_iter().for_each(|answer| answer()),
-                Some(Err(why)) => {
-                    tracing::error!(%why, "the mailbox store failed");
-                    broken = true;
-                }
-                None => {}
-            }
+struct Engine {
+    database: Database,
+    counts: Counts,
+    seal: Seal,
+    quota: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Engine(#[from] ::redb::Error),
+    #[error(transparent)]
+    Keys(#[from] StateError),
+}
+
+impl Engine {
+    /// Carries out a batch in one durable transaction; on failure none of it has happened.
+    fn carry_out(&mut self, batch: &[Request]) -> Result<Vec<Outcome>, Failure> {
+        let outcomes = self.commit(batch)?;
+        // GW-23: their packets are gone; now the keys of their days.
+        self.seal.erase()?;
+        Ok(outcomes)
+    }
+
+    fn commit(&mut self, batch: &[Request]) -> Result<Vec<Outcome>, ::redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let mut work = Work {
+            tables: Tables::open(&transaction)?,
+            counts: &mut self.counts,
+            seal: &mut self.seal,
+            quota: self.quota,
         };
-        let group = Group::start("mailbox-store", commit).map_err(unopened)?;
-        Ok(Self { group })
-    }
-
-    fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Reply<T> {
-        Reply::to(|answer| self.group.send(request(answer)))
-    }
-}
-
-impl MailboxStore for RedbStore {
-    fn register(&self, mailbox: MailboxId) -> Reply<()> {
-        self.ask(|answer| Request::Register(mailbox, answer))
-    }
-
-    fn put(&self, mailbox: MailboxId, stored_at_s: u64, packet: Box<Packet>) -> Reply<u64> {
-        self.ask(|answer| Request::Put(mailbox, stored_at_s, packet, answer))
-    }
-
-    fn peek(&self, mailbox: MailboxId, after: u64, limit: usize) -> Reply<Vec<Kept>> {
-        self.ask(|answer| Request::Peek(mailbox, after, limit, answer))
-    }
-
-    fn confirm(&self, mailbox: MailboxId, upto: u64) -> Reply<u64> {
-        self.ask(|answer| Request::Confirm(mailbox, upto, answer))
-    }
-
-    fn expire(&self, before_s: u64) -> Reply<Vec<(MailboxId, u64)>> {
-        self.ask(|answer| Request::Expire(before_s, answer))
-    }
-
-    fn usage(&self) -> Reply<Vec<(MailboxId, u64)>> {
-        self.ask(Request::Usage)
+        let outcomes = batch.iter().map(|request| work.serve(request));
+        let outcomes = outcomes.collect::<Result<_, _>>()?;
+        drop(work);
+        transaction.commit()?;
+        Ok(outcomes)
     }
 }
 
-/// Gives an answer; called once the transaction is durable.
-type Deferred = Box<dyn FnOnce()>;
-
-fn defer<T: 'static>(answer: Answer<T>, result: Result<T, StoreError>) -> Deferred {
-    Box::new(move || {
-        // Whoever asked may have stopped waiting.
-        let _ = answer.send(result);
-    })
-}
-
-/// Carries out a batch in one durable transaction; on failure none of it has happened.
-fn carry_out(
-    database: &Database,
-    counts: &mut Counts,
-    batch: Vec<Request>,
-) -> Result<Vec<Deferred>, ::redb::Error> {
+/// GW-25: which keys the packets are sealed under.
+fn bound(database: &Database) -> Result<Option<KeysId>, ::redb::Error> {
     let transaction = database.begin_write()?;
-    let mut tables = Tables::open(&transaction)?;
-    let serve = |request| tables.serve(counts, request);
-    let answers = batch.into_iter().map(serve).collect::<Result<_, _>>()?;
-    drop(tables);
+    let bound = transaction.open_table(KEYS)?.get(())?.map(|id| id.value());
     transaction.commit()?;
-    Ok(answers)
+    Ok(bound)
+}
+
+fn bind(database: &Database, id: KeysId) -> Result<(), ::redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.open_table(KEYS)?.insert((), id)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// GW-24: seals the packets of a file of the former form, and says whether it is one.
+fn seal_former(database: &Database, seal: &mut Seal) -> Result<bool, ::redb::Error> {
+    let transaction = database.begin_write()?;
+    let former = |table: ::redb::UntypedTableHandle| table.name() == UNSEALED.name();
+    if !transaction.list_tables()?.any(former) {
+        return Ok(false);
+    }
+    {
+        let mut former = transaction.open_table(UNSEALED)?;
+        let mut tables = Tables::open(&transaction)?;
+        for entry in former.iter()? {
+            let (key, value) = entry?;
+            let key = key.value();
+            let (mailbox, seq) = split(&key);
+            let sealed = parse(value.value()).and_then(|(stored_at_s, packet)| {
+                let place = Place {
+                    mailbox: &mailbox,
+                    seq,
+                    stored_at_s,
+                };
+                let sealed = seal.seal(place, packet.try_into().ok()?)?;
+                Some((stored_at_s, sealed))
+            });
+            if let Some((stored_at_s, sealed)) = sealed {
+                tables
+                    .packet
+                    .insert(key, value_of(stored_at_s, &sealed).as_slice())?;
+            }
+        }
+        former.retain(|_, _| false)?;
+    }
+    transaction.commit()?;
+    Ok(true)
+}
+
+fn forget_former(database: &Database) -> Result<(), ::redb::Error> {
+    let transaction = database.begin_write()?;
+    transaction.delete_table(UNSEALED)?;
+    transaction.commit()?;
+    Ok(())
 }
 
 fn load(database: &Database) -> Result<Counts, ::redb::Error> {
@@ -185,11 +224,26 @@ fn age_key(stored_at_s: u64, packet: &[u8; 40]) -> [u8; 48] {
     key
 }
 
-/// When a value was stored, and its packet; `None` for a value that no version of this file wrote.
-fn parse(value: &[u8]) -> Option<(u64, Box<Packet>)> {
-    let (stored_at, packet) = value.split_first_chunk::<8>()?;
-    let packet = Box::<[u8]>::from(packet).try_into().ok()?;
-    Some((u64::from_be_bytes(*stored_at), packet))
+/// When a value was stored, and its sealed packet; `None` for what no version of this file wrote.
+fn parse(value: &[u8]) -> Option<(u64, &[u8])> {
+    let (stored_at, sealed) = value.split_first_chunk::<8>()?;
+    Some((u64::from_be_bytes(*stored_at), sealed))
+}
+
+/// What [`parse`] takes apart.
+fn value_of(stored_at_s: u64, sealed: &[u8]) -> Vec<u8> {
+    let mut value = Vec::with_capacity(8 + SEALED_LEN);
+    value.extend_from_slice(&stored_at_s.to_be_bytes());
+    value.extend_from_slice(sealed);
+    value
+}
+
+/// One transaction under way.
+struct Work<'t> {
+    tables: Tables<'t>,
+    counts: &'t mut Counts,
+    seal: &'t mut Seal,
+    quota: u64,
 }
 
 impl<'t> Tables<'t> {
@@ -200,70 +254,87 @@ impl<'t> Tables<'t> {
             age: transaction.open_table(AGE)?,
         })
     }
+}
 
-    fn serve(&mut self, counts: &mut Counts, request: Request) -> Result<Deferred, ::redb::Error> {
+impl Work<'_> {
+    fn serve(&mut self, request: &Request) -> Result<Outcome, ::redb::Error> {
         Ok(match request {
-            Request::Register(mailbox, answer) => {
-                if self.mailbox.get(mailbox.0)?.is_none() {
-                    self.mailbox.insert(mailbox.0, 0)?;
-                    counts.insert(mailbox, 0);
+            Request::Register(mailbox, _) => {
+                if self.tables.mailbox.get(mailbox.0)?.is_none() {
+                    self.tables.mailbox.insert(mailbox.0, 0)?;
+                    self.counts.insert(*mailbox, 0);
                 }
-                defer(answer, Ok(()))
+                Outcome::Registered
             }
-            Request::Put(mailbox, stored_at_s, packet, answer) => {
-                let seq = self.put(mailbox, stored_at_s, &packet)?;
-                if seq.is_some() {
-                    *counts.entry(mailbox).or_default() += 1;
-                }
-                defer(answer, seq.ok_or(StoreError::NoMailbox))
+            Request::Put(mailbox, stored_at_s, packet, _) => {
+                Outcome::Put(self.put(mailbox, *stored_at_s, packet)?)
             }
-            Request::Peek(mailbox, after, limit, answer) => {
-                defer(answer, Ok(self.peek(&mailbox, after, limit)?))
+            Request::Peek(mailbox, after, limit, _) => {
+                Outcome::Peeked(self.peek(mailbox, *after, *limit)?)
             }
-            Request::Confirm(mailbox, upto, answer) => {
-                let gone = self.confirm(&mailbox, upto)?;
-                if let Some(count) = counts.get_mut(&mailbox) {
-                    *count = count.saturating_sub(gone);
-                }
-                defer(answer, Ok(gone))
+            Request::Confirm(mailbox, upto, _) => {
+                let gone = self.confirm(mailbox, *upto)?;
+                self.less(mailbox, gone);
+                Outcome::Confirmed(gone)
             }
-            Request::Expire(before_s, answer) => {
-                let gone = self.expire(before_s)?;
-                for (mailbox, gone) in &gone {
-                    if let Some(count) = counts.get_mut(mailbox) {
-                        *count = count.saturating_sub(*gone);
-                    }
-                }
-                defer(answer, Ok(gone.into_iter().collect()))
+            Request::Expire(before_s, _) => {
+                let gone = self.expire(*before_s)?;
+                self.seal.forget(*before_s);
+                gone.iter()
+                    .for_each(|(mailbox, gone)| self.less(mailbox, *gone));
+                Outcome::Counts(gone.into_iter().collect())
             }
-            Request::Usage(answer) => {
-                defer(answer, Ok(counts.iter().map(|(&m, &n)| (m, n)).collect()))
+            Request::Usage(_) => {
+                Outcome::Counts(self.counts.iter().map(|(&m, &n)| (m, n)).collect())
             }
         })
     }
 
+    fn less(&mut self, mailbox: &MailboxId, gone: u64) {
+        if let Some(count) = self.counts.get_mut(mailbox) {
+            *count = count.saturating_sub(gone);
+        }
+    }
+
     fn put(
         &mut self,
-        mailbox: MailboxId,
+        mailbox: &MailboxId,
         stored_at_s: u64,
         packet: &Packet,
-    ) -> Result<Option<u64>, ::redb::Error> {
-        let Some(highest) = self.mailbox.get(mailbox.0)?.map(|highest| highest.value()) else {
-            return Ok(None);
+    ) -> Result<Result<u64, StoreError>, ::redb::Error> {
+        let tables = &mut self.tables;
+        let highest = tables
+            .mailbox
+            .get(mailbox.0)?
+            .map(|highest| highest.value());
+        let (Some(highest), Some(count)) = (highest, self.counts.get_mut(mailbox)) else {
+            return Ok(Err(StoreError::NoMailbox));
         };
+        // GW-10
+        if *count >= self.quota {
+            return Ok(Err(StoreError::Full));
+        }
         let seq = highest + 1;
-        self.mailbox.insert(mailbox.0, seq)?;
-        let key = packet_key(&mailbox, seq);
-        let mut value = Vec::with_capacity(8 + PACKET_LEN);
-        value.extend_from_slice(&stored_at_s.to_be_bytes());
-        value.extend_from_slice(packet);
-        self.packet.insert(key, value.as_slice())?;
-        self.age.insert(age_key(stored_at_s, &key), ())?;
-        Ok(Some(seq))
+        let place = Place {
+            mailbox,
+            seq,
+            stored_at_s,
+        };
+        let Some(sealed) = self.seal.seal(place, packet) else {
+            return Ok(Err(StoreError::TooOld));
+        };
+        *count += 1;
+        tables.mailbox.insert(mailbox.0, seq)?;
+        let key = packet_key(mailbox, seq);
+        tables
+            .packet
+            .insert(key, value_of(stored_at_s, &sealed).as_slice())?;
+        tables.age.insert(age_key(stored_at_s, &key), ())?;
+        Ok(Ok(seq))
     }
 
     fn peek(
-        &self,
+        &mut self,
         mailbox: &MailboxId,
         after: u64,
         limit: usize,
@@ -271,10 +342,22 @@ impl<'t> Tables<'t> {
         let from = packet_key(mailbox, after.saturating_add(1));
         let to = packet_key(mailbox, u64::MAX);
         let mut kept = Vec::new();
-        for entry in self.packet.range(from..to)?.take(limit) {
+        for entry in self.tables.packet.range(from..to)? {
+            if kept.len() == limit {
+                break;
+            }
             let (key, value) = entry?;
-            if let Some((stored_at_s, packet)) = parse(value.value()) {
-                let (_, seq) = split(&key.value());
+            let (_, seq) = split(&key.value());
+            let opened = parse(value.value()).and_then(|(stored_at_s, sealed)| {
+                let place = Place {
+                    mailbox,
+                    seq,
+                    stored_at_s,
+                };
+                Some((stored_at_s, self.seal.unseal(place, sealed)?))
+            });
+            // What doesn't open hides nothing behind it.
+            if let Some((stored_at_s, packet)) = opened {
                 kept.push(Kept {
                     seq,
                     stored_at_s,
@@ -288,10 +371,10 @@ impl<'t> Tables<'t> {
     fn confirm(&mut self, mailbox: &MailboxId, upto: u64) -> Result<u64, ::redb::Error> {
         let range = packet_key(mailbox, 0)..=packet_key(mailbox, upto);
         let mut gone = 0;
-        for entry in self.packet.extract_from_if(range, |_, _| true)? {
+        for entry in self.tables.packet.extract_from_if(range, |_, _| true)? {
             let (key, value) = entry?;
             if let Some((stored_at_s, _)) = parse(value.value()) {
-                self.age.remove(age_key(stored_at_s, &key.value()))?;
+                self.tables.age.remove(age_key(stored_at_s, &key.value()))?;
             }
             gone += 1;
         }
@@ -301,11 +384,12 @@ impl<'t> Tables<'t> {
     fn expire(&mut self, before_s: u64) -> Result<Counts, ::redb::Error> {
         let mut gone = Counts::new();
         let old = ..age_key(before_s, &[0; 40]);
-        for entry in self.age.extract_from_if(old, |_, ()| true)? {
+        for entry in self.tables.age.extract_from_if(old, |_, ()| true)? {
             let key = entry?.0.value();
             let packet: [u8; 40] = *key.last_chunk().expect("48 bytes end in 40");
-            self.packet.remove(packet)?;
-            *gone.entry(split(&packet).0).or_default() += 1;
+            if self.tables.packet.remove(packet)?.is_some() {
+                *gone.entry(split(&packet).0).or_default() += 1;
+            }
         }
         Ok(gone)
     }
@@ -314,25 +398,154 @@ impl<'t> Tables<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{MailboxStore, conformance};
     use std::os::unix::fs::PermissionsExt;
 
+    fn opened(folder: &Path) -> Mailboxes {
+        let (file, keys) = (folder.join("mailboxes.redb"), folder.join("keys"));
+        open(&file, &keys, conformance::QUOTA).unwrap()
+    }
+
+    /// GW-10, GW-21, GW-23.
     #[tokio::test]
     async fn it_conforms() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("mailboxes.redb");
-        super::super::conformance(|| RedbStore::open(&path).unwrap()).await;
-        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        conformance::alone(|| opened(folder.path())).await;
+        let file = folder.path().join("mailboxes.redb");
+        let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+        let folder = tempfile::tempdir().unwrap();
+        conformance::many_putters(&opened(folder.path())).await;
+    }
+
+    /// Not a test by itself: the process that `what_was_answered_survives_a_kill` kills.
+    #[tokio::test]
+    async fn child_puts_until_killed() {
+        if let Some(folder) = std::env::var_os(conformance::CHILD) {
+            conformance::put_until_killed(&opened(Path::new(&folder))).await;
+        }
+    }
+
+    /// GW-21.
+    #[tokio::test]
+    async fn what_was_answered_survives_a_kill() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = conformance::kill_a_putter(
+            "store::redb::tests::child_puts_until_killed",
+            folder.path().as_os_str(),
+        );
+        conformance::holds_all(&opened(folder.path()), seen).await;
+    }
+
+    /// GW-22, GW-23.
+    #[tokio::test]
+    async fn a_copied_database_does_not_open_after_its_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let copy = folder.path().join("copy.redb");
+        let store = opened(folder.path());
+        conformance::fill_a_day(&store).await;
+        drop(store);
+        std::fs::copy(folder.path().join("mailboxes.redb"), &copy).unwrap();
+        assert!(!holds_unsealed(&copy));
+        let copied = || open(&copy, &folder.path().join("keys"), 9).unwrap();
+        conformance::day_opens(&copied(), true).await; // positive control: the key is there still
+        let store = opened(folder.path());
+        store.expire(conformance::NEXT_DAY_S).await.unwrap();
+        drop(store);
+        conformance::day_opens(&copied(), false).await;
+    }
+
+    /// Whether the bytes of a packet of [`conformance::fill_a_day`] stand in the file.
+    fn holds_unsealed(file: &Path) -> bool {
+        let bytes = std::fs::read(file).unwrap();
+        bytes.windows(256).any(|window| window == [1; 256])
+    }
+
+    /// GW-24: also when the first start was killed before the file was rewritten.
+    #[tokio::test]
+    async fn a_file_of_the_former_form_is_sealed_when_it_is_opened() {
+        const PACKETS: u64 = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mailboxes.redb");
+        let mailbox = MailboxId([1; 32]);
+        let days = [conformance::DAY_S, conformance::NEXT_DAY_S];
+        let stored = (1..=PACKETS).map(|seq| (seq, days[usize::from(seq > 100)]));
+        let database = open_file(&file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut former = transaction.open_table(UNSEALED).unwrap();
+            let mut tables = Tables::open(&transaction).unwrap();
+            tables.mailbox.insert(mailbox.0, PACKETS + 9).unwrap();
+            for (seq, stored_at_s) in stored.clone() {
+                let key = packet_key(&mailbox, seq);
+                let value = value_of(stored_at_s, &[1; sphinx::PACKET_LEN]);
+                former.insert(key, value.as_slice()).unwrap();
+                tables.age.insert(age_key(stored_at_s, &key), ()).unwrap();
+            }
+        }
+        transaction.commit().unwrap();
+        let mut seal = Seal::open(&folder.path().join("keys"), None).unwrap();
+        assert!(seal_former(&database, &mut seal).unwrap());
+        drop((database, seal));
+        assert!(
+            holds_unsealed(&file),
+            "positive control: killed before it is rewritten"
+        );
+
+        drop(opened(folder.path()));
+        assert!(!holds_unsealed(&file));
+        let mut seal = Seal::open(&folder.path().join("keys"), None).unwrap();
+        let again = seal_former(&open_file(&file).unwrap(), &mut seal);
+        assert!(!again.unwrap(), "rewritten once, not at every start");
+        let store = opened(folder.path());
+        let kept = store.peek(mailbox, 0, usize::MAX).await.unwrap();
+        let found = kept.iter().map(|kept| (kept.seq, kept.stored_at_s));
+        assert!(found.eq(stored));
+        assert!(
+            kept.iter()
+                .all(|kept| *kept.packet == [1; sphinx::PACKET_LEN])
+        );
+        assert_eq!(store.expire(days[1]).await.unwrap(), [(mailbox, 100)]);
+        let next = store.put(mailbox, days[1], Box::new([2; sphinx::PACKET_LEN]));
+        assert_eq!(next.await.unwrap(), PACKETS + 10, "numbers go on");
+    }
+
+    /// GW-22, GW-25: keys that are gone are asked for; said to be lost, what they sealed neither
+    /// shows nor hides what came later.
+    #[tokio::test]
+    async fn what_does_not_open_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        conformance::fill_a_day(&opened(folder.path())).await;
+        let (file, keys) = (
+            folder.path().join("mailboxes.redb"),
+            folder.path().join("keys"),
+        );
+        std::fs::remove_dir_all(&keys).unwrap();
+        let refused = open(&file, &keys, 1);
+        assert!(matches!(refused, Err(StoreError::Open(why)) if why.contains("touch")));
+        std::fs::write(keys.join("lost"), b"").unwrap();
+        drop(opened(folder.path()));
+        let store = opened(folder.path()); // it is bound to the new keys
+        let mailbox = MailboxId([1; 32]);
+        let put = store.put(
+            mailbox,
+            conformance::NEXT_DAY_S,
+            Box::new([2; sphinx::PACKET_LEN]),
+        );
+        let seq = put.await.unwrap();
+        let kept = store.peek(mailbox, 0, 1).await.unwrap();
+        assert_eq!((kept.len(), kept[0].seq), (1, seq));
     }
 
     #[tokio::test]
     async fn two_processes_do_not_share_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mailboxes.redb");
-        let first = RedbStore::open(&path).unwrap();
-        let second = RedbStore::open(&path);
+        let keys = folder.path().join("keys");
+        let first = open(&path, &keys, 1).unwrap();
+        let second = open(&path, &keys, 1);
         assert!(matches!(second, Err(StoreError::Open(_))));
         drop(first);
-        RedbStore::open(&path).unwrap();
+        open(&path, &keys, 1).unwrap();
     }
 }
