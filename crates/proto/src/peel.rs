@@ -111,12 +111,9 @@ impl Stage {
         self.keys.contains_key(&epoch)
     }
 
-    /// How full the fullest replay set is: held, capacity.
-    #[must_use]
-    pub fn fullest(&self) -> Option<(usize, usize)> {
-        let sets = self.keys.values().map(|key| &key.seen);
-        sets.map(|seen| (seen.held(), seen.capacity()))
-            .max_by(|a, b| (a.0 * b.1).cmp(&(b.0 * a.1)))
+    /// The replay set of each key that is in.
+    pub fn sets(&self) -> impl Iterator<Item = (Epoch, &ReplaySet)> {
+        self.keys.iter().map(|(epoch, key)| (*epoch, &key.seen))
     }
 
     /// Opens a batch that came at about `now` and admits its tags. `dropped` counts the rest.
@@ -143,15 +140,22 @@ impl Stage {
             .into_iter()
             .map(|arrival| (arrival, PeelDrop::NoKey))
             .collect();
-        let mut opened: Vec<(usize, Arrival, Opened)> = Vec::with_capacity(rest.len());
-        let mut verdicts = Vec::with_capacity(rest.len());
-        for (place, (_, key)) in open_now.iter().enumerate() {
+        let mut pending = Pending::default();
+        let (mut verdicts, mut opened) = (Vec::with_capacity(rest.len()), Vec::new());
+        let mut fingerprints = Vec::with_capacity(rest.len());
+        for (epoch, key) in open_now {
             let packets = rest.iter().map(|(arrival, _)| &*arrival.packet);
             sphinx::open(&key.secret, cap, packets, &mut verdicts);
             let tried = core::mem::take(&mut rest);
             for ((arrival, first), verdict) in tried.into_iter().zip(verdicts.drain(..)) {
                 match (verdict, first) {
-                    (Ok(open), _) => opened.push((place, arrival, open)),
+                    (Ok(open), _) => match *open.routing() {
+                        Routing::Forward { next, delay_ns } => {
+                            fingerprints.push(key.seen.fingerprint(open.tag()));
+                            opened.push((arrival, next, delay_ns, open));
+                        }
+                        Routing::Final { .. } => dropped(PeelDrop::Final),
+                    },
                     // Only a wrong MAC may mean another epoch's key.
                     (Err(Reject::Mac), PeelDrop::NoKey) => {
                         rest.push((arrival, PeelDrop::Rejected(Reject::Mac)));
@@ -160,32 +164,29 @@ impl Stage {
                     (Err(why), _) => dropped(PeelDrop::Rejected(why)),
                 }
             }
+            let mut opened = opened.drain(..);
+            key.seen
+                .admit_batch(&fingerprints, |fingerprint, admitted| {
+                    let Some((arrival, next, delay_ns, open)) = opened.next() else {
+                        return;
+                    };
+                    match admitted {
+                        Ok(()) => {
+                            pending.journal.push((epoch, fingerprint));
+                            pending.opened.push(open);
+                            pending.admitted.push(Peeled {
+                                received: arrival.received,
+                                next,
+                                delay: Duration::from_nanos(delay_ns),
+                                packet: arrival.packet,
+                            });
+                        }
+                        Err(why) => dropped(PeelDrop::Replay(why)),
+                    }
+                });
+            fingerprints.clear();
         }
         rest.into_iter().for_each(|(_, why)| dropped(why));
-
-        let mut pending = Pending::default();
-        for (place, arrival, open) in opened {
-            let Routing::Forward { next, delay_ns } = *open.routing() else {
-                dropped(PeelDrop::Final);
-                continue;
-            };
-            let (epoch, key) = &mut open_now[place];
-            let fingerprint = key.seen.fingerprint(open.tag());
-            match key.seen.admit(fingerprint) {
-                Ok(()) => {
-                    pending.journal.push((*epoch, fingerprint));
-                    let delay = Duration::from_nanos(delay_ns);
-                    pending.opened.push(open);
-                    pending.admitted.push(Peeled {
-                        received: arrival.received,
-                        next,
-                        delay,
-                        packet: arrival.packet,
-                    });
-                }
-                Err(why) => dropped(PeelDrop::Replay(why)),
-            }
-        }
         pending
     }
 }

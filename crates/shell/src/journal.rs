@@ -12,37 +12,54 @@
 //! | 52     | 4     | zero                                                           |
 //! | 56     | 8     | how often it has been opened, also kept in a file beside it    |
 //! | 64     | 8     | 1 if closed in order and on the disk, else 0                   |
-//! | 72     | 8     | capacity, records                                              |
-//! | 80     | 16    | zero                                                           |
+//! | 72     | 8     | capacity, records; the file is never shorter                   |
+//! | 80     | 8     | UTC seconds when it was last opened or closed                  |
+//! | 88     | 8     | zero                                                           |
 //! | 96     | 8 × n | fingerprints, in order; zero: none yet                         |
 //!
 //! The header, the count beside it and the folder are on the disk before the first append, so that a
 //! power loss always leaves a file that says it was not closed.
 //!
-//! A file is burned, and its key with it, when it was not closed in order and another kernel has
-//! booted since (records may be missing), or when its count of openings is lower than the one beside
-//! it (it went back). A torn record can only be one whose packet did not go on.
+//! A file is burned, and its key with it, when records may be missing from it:
+//!
+//! - it was not closed in order, and another kernel has booted since;
+//! - its count of openings is lower than the one beside it, or it is gone: it went back;
+//! - it is shorter than it was made, or of another version;
+//! - the clock stands more than [`CLOCK_BACK_MAX`] before the time in it: whatever turned that back
+//!   may have turned back more.
+//!
+//! A torn record can only be one whose packet did not go on. Reading is in pieces of [`PIECE`]
+//! bytes, so that memory does not grow with what is remembered.
 //!
 //! Not seen, and documented as a limit: a machine whose whole disk went back together.
 
+use core::time::Duration;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
-use proto::{calendar::Epoch, replay::Fingerprint};
+use proto::{
+    calendar::{Epoch, Utc},
+    replay::Fingerprint,
+};
 use rustix::fs::{FallocateFlags, fallocate};
 
-const MAGIC: &[u8; 8] = b"LacRpl01";
+const MAGIC: &[u8; 8] = b"LacRpl02";
 const EPOCH: usize = 8;
 const BOOT: usize = 16;
 const OPENED: usize = 56;
 const CLOSED: usize = 64;
 const CAPACITY: usize = 72;
+const SEEN: usize = 80;
 const RECORDS: usize = 96;
 const RECORD: usize = 8;
+/// Bytes that are read at once.
+const PIECE: usize = 1 << 16;
+/// How far a clock may be set back while a node is down, as two honest ones may differ.
+pub const CLOCK_BACK_MAX: Duration = Duration::from_secs(300);
 
 /// Which boot of the kernel this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +117,8 @@ fn beside(folder: &Path, epoch: Epoch) -> PathBuf {
 }
 
 impl Journal {
-    /// Opens the journal of `epoch` in `folder`, making it if there is none, and reads what it
-    /// remembers.
+    /// Opens the journal of `epoch` in `folder` at UTC `now`, making it if there is none;
+    /// `remembered` is told what it holds, in pieces.
     ///
     /// # Errors
     ///
@@ -111,52 +128,43 @@ impl Journal {
         epoch: Epoch,
         capacity: usize,
         boot: BootId,
-    ) -> Result<(Self, Vec<Fingerprint>), JournalError> {
+        now: Utc,
+        remembered: impl FnMut(&[Fingerprint]),
+    ) -> Result<Self, JournalError> {
+        let burned = || JournalError::Burned(epoch.0);
         let beside = beside(folder, epoch);
         let mut opened_before = match fs::read(&beside) {
             Ok(bytes) => bytes.first_chunk().copied().map_or(0, u64::from_be_bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error.into()),
         };
-        let mut file = OpenOptions::new()
+        let file = OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
             .open(path(folder, epoch))?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)?;
-
-        let made = bytes.iter().any(|byte| *byte != 0);
-        if made {
-            let burned = JournalError::Burned(epoch.0);
-            let Some(header) = Header::parse(&bytes) else {
-                return Err(burned);
-            };
+        let mut head = [0; RECORDS];
+        let head_len = read_at(&file, &mut head, 0)?;
+        // All zero: killed after its space was taken and before its header was written.
+        let held = if head != [0; RECORDS] {
+            let header = Header::parse(&head).ok_or_else(burned)?;
             let lost = !header.closed && header.boot != boot;
-            if lost || header.opened < opened_before || header.epoch != epoch.0 {
-                return Err(burned);
+            let back = header.opened < opened_before
+                || now.after(CLOCK_BACK_MAX) < Utc::from_secs(header.seen_s);
+            let short = head_len < RECORDS || file.metadata()?.len() < place(header.capacity);
+            if lost || back || short || header.epoch != epoch.0 {
+                return Err(burned());
             }
             // Killed between the two writes below: the journal is the newer.
             opened_before = header.opened;
+            read_records(&file, remembered)?
         } else if opened_before != 0 {
-            return Err(JournalError::Burned(epoch.0)); // the journal itself is gone
-        }
-
-        let fingerprints: Vec<Fingerprint> = bytes
-            .get(RECORDS..)
-            .unwrap_or_default()
-            .chunks_exact(RECORD)
-            .map_while(|record| {
-                record
-                    .try_into()
-                    .ok()
-                    .filter(|record| *record != [0; RECORD])
-            })
-            .map(Fingerprint::from_bytes)
-            .collect();
-        let held = fingerprints.len() as u64;
+            return Err(burned()); // the journal itself is gone
+        } else {
+            0
+        };
         let capacity = (capacity as u64).max(held);
         // All space is taken now, so that no append can find the disk full.
         fallocate(&file, FallocateFlags::empty(), 0, place(capacity)).map_err(io::Error::from)?;
@@ -168,6 +176,7 @@ impl Journal {
             opened,
             closed: false,
             capacity,
+            seen_s: now.as_secs(),
         };
         // On the disk before the first packet: after a power loss a journal that is absent, or
         // still says that it was closed in order, would pass for one that lost nothing.
@@ -177,12 +186,11 @@ impl Journal {
         count.write_all(&opened.to_be_bytes())?;
         count.sync_all()?;
         File::open(folder)?.sync_all()?;
-        let journal = Self {
+        Ok(Self {
             file,
             held,
             capacity,
-        };
-        Ok((journal, fingerprints))
+        })
     }
 
     /// Appends a batch with one write. Its packets may go on when this has returned.
@@ -200,13 +208,16 @@ impl Journal {
         Ok(())
     }
 
-    /// Closes it in order: what it holds is on the disk, and a reboot does not burn the key.
+    /// Closes it in order at UTC `now`: what it holds is on the disk, and a reboot does not burn
+    /// the key.
     ///
     /// # Errors
     ///
     /// If the disk fails; the journal then counts as not closed.
-    pub fn close(self) -> Result<(), JournalError> {
+    pub fn close(self, now: Utc) -> Result<(), JournalError> {
         self.file.sync_all()?;
+        self.file
+            .write_all_at(&now.as_secs().to_be_bytes(), SEEN as u64)?;
         self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
         self.file.sync_all()?;
         Ok(())
@@ -228,12 +239,46 @@ impl Journal {
     }
 }
 
+/// Reads until `bytes` is full or the file ends; how many bytes it read.
+fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut read = 0;
+    while read < bytes.len() {
+        match file.read_at(&mut bytes[read..], at + read as u64) {
+            Ok(0) => break,
+            Ok(some) => read += some,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(read)
+}
+
+/// Tells of the records up to the first that is zero, in pieces; how many they are.
+fn read_records(file: &File, mut remembered: impl FnMut(&[Fingerprint])) -> io::Result<u64> {
+    let mut bytes = vec![0; PIECE];
+    let mut piece = Vec::with_capacity(PIECE / RECORD);
+    let mut held = 0;
+    loop {
+        let read = read_at(file, &mut bytes, place(held))?;
+        let (records, _) = bytes[..read].as_chunks::<RECORD>();
+        let written = records.iter().take_while(|record| **record != [0; RECORD]);
+        piece.clear();
+        piece.extend(written.map(|record| Fingerprint::from_bytes(*record)));
+        remembered(&piece);
+        held += piece.len() as u64;
+        if piece.len() < PIECE / RECORD {
+            return Ok(held);
+        }
+    }
+}
+
 struct Header {
     epoch: u64,
     boot: BootId,
     opened: u64,
     closed: bool,
     capacity: u64,
+    seen_s: u64,
 }
 
 impl Header {
@@ -248,6 +293,7 @@ impl Header {
         put(OPENED, &self.opened.to_be_bytes());
         put(CLOSED, &u64::from(self.closed).to_be_bytes());
         put(CAPACITY, &self.capacity.to_be_bytes());
+        put(SEEN, &self.seen_s.to_be_bytes());
         bytes
     }
 
@@ -263,6 +309,7 @@ impl Header {
             opened: number(OPENED)?,
             closed: number(CLOSED)? == 1,
             capacity: number(CAPACITY)?,
+            seen_s: number(SEEN)?,
         })
     }
 }
@@ -281,8 +328,19 @@ mod tests {
         Fingerprint::from_bytes((i + 1).to_be_bytes())
     }
 
-    fn open(folder: &TempDir, boot: BootId) -> Result<(Journal, Vec<Fingerprint>), JournalError> {
-        Journal::open(folder.path(), EPOCH_7, 1000, boot)
+    const NOW: Utc = Utc::from_secs(1_000_000);
+
+    type Opened = Result<(Journal, Vec<Fingerprint>), JournalError>;
+
+    fn open_for(folder: &TempDir, capacity: usize, boot: BootId, now: Utc) -> Opened {
+        let mut found = Vec::new();
+        let tell = |piece: &[Fingerprint]| found.extend_from_slice(piece);
+        let journal = Journal::open(folder.path(), EPOCH_7, capacity, boot, now, tell)?;
+        Ok((journal, found))
+    }
+
+    fn open(folder: &TempDir, boot: BootId) -> Opened {
+        open_for(folder, 1000, boot, NOW)
     }
 
     /// RPL-4
@@ -297,7 +355,7 @@ mod tests {
         let (mut journal, found) = open(&folder, BOOT_A).unwrap();
         assert_eq!(found, [1, 2, 3].map(fingerprint));
         journal.append(&[fingerprint(4)]).unwrap();
-        journal.close().unwrap();
+        journal.close(NOW).unwrap();
         let (_, found) = open(&folder, BOOT_B).unwrap(); // closed in order: a reboot is harmless
         assert_eq!(found, [1, 2, 3, 4].map(fingerprint));
     }
@@ -319,7 +377,7 @@ mod tests {
             let folder = tempdir().unwrap();
             let journal_file = path(folder.path(), EPOCH_7);
             let (journal, _) = open(&folder, BOOT_A).unwrap();
-            journal.close().unwrap();
+            journal.close(NOW).unwrap();
             let old = fs::read(&journal_file).unwrap();
             let (mut journal, _) = open(&folder, BOOT_A).unwrap();
             journal.append(&[fingerprint(1)]).unwrap();
@@ -349,7 +407,7 @@ mod tests {
     #[test]
     fn a_full_journal_takes_no_part_of_a_batch() {
         let folder = tempdir().unwrap();
-        let (mut journal, _) = Journal::open(folder.path(), EPOCH_7, 2, BOOT_A).unwrap();
+        let (mut journal, _) = open_for(&folder, 2, BOOT_A, NOW).unwrap();
         let batch = [1, 2, 3].map(fingerprint);
         assert!(matches!(journal.append(&batch), Err(JournalError::Full)));
         journal.append(&batch[..2]).unwrap();
@@ -361,6 +419,110 @@ mod tests {
         assert!(open(&folder, BOOT_B).unwrap().1.is_empty());
     }
 
+    /// What is remembered comes in pieces, and each piece once.
+    #[test]
+    fn it_is_read_in_pieces() {
+        const RECORDS_OF_ALL: usize = PIECE / RECORD * 2 + 5;
+        for held in [PIECE / RECORD, PIECE / RECORD * 2, RECORDS_OF_ALL] {
+            let folder = tempdir().unwrap();
+            let (mut journal, _) = open_for(&folder, RECORDS_OF_ALL, BOOT_A, NOW).unwrap();
+            let all: Vec<_> = (0..held as u64).map(fingerprint).collect();
+            journal.append(&all).unwrap();
+            drop(journal);
+            let mut most = 0;
+            let mut found = Vec::new();
+            let tell = |piece: &[Fingerprint]| {
+                most = most.max(piece.len());
+                found.extend_from_slice(piece);
+            };
+            let again =
+                Journal::open(folder.path(), EPOCH_7, RECORDS_OF_ALL, BOOT_A, NOW, tell).unwrap();
+            assert_eq!((found, again.held), (all, held as u64));
+            assert_eq!(most, PIECE / RECORD);
+        }
+    }
+
+    /// A torn write at the end is of a packet that did not go on: the key lives, what was written
+    /// before is there, and what comes after is not lost behind it.
+    #[test]
+    fn a_torn_tail_loses_nothing_and_burns_nothing() {
+        for torn in 0..RECORD {
+            let folder = tempdir().unwrap();
+            let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+            journal.append(&[fingerprint(1), fingerprint(2)]).unwrap();
+            let whole = [0xab; RECORD];
+            journal.file.write_all_at(&whole[..torn], place(2)).unwrap();
+            drop(journal);
+            let (mut journal, found) = open(&folder, BOOT_A).unwrap();
+            assert_eq!(found[..2], [1, 2].map(fingerprint));
+            assert_eq!(found.len(), 2 + usize::from(torn > 0));
+            journal.append(&[fingerprint(3)]).unwrap();
+            drop(journal);
+            assert_eq!(
+                open(&folder, BOOT_A).unwrap().1.last(),
+                Some(&fingerprint(3))
+            );
+        }
+    }
+
+    /// RPL-4: each way in which a file or a clock can have gone back burns the key; the control is
+    /// the same restart untouched.
+    #[test]
+    fn what_went_back_burns_the_key_and_what_did_not_keeps_it() {
+        type Harm = fn(&TempDir);
+        let journal_of = |folder: &TempDir| path(folder.path(), EPOCH_7);
+        let later = |s| NOW.after(Duration::from_secs(s));
+        let earlier = |s| NOW.before(Duration::from_secs(s));
+        let untouched: Harm = |_| ();
+        let shorter: Harm = |folder| {
+            let file = OpenOptions::new()
+                .write(true)
+                .open(path(folder.path(), EPOCH_7));
+            file.unwrap().set_len(place(999)).unwrap();
+        };
+        let empty: Harm = |folder| fs::write(path(folder.path(), EPOCH_7), b"").unwrap();
+        let older_version: Harm = |folder| {
+            let file = OpenOptions::new()
+                .write(true)
+                .open(path(folder.path(), EPOCH_7));
+            file.unwrap().write_all_at(b"LacRpl01", 0).unwrap();
+        };
+        for (name, harm, boot, now, keeps) in [
+            ("untouched", untouched, BOOT_A, NOW, true),
+            ("later", untouched, BOOT_A, later(3600), true),
+            ("the clock corrected", untouched, BOOT_A, earlier(300), true),
+            (
+                "the clock went back",
+                untouched,
+                BOOT_A,
+                earlier(301),
+                false,
+            ),
+            ("power loss", untouched, BOOT_B, NOW, false),
+            ("shorter", shorter, BOOT_A, NOW, false),
+            ("empty", empty, BOOT_A, NOW, false),
+            ("older version", older_version, BOOT_A, NOW, false),
+        ] {
+            let folder = tempdir().unwrap();
+            let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+            journal.append(&[fingerprint(1)]).unwrap();
+            drop(journal);
+            assert!(journal_of(&folder).exists());
+            harm(&folder);
+            let result = open_for(&folder, 1000, boot, now);
+            assert_eq!(result.is_ok(), keeps, "{name}: {result:?}");
+            assert!(
+                keeps || matches!(result, Err(JournalError::Burned(7))),
+                "{name}"
+            );
+        }
+        // Closing tells the time too.
+        let folder = tempdir().unwrap();
+        open(&folder, BOOT_A).unwrap().0.close(later(3600)).unwrap();
+        let result = open_for(&folder, 1000, BOOT_A, later(3299));
+        assert!(matches!(result, Err(JournalError::Burned(7))));
+    }
+
     const CHILD: &str = "LACUNA_JOURNAL_TEST_FOLDER";
 
     /// Not a test by itself: the process that `a_killed_process_loses_nothing` kills.
@@ -370,7 +532,8 @@ mod tests {
             return;
         };
         let boot = BootId::current().unwrap();
-        let (mut journal, _) = Journal::open(folder.as_ref(), EPOCH_7, 1 << 20, boot).unwrap();
+        let mut journal =
+            Journal::open(folder.as_ref(), EPOCH_7, 1 << 20, boot, NOW, |_| ()).unwrap();
         let mut out = io::stdout().lock();
         for i in 0.. {
             journal.append(&[fingerprint(i)]).unwrap();
@@ -400,7 +563,7 @@ mod tests {
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
         let boot = BootId::current().unwrap();
-        let (_, found) = Journal::open(folder.path(), EPOCH_7, 1 << 20, boot).unwrap();
+        let (_, found) = open_for(&folder, 1 << 20, boot, NOW).unwrap();
         let expected: Vec<_> = (0..seen).map(fingerprint).collect();
         assert_eq!(found[..expected.len()], expected);
     }

@@ -57,6 +57,8 @@ pub const BATCH_MAX: usize = 32;
 pub const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
 /// Most reads of links, of some dozen packets each, that wait for the thread.
 const READS_MAX: usize = 128;
+/// It is said when less than one in so many places of a replay set is left.
+const NEARLY: usize = 5;
 /// Keys are looked after at least this often, traffic or none.
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
 
@@ -120,6 +122,7 @@ impl Peeler {
             stage: Stage::default(),
             journals: BTreeMap::new(),
             burned: BTreeSet::new(),
+            told: BTreeSet::new(),
         };
         thread::Builder::new()
             .name("peeler".to_owned())
@@ -178,6 +181,8 @@ struct Bench {
     journals: BTreeMap<Epoch, Journal>,
     /// Epochs whose key must open nothing more.
     burned: BTreeSet<Epoch>,
+    /// Epochs of which it has been said that their set is nearly full, or full.
+    told: BTreeSet<(Epoch, bool)>,
 }
 
 impl Bench {
@@ -227,7 +232,7 @@ impl Bench {
             }
         }
         for journal in core::mem::take(&mut self.journals).into_values() {
-            if let Err(error) = journal.close() {
+            if let Err(error) = journal.close(self.setup.clock.utc()) {
                 tracing::error!(%error, "a replay journal was not closed; a reboot burns its key");
             }
         }
@@ -290,6 +295,30 @@ impl Bench {
         for epoch in self.stage.retire(&schedule, now) {
             self.journals.remove(&epoch);
         }
+        self.told.retain(|(epoch, _)| self.stage.holds(*epoch));
+        for (epoch, set) in self.stage.sets() {
+            let (held, capacity) = (set.held(), set.capacity());
+            let full = held >= capacity;
+            if held >= capacity - capacity / NEARLY && self.told.insert((epoch, full)) {
+                let remedy = "raise replay_max and start again";
+                if full {
+                    tracing::error!(
+                        epoch = epoch.0,
+                        capacity,
+                        remedy,
+                        "the replay set is full: every packet of this key epoch is dropped"
+                    );
+                } else {
+                    tracing::warn!(
+                        epoch = epoch.0,
+                        held,
+                        capacity,
+                        remedy,
+                        "the replay set is nearly full"
+                    );
+                }
+            }
+        }
         // Also those that ended while this node was off.
         let on_disk = self.setup.keys.epochs().unwrap_or_default();
         for epoch in on_disk {
@@ -325,20 +354,19 @@ impl Bench {
             return Err(NoKey::Unpublished);
         }
         let secret = secret.on(*path).map_err(NoKey::Path)?;
-        let (journal, seen) = match Journal::open(journals, epoch, *replay_max, self.boot) {
+        let mut seen = ReplaySet::new(&secret, *replay_max);
+        // A journal longer than the set can hold leaves the set full: it takes no more.
+        let known = |tags: &[Fingerprint]| seen.admit_batch(tags, |_, _known| ());
+        let now = self.setup.clock.utc();
+        let journal = match Journal::open(journals, epoch, *replay_max, self.boot, now, known) {
             Err(burned @ JournalError::Burned(_)) => {
                 self.erase(epoch);
                 return Err(burned.into());
             }
             opened => opened?,
         };
-        let mut set = ReplaySet::new(&secret, *replay_max);
-        for tag in seen {
-            // A journal longer than the set can hold leaves the set full: it takes no more.
-            let _known = set.admit(tag);
-        }
         self.journals.insert(epoch, journal);
-        self.stage.install(epoch, secret, set);
+        self.stage.install(epoch, secret, seen);
         tracing::info!(epoch = epoch.0, "key epoch opened");
         Ok(())
     }

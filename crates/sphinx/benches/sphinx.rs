@@ -330,13 +330,13 @@ fn main() {
             if set.held() + BATCH > set.capacity() {
                 set = proto::replay::ReplaySet::new(&two.key, 1 << 22);
             }
-            for _ in 0..BATCH {
+            let fingerprints: [_; BATCH] = core::array::from_fn(|_| {
                 number += 1;
                 let mut tag = [0; 32];
                 tag[..8].copy_from_slice(&number.to_be_bytes());
-                let fingerprint = set.fingerprint(&tag);
-                black_box(set.admit(fingerprint)).expect("new");
-            }
+                set.fingerprint(&tag)
+            });
+            set.admit_batch(&fingerprints, |_, admitted| admitted.expect("new"));
             BATCH
         }),
     )];
