@@ -45,10 +45,10 @@ fn stage(epochs: impl IntoIterator<Item = u64>, capacity: usize) -> Stage {
     stage
 }
 
-/// How full its only set is: held, capacity.
+/// How full the fullest set is: held, capacity.
 fn fullness(stage: &Stage) -> Option<(usize, usize)> {
-    let mut sets = stage.sets();
-    sets.next().map(|(_, set)| (set.held(), set.capacity()))
+    let sets = stage.sets();
+    sets.map(|(_, set)| (set.held(), set.capacity())).max()
 }
 
 /// A packet for the key of `epoch`, with one more hop.
