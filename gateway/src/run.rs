@@ -17,8 +17,7 @@
 //! | `lacuna_mailbox_packets_*`               | stored, confirmed, expired; held now          |
 //! | `lacuna_gateway_events_total`            | what else the machine tells, by reason        |
 //!
-//! A store that fails ends the process with code 1: what its file holds is known only after a
-//! restart. Until then the machine is closed (GW-18).
+//! A store that fails ends the process with code 1: what it holds is known only after a restart. Until then the machine is closed (GW-18).
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -42,12 +41,13 @@ use shell::{
     node,
     role::{Reporter, announce},
     selfcheck,
-    store::redb,
+    state::StateDir,
+    store::{self, postgres, redb},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Node, clients::Clients, mailboxes::Mailboxes};
+use crate::{Config, Node, clients::Clients, mailboxes::Mailboxes};
 
 /// Inputs that wait for the machine, which takes microseconds for each.
 const INBOX: usize = 1024;
@@ -63,10 +63,7 @@ impl Node {
         let (clock, metrics) = (Clock::start(), Metrics::default());
         let config = self.config;
         let (machine, inbox) = mpsc::channel(INBOX);
-        let file = self.keys.state().path("mailboxes.redb");
-        let day_keys = self.keys.state().path("mailbox-keys");
-        let store = redb::open(&file, &day_keys, config.mailbox_packets_max)
-            .with_context(|| file.display().to_string())?;
+        let store = open_store(&config, self.keys.state())?;
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
         let (mailboxes, calls, registered) = started?;
         machine.send(registered).await.context("the inbox is new")?;
@@ -141,6 +138,19 @@ impl Node {
         node.stop().await;
         ended
     }
+}
+
+/// Opens the engine that the settings name.
+fn open_store(config: &Config, state: &StateDir) -> anyhow::Result<store::Mailboxes> {
+    let (day_keys, quota) = (state.path("mailbox-keys"), config.mailbox_packets_max);
+    let Some(mut server) = config.server()? else {
+        let file = state.path("mailboxes.redb");
+        return redb::open(&file, &day_keys, quota).with_context(|| file.display().to_string());
+    };
+    if let Some(password) = state.read("postgres-password")? {
+        server = server.with_password(&password);
+    }
+    postgres::open(&server, &day_keys, quota).context("the setting `postgres`")
 }
 
 fn store_failed() -> anyhow::Result<()> {

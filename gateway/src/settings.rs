@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use shell::{
     log, selfcheck,
     settings::{Flag, Settings},
+    store::postgres::{Server, ServerError},
 };
 
 /// Every setting with its default and its help.
@@ -50,6 +51,8 @@ pub struct Config {
     pub mailboxes_max: usize,
     /// Most packets that one mailbox keeps.
     pub mailbox_packets_max: u64,
+    /// Connection string of the PostgreSQL server that keeps mailboxes; empty: a file does.
+    pub postgres: String,
     /// Packets of one open mailbox in memory.
     pub read_ahead: usize,
     /// Grace of a stopping gateway, in seconds.
@@ -140,6 +143,7 @@ impl Config {
         );
         let advertise = self.advertise.is_empty() || is_address(&self.advertise);
         ensure!(advertise, "settings: advertise must be host:port");
+        self.server().context("settings: postgres")?;
         selfcheck::path(&self.crypto_path).context("settings")?;
         log::filter(&self.log).context("settings: log")?;
         Ok(())
@@ -159,6 +163,12 @@ impl Config {
             self.listen
         );
         Ok(())
+    }
+
+    /// The PostgreSQL server that keeps mailboxes, if one does.
+    pub(crate) fn server(&self) -> Result<Option<Server>, ServerError> {
+        let given = Some(self.postgres.as_str()).filter(|text| !text.is_empty());
+        given.map(Server::parse).transpose()
     }
 
     /// Writes the settings in force to standard output, as TOML.

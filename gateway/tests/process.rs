@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
+use shell::store::throwaway::PostgreSql;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_lacuna-gateway");
 
@@ -174,6 +175,47 @@ fn an_address_in_use_ends_with_code_1() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(text(output.stderr).contains("can't listen on"));
+}
+
+/// GW-18, GW-26: a gateway on PostgreSQL starts with its server alone, and ends with it.
+#[test]
+fn a_gateway_lives_and_dies_with_its_postgresql() {
+    if std::env::var_os("LACUNA_SYSTEM").is_none() {
+        eprintln!(
+            "skipped: LACUNA_SYSTEM=1 runs it; it needs PostgreSQL (apt-get install postgresql)"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let _authorities = network(folder.path());
+    init(folder.path(), "state");
+    let mut server = PostgreSql::start().unwrap();
+    let postgres = format!("--postgres={}", server.address("postgres"));
+    let arguments = [
+        "run",
+        "--state-dir=state",
+        "--listen=127.0.0.1:0",
+        "--metrics-listen=127.0.0.1:0",
+        &postgres,
+    ];
+    let mut command = program(folder.path(), &arguments);
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut running = Running(child);
+    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("listening"));
+    assert!(!folder.path().join("state/mailboxes.redb").exists());
+    let pid = running.0.id().to_string();
+    assert!(Command::new("kill").arg(&pid).status().unwrap().success());
+    assert_eq!(running.0.wait().unwrap().code(), Some(0));
+
+    server.end().unwrap();
+    let output = program(folder.path(), &arguments).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let error = text(output.stderr);
+    assert!(
+        error.contains("`postgres`") && error.contains("can't open"),
+        "{error}"
+    );
 }
 
 /// GW-18: without its store a gateway serves nobody.

@@ -95,6 +95,10 @@ fn what_is_wrong_is_refused_by_name() {
             "read_ahead must be above 0",
         ),
         (load("family = 'a b'", &[], &[]), "family must be"),
+        (
+            load("postgres = 'host=db.example.org'", &[], &[]),
+            "host must be the folder of a socket",
+        ),
         (load("log = 'loud=very'", &[], &[]), "log"),
     ] {
         let error = format!("{:#}", result.expect_err(expected));
@@ -149,6 +153,20 @@ fn bad_settings_and_usage_end_with_code_2() {
             error.contains(expected) && out.is_empty(),
             "{arguments:?}: {error}"
         );
+    }
+}
+
+/// GW-26: neither settings nor what is said of them hold the secret.
+#[test]
+fn a_password_in_settings_is_refused_and_not_repeated() {
+    for given in [
+        "host=/run password=hunter2",
+        "postgresql://me:hunter2@[::1]/",
+    ] {
+        let (code, out, error) = program(&["run", &format!("--postgres={given}")]);
+        assert_eq!(code, Some(2), "{error}");
+        assert!(error.contains("postgres-password"), "{error}");
+        assert!(!error.contains("hunter2") && out.is_empty(), "{error}");
     }
 }
 

@@ -15,19 +15,21 @@
 //! Durable means that the answer comes after the operating system has been told to put the data on
 //! the disk (`fsync`), so what was answered survives `kill -9` and a loss of power.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-21 to GW-25.
+//! Spec: docs/spec/gateway.md, rules GW-21 to GW-26.
 //!
-//! The one engine is [`redb`], a file beside the gateway's keys. It keeps packets sealed under a key
-//! of their day (`seal`), holds each mailbox to its quota, and passes `conformance`, which knows
-//! nothing of it.
+//! Two engines: [`redb`], a file beside the gateway's keys, and [`postgres`], a server. Both keep
+//! packets sealed under a key of their day (`seal`), hold each mailbox to its quota, and pass
+//! `conformance`, which knows nothing of either.
 
 mod calls;
 #[cfg(test)]
 mod conformance;
 mod group;
 pub mod kv;
+pub mod postgres;
 pub mod redb;
 mod seal;
+pub mod throwaway;
 
 use core::{
     future::Future,
