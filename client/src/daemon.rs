@@ -259,6 +259,9 @@ impl Shared {
             Said::Deliver(delivery) => self.inbox.offer(delivery.message.0, delivery),
             Said::Progress(progress) => self.outbox.note(progress),
             Said::Event(event) => {
+                if event == ClientEvent::EntryReplaced {
+                    tracing::warn!("the entry gateway is dead; another one is entered by");
+                }
                 if let ClientEvent::Alarmed(stage) = event {
                     tracing::warn!(
                         ?stage,
@@ -295,6 +298,7 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::Alarmed(Stage::Moved) => "alarm_moved",
         ClientEvent::Alarmed(Stage::Warned) => "alarm_warned",
         ClientEvent::Alarmed(Stage::Paused) => "alarm_paused",
+        ClientEvent::EntryReplaced => "entry_replaced",
         ClientEvent::DummyReceived => "dummy_received",
         ClientEvent::FragmentReceived => "fragment_received",
         ClientEvent::SpareReceived => "spare_received",

@@ -37,7 +37,7 @@ use crate::{
     daemon::Shared,
     inbox::Lease,
     outbox::{SendError, Sending},
-    status::{Link, State, Status, Watch, bytes_per_day},
+    status::{Link, State, Status, Watch, bytes_per_day, entry_trouble, mailbox_trouble},
 };
 
 /// A running daemon. Clones are the same daemon; it stops when told to, not when dropped.
@@ -79,24 +79,31 @@ impl Handle {
         if let Some(why) = unfit(&consensus, home) {
             return (State::Bootstrapping, why.to_owned());
         }
-        let down = |name: &str, link: &Known| {
-            let trouble = if link.trouble.is_empty() {
-                "dialling"
-            } else {
-                &link.trouble
-            };
-            (
-                State::Bootstrapping,
-                format!("the {name} link is down: {trouble}"),
-            )
-        };
+        let (entry, mailbox) = self.troubles();
+        let mut down = Vec::new();
+        if let Some(why) = entry {
+            down.push(format!("the entry link is down: {why}"));
+        }
+        if let Some(why) = mailbox {
+            down.push(format!("the mailbox link is down: {why}"));
+        }
+        if down.is_empty() {
+            return (State::Ready, String::new());
+        }
+        (State::Bootstrapping, down.join("; "))
+    }
+
+    /// What is wrong with the entry link and with the mailbox link, in words.
+    fn troubles(&self) -> (Option<String>, Option<String>) {
+        let shared = &self.shared;
         let (entry, mailbox) = (shared.links.entry.watch(), shared.links.mailbox.watch());
         let (entry, mailbox) = (entry.borrow(), mailbox.borrow());
-        match (entry.up, mailbox.up) {
-            (false, _) => down("entry", &entry),
-            (true, false) => down("mailbox", &mailbox),
-            (true, true) => (State::Ready, String::new()),
-        }
+        let now = shared.clock.now();
+        let entrance = shared.links.view().entrance;
+        (
+            entry_trouble(&entry, &entrance, now),
+            mailbox_trouble(&mailbox, entry.up, now),
+        )
     }
 
     /// Why there is no consensus.
@@ -214,10 +221,12 @@ impl Handle {
         let epoch = consensus
             .as_ref()
             .and_then(|consensus| consensus.schedule().at(now));
-        let link = |known: &Known, gateway: Option<proto::NodeId>| Link {
+        let (entry_trouble, mailbox_trouble) = self.troubles();
+        let link = |known: &Known, gateway: Option<proto::NodeId>, trouble: Option<String>| Link {
             gateway: gateway.map(|id| id.to_string()),
             up: known.up,
             made: known.made,
+            trouble: trouble.unwrap_or_default(),
         };
         let counts = shared
             .counts
@@ -230,10 +239,16 @@ impl Handle {
             reason,
             profile: shared.config.profile.clone(),
             epoch: epoch.map(|epoch| epoch.0),
-            entry: link(&shared.links.entry.watch().borrow(), shared.links.entered()),
+            entry: link(
+                &shared.links.entry.watch().borrow(),
+                shared.links.entered(),
+                entry_trouble,
+            ),
+            entries_replaced: view.entrance.replaced,
             mailbox: link(
                 &shared.links.mailbox.watch().borrow(),
                 self.address().map(|address| address.gateway),
+                mailbox_trouble,
             ),
             up_bytes_per_day,
             down_bytes_per_day,

@@ -11,11 +11,13 @@
 use core::fmt;
 
 use proto::{
-    client::{PATIENCE, Stage, Watching},
+    Time,
+    client::{Entrance, PATIENCE, Stage, Watching},
     directory::Profile,
     wire::FRAME_LEN,
 };
 use serde::{Deserialize, Serialize};
+use shell::client::Known;
 
 /// The three states of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +55,8 @@ pub struct Status {
     pub epoch: Option<u64>,
     /// Its entry gateway and whether the link is up.
     pub entry: Link,
+    /// How often the entry gateway was dead and another one was taken, since the daemon started.
+    pub entries_replaced: u64,
     /// Its mailbox gateway and whether the link is up.
     pub mailbox: Link,
     /// What it sends in a day, in bytes, by formula.
@@ -126,6 +130,51 @@ pub struct Link {
     pub up: bool,
     /// How often it was made since the daemon started.
     pub made: u64,
+    /// What is wrong with it, and what becomes of it. Empty when it is up.
+    pub trouble: String,
+}
+
+/// What a person should know of an entry link that is down (CLI-29, CLI-30).
+pub(crate) fn entry_trouble(link: &Known, entrance: &Entrance, now: Time) -> Option<String> {
+    if link.up {
+        return None;
+    }
+    let then = match (entrance.dead, entrance.leaving) {
+        _ if link.failed == 0 => "dialling",
+        (_, true) => "this gateway is dead; within seconds another one is entered by",
+        (true, false) => {
+            "this gateway is dead and there is no other to enter by now: the others are its mailbox's, or were left within the last 10 minutes, or four were tried today; redialling"
+        }
+        (false, false) => {
+            "nothing comes from the mailbox gateway either: check this machine's connection; redialling"
+        }
+    };
+    Some(format!("{}; {then}", attempts(link, now)))
+}
+
+/// What a person should know of a mailbox link that is down.
+pub(crate) fn mailbox_trouble(link: &Known, entered: bool, now: Time) -> Option<String> {
+    if link.up {
+        return None;
+    }
+    let then = if link.failed > 0 && entered {
+        "this gateway is dead or has withdrawn: what it stored waits there, nothing new arrives until it is back; redialling"
+    } else {
+        "dialling"
+    };
+    Some(format!("{}; {then}", attempts(link, now)))
+}
+
+fn attempts(link: &Known, now: Time) -> String {
+    let Some(since) = link.down_since else {
+        return "no word yet".to_owned();
+    };
+    format!(
+        "{}; down for {} s, {} attempts failed",
+        link.trouble,
+        now.since(since).as_secs(),
+        link.failed
+    )
 }
 
 /// Counts since the daemon started. They name no one.
@@ -178,11 +227,15 @@ impl fmt::Display for Status {
                 .gateway
                 .as_deref()
                 .map_or("none yet", |id| &id[..8.min(id.len())]);
-            format!(
-                "{name} {} (made {} times)",
-                if link.up { "up" } else { "down" },
-                link.made
-            )
+            let made = match link.made {
+                1 => "made once".to_owned(),
+                made => format!("made {made} times"),
+            };
+            if link.up {
+                format!("{name} up ({made})")
+            } else {
+                format!("{name} down ({made}): {}", link.trouble)
+            }
         };
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         write!(f, "state     {}", self.state)?;
@@ -201,7 +254,11 @@ impl fmt::Display for Status {
             Some(epoch) => writeln!(f, "epoch     {epoch}")?,
             None => writeln!(f, "epoch     none")?,
         }
-        writeln!(f, "entry     {}", link(&self.entry))?;
+        write!(f, "entry     {}", link(&self.entry))?;
+        match self.entries_replaced {
+            0 => writeln!(f)?,
+            many => writeln!(f, "; {many} dead ones replaced")?,
+        }
         writeln!(f, "mailbox   {}", link(&self.mailbox))?;
         match &self.watch {
             Some(watch) => writeln!(
@@ -235,6 +292,54 @@ impl fmt::Display for Status {
 mod tests {
     use super::*;
     use proto::directory::Params;
+
+    /// CLI-29: each way in which a link can be down is told in words of its own.
+    #[test]
+    fn a_link_that_is_down_says_why_and_what_becomes_of_it() {
+        let now = Time::ZERO.after(core::time::Duration::from_secs(40));
+        let link = |up, failed| Known {
+            up,
+            made: 1,
+            trouble: "refused".to_owned(),
+            failed,
+            down_since: (!up).then_some(Time::ZERO),
+        };
+        let entrance = |dead, leaving| Entrance {
+            failing: Some(Time::ZERO),
+            dead,
+            leaving,
+            ..Entrance::default()
+        };
+        assert_eq!(
+            entry_trouble(&link(true, 0), &Entrance::default(), now),
+            None
+        );
+        assert_eq!(mailbox_trouble(&link(true, 0), true, now), None);
+        let mut seen = std::collections::BTreeSet::new();
+        for (failed, dead, leaving, words) in [
+            (0, true, false, "dialling"),
+            (2, true, true, "another one is entered by"),
+            (9, true, false, "there is no other"),
+            (9, false, false, "check this machine's connection"),
+        ] {
+            let said = entry_trouble(&link(false, failed), &entrance(dead, leaving), now);
+            let said = said.expect("it is down");
+            assert!(
+                said.contains(words) && said.contains("refused; down for 40 s"),
+                "{said}"
+            );
+            assert!(seen.insert(said));
+        }
+        let alone = mailbox_trouble(&link(false, 3), true, now).expect("it is down");
+        assert!(alone.contains("waits there"), "{alone}");
+        let both = mailbox_trouble(&link(false, 3), false, now).expect("it is down");
+        assert!(!both.contains("waits there"), "{both}");
+        let new = Known::default();
+        assert_eq!(
+            mailbox_trouble(&new, true, now).as_deref(),
+            Some("no word yet; dialling")
+        );
+    }
 
     /// What each profile costs a day, confirmations included.
     #[test]

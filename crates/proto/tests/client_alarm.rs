@@ -54,9 +54,15 @@ impl Alone {
             utc: Utc::from_secs(START_S + 60),
         }));
         alone.input(Input::Consensus(consensus));
-        alone.input(Input::EntryUp);
+        alone.enter();
         alone.input(Input::MailboxUp { exporter: [7; 32] });
         alone
+    }
+
+    /// The entry link comes up.
+    fn enter(&mut self) {
+        let gateway = self.client.entry().expect("there is a consensus");
+        self.input(Input::EntryUp { gateway });
     }
 
     fn input(&mut self, input: Input) {
@@ -92,7 +98,7 @@ impl Alone {
             let number = self.rate as u64;
             self.input(Input::Frame(frame(number)));
             if self.client.entry() != entry {
-                self.input(Input::EntryUp); // the driver has dialled the other one
+                self.enter(); // the driver has dialled the other one
             }
         }
     }

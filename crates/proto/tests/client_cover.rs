@@ -31,6 +31,13 @@ fn feed(client: &mut Client, now: Time, input: Input) -> Vec<Output> {
     drain(client)
 }
 
+/// The entry link is up, if the client has chosen one.
+fn enter(client: &mut Client) {
+    if let Some(gateway) = client.entry() {
+        feed(client, Time::ZERO, Input::EntryUp { gateway });
+    }
+}
+
 fn calendar(utc_s: u64) -> Input {
     Input::Calendar(Calendar {
         at: Time::ZERO,
@@ -54,7 +61,7 @@ fn ready(seed: u8, consensus: &Arc<Consensus>) -> Client {
     let mut client = client_of(seed, 0);
     feed(&mut client, Time::ZERO, calendar(START_S + 60));
     feed(&mut client, Time::ZERO, Input::Consensus(consensus.clone()));
-    feed(&mut client, Time::ZERO, Input::EntryUp);
+    enter(&mut client);
     client
 }
 
@@ -193,7 +200,7 @@ fn without_a_valid_epoch_nothing_is_sent() {
     let network = network(3, 3, own_family);
     let epochs_s = 16 * 3600;
     let up = |client: &mut Client| {
-        feed(client, Time::ZERO, Input::EntryUp);
+        enter(client);
         feed(client, Time::ZERO, Input::MailboxUp { exporter: [1; 32] });
     };
     let with = |consensus: bool, utc_s: Option<u64>, link: bool| {
@@ -349,7 +356,7 @@ fn the_loops_of_a_mix_pass_it() {
         let mut client = Client::new(config, [4; 32], identity, []).expect("a new one");
         feed(&mut client, Time::ZERO, calendar(START_S + 60));
         feed(&mut client, Time::ZERO, Input::Consensus(network.clone()));
-        feed(&mut client, Time::ZERO, Input::EntryUp);
+        enter(&mut client);
         client
     };
     let mut client = node(own);

@@ -85,7 +85,7 @@ fn every_message_is_delivered_once_through_loss_and_crashes() {
         }
         pause(&mut net, 60.0..61.0);
         for client in 0..2 {
-            let known = ['c', 'e', 't', 's', 'p'].into();
+            let known = ['c', 'e', 'l', 't', 's', 'p'].into();
             assert!(net.kinds(client).is_subset(&known), "seed {seed}");
         }
     }

@@ -32,7 +32,7 @@ use sphinx::Hop;
 
 static NETWORK: LazyLock<Arc<Consensus>> = LazyLock::new(|| {
     let params = params(rates(20.0, 2.0, 20.0), 3600);
-    Arc::new(consensus(params, 3, 2, own_family).0)
+    Arc::new(consensus(params, 3, 3, own_family).0)
 });
 
 fn identity() -> Identity {
@@ -112,8 +112,8 @@ fn input() -> impl Strategy<Value = Input> {
             at: Time::ZERO,
             utc: Utc::from_secs(START_S + hours * 3600),
         })),
-        2 => Just(Input::EntryUp),
-        1 => Just(Input::EntryDown),
+        2 => (0u8..3).prop_map(|i| Input::EntryUp { gateway: gateway_id(i) }),
+        2 => (0u8..3).prop_map(|i| Input::EntryDown { gateway: gateway_id(i) }),
         2 => any::<u8>().prop_map(|byte| Input::MailboxUp { exporter: [byte; 32] }),
         1 => Just(Input::MailboxDown),
         8 => (0u64..40, 0u8..6, 0u32..6, 0u8..8)
@@ -138,7 +138,13 @@ fn calls() -> impl Strategy<Value = Vec<Call<Input>>> {
                 utc: Utc::from_secs(START_S + 60),
             }),
             Input::Consensus(NETWORK.clone()),
-            Input::EntryUp,
+            // One of the two is the entry; the other one's link was left.
+            Input::EntryUp {
+                gateway: gateway_id(1),
+            },
+            Input::EntryUp {
+                gateway: gateway_id(2),
+            },
             Input::MailboxUp { exporter: [1; 32] },
         ];
         let start = start.into_iter().filter(|_| orderly);
@@ -257,5 +263,5 @@ fn client_law_1_monotone_wake() {
 #[test]
 #[should_panic(expected = "law 1")]
 fn client_law_1_monotone_handle() {
-    goes_back(Some(Input::EntryUp));
+    goes_back(Some(Input::MailboxDown));
 }

@@ -29,7 +29,7 @@ pub use links::{Known, Port};
 use proto::{
     Machine, NodeId, Time,
     client::{
-        Client, ClientEvent, Config, Delivery, Held, Identity, Input, Output, Progress,
+        Client, ClientEvent, Config, Delivery, Entrance, Held, Identity, Input, Output, Progress,
         RestoreError, Watching,
     },
     directory::Consensus,
@@ -77,6 +77,8 @@ pub struct View {
     pub loss: f64,
     /// How its loops are watched.
     pub watching: Watching,
+    /// How it stands with its entry gateway.
+    pub entrance: Entrance,
 }
 
 /// A client's links and what is to be seen of its machine.
@@ -129,6 +131,7 @@ impl Links {
             held: client.held(),
             loss: client.loss(),
             watching: client.watching(),
+            entrance: client.entrance(),
         };
     }
 }

@@ -274,6 +274,18 @@ impl Network {
         Ok(())
     }
 
+    /// Which gateway has this identity, in hex.
+    ///
+    /// # Errors
+    ///
+    /// If none has.
+    pub fn gateway_called(&self, id: Option<&str>) -> anyhow::Result<usize> {
+        let network = shell::network::read(&self.plan.root.join("network.toml"))?;
+        let named = |(gateway, _): &(proto::NodeId, _)| Some(&*gateway.to_string()) == id;
+        let at = network.bootstrap.iter().position(named);
+        at.context("no gateway has that identity")
+    }
+
     /// A count of gateway `at`, from its metrics page; 0 if it was not counted yet.
     ///
     /// # Errors

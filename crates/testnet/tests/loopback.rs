@@ -5,6 +5,7 @@
 //! | messages both ways, by address and reply blocks  | exactly once                                |
 //! | one size on every link                           | LNK-1, seen by taps outside the roles       |
 //! | `kill -9` of a gateway between store and delivery| GW: what is stored survives                 |
+//! | `kill -9` of an entry gateway                    | CLI-29: another one is entered by           |
 //! | `kill -9` of a client, and a restart             | CLI-16: nothing is lost, nothing comes twice|
 //! | the command line against a running daemon        | docs/CLIENT.md                              |
 //!
@@ -17,7 +18,7 @@ use std::{
     process::{Output, Stdio},
 };
 
-use client::api::Wait;
+use client::{api::Wait, status::State};
 use shell::clock::Clock;
 use testnet::{
     conversation::{ALICE, BOB, Conversation},
@@ -40,7 +41,7 @@ fn plan(root: &Path) -> Plan {
         root: root.to_owned(),
         authorities: 4,
         mixes_per_layer: 1,
-        gateways: 2,
+        gateways: 3,
         profile: "interactive".to_owned(),
         params: PARAMS.to_owned(),
         applications: true,
@@ -58,10 +59,11 @@ async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
     without_a_name(&mut talk).await?;
     gateway_killed_with_a_message_in_its_mailbox(&mut talk).await?;
     clients_killed_with_a_message_under_way(&mut talk).await?;
+    entry_gateway_killed(&mut talk).await?;
     let seen = talk.network.seen();
     assert_eq!(seen.client.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
     assert_eq!(seen.node.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
-    assert_eq!(talk.ledger.outcome(), (8, 0, 0), "each exactly once");
+    assert_eq!(talk.ledger.outcome(), (9, 0, 0), "each exactly once");
     by_the_command_line(&mut talk.network).await?;
     talk.network.stop().await
 }
@@ -140,6 +142,38 @@ async fn clients_killed_with_a_message_under_way(talk: &mut Conversation) -> any
         ledger.is_opened(number)
     })
     .await
+}
+
+/// The gateway that one enters by is killed and stays dead: messages go on by another one.
+async fn entry_gateway_killed(talk: &mut Conversation) -> anyhow::Result<()> {
+    let before = talk.status(ALICE).await?.entry.gateway;
+    let at = talk.network.gateway_called(before.as_deref())?;
+    talk.network.kill_gateway(at).await?;
+    // Two attempts fail, then at most five seconds: a status is no event.
+    let mut ask = tokio::time::interval(Duration::from_millis(100));
+    let replaced = async {
+        loop {
+            let status = talk.status(ALICE).await?;
+            if status.entries_replaced == 1 && status.state == State::Ready {
+                return anyhow::Ok(status.entry.gateway);
+            }
+            ask.tick().await;
+        }
+    };
+    let after = tokio::time::timeout(LIMIT, replaced).await??;
+    assert!(after.is_some() && after != before);
+    if at == BOB {
+        talk.network.start_gateway(at).await?; // it has the recipient's mailbox
+    }
+    let number = talk.send(ALICE, SHORT, Purpose::Other).await?;
+    talk.until("message by another entry", |ledger| {
+        ledger.is_opened(number)
+    })
+    .await?;
+    if at != BOB {
+        talk.network.start_gateway(at).await?;
+    }
+    Ok(())
 }
 
 /// A third client, by hand.

@@ -181,10 +181,16 @@ impl World<'_> {
             return;
         };
         state.up = true;
-        let Link { client, which, .. } = *state;
+        let Link {
+            client,
+            gateway,
+            which,
+            ..
+        } = *state;
         let exporter = self.exporter(link);
+        let gateway = self.nodes[gateway].id;
         let input = [
-            client::Input::EntryUp,
+            client::Input::EntryUp { gateway },
             client::Input::MailboxUp { exporter },
         ][which]
             .clone();
@@ -193,10 +199,21 @@ impl World<'_> {
 
     /// The client learns that a link is gone, and dials again.
     pub(super) fn down(&mut self, link: LinkId) {
-        let Some(Link { client, which, .. }) = self.links.forget(link) else {
+        let Some(Link {
+            client,
+            gateway,
+            which,
+            ..
+        }) = self.links.forget(link)
+        else {
             return;
         };
-        let input = [client::Input::EntryDown, client::Input::MailboxDown][which].clone();
+        let gateway = self.nodes[gateway].id;
+        let input = [
+            client::Input::EntryDown { gateway },
+            client::Input::MailboxDown,
+        ][which]
+            .clone();
         self.tell(client, input);
         self.agenda
             .put(self.now.after(REDIAL), Event::Connect(client));

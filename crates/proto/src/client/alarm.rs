@@ -20,7 +20,7 @@ use core::time::Duration;
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
-use super::{Client, ClientEvent, LOSS_PRIOR, cover, route};
+use super::{Client, ClientEvent, LOSS_PRIOR, cover};
 use crate::{
     Time,
     directory::{
@@ -267,24 +267,5 @@ impl Client {
             self.alarms.stage = stage;
             self.event(ClientEvent::Alarmed(stage));
         }
-    }
-
-    /// Enters by another gateway, if there is one that is as good.
-    fn enter_elsewhere(&mut self) -> bool {
-        let (home, via) = (self.mailbox_gateway(), self.config.via);
-        let Some(consensus) = self.consensus.clone() else {
-            return false;
-        };
-        let other = route::other_entry(
-            &mut self.alarms.rng,
-            &consensus,
-            &home,
-            via.as_ref(),
-            self.entry,
-        );
-        if let Some(other) = other {
-            self.enter(other);
-        }
-        other.is_some()
     }
 }

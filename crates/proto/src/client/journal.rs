@@ -6,6 +6,7 @@
 //! |-------------------|--------------------------------|--------------------------------------------|
 //! | `c` cursor        | slot u16                       | sequence u64                               |
 //! | `e` entry         |                                | node id 32                                 |
+//! | `l` left entry    | node id 32                     | when, u64                                  |
 //! | `t` tag           | tag 32                         | until u64                                  |
 //! | `f` fragment      | id 16, block u32, symbol u32   | slot u16, until u64, length u64,           |
 //! |                   |                                | return length u16, symbol                  |
@@ -20,7 +21,7 @@
 //! | `n` sent          | id 16                          | epoch of the last probe u64                |
 //! | `k` acked block   | id 16, block u32               |                                            |
 //!
-//! "until" is UTC seconds. One transaction is under way at a time; what is asked for meanwhile is
+//! "until" and "when" are UTC seconds. One transaction is under way at a time; what is asked for meanwhile is
 //! gathered into the next, so a slow disk makes transactions larger, not more.
 //!
 //! Invariant: an effect leaves the journal only after the transaction that holds everything asked
@@ -30,12 +31,12 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::content::ReturnPart;
 use super::types::{Delivery, MessageId, Op, Output, Progress};
-use crate::NodeId;
 
 /// First byte of a record's key.
 pub(crate) mod kind {
     pub(crate) const CURSOR: u8 = b'c';
     pub(crate) const ENTRY: u8 = b'e';
+    pub(crate) const LEFT: u8 = b'l';
     pub(crate) const TAG: u8 = b't';
     pub(crate) const FRAGMENT: u8 = b'f';
     pub(crate) const BLOCK: u8 = b'b';
@@ -109,10 +110,6 @@ impl Journal {
     pub(crate) fn cursor(&mut self, slot: u16, seq: u64) {
         self.cursors.insert(slot, seq);
         self.frames += 1;
-    }
-
-    pub(crate) fn entry(&mut self, entry: NodeId) {
-        self.put(key(kind::ENTRY, &[]), entry.0.to_vec());
     }
 
     /// Frames whose effects are not durable yet.

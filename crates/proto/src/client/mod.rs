@@ -1,6 +1,6 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-28; docs/spec/message.md, rules MSG-1 to MSG-18.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-30; docs/spec/message.md, rules MSG-1 to MSG-18.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
@@ -14,6 +14,7 @@
 //! | part        | what it decides                                                             |
 //! |-------------|-----------------------------------------------------------------------------|
 //! | `cover`     | when something is sent; nothing else has a say in it                        |
+//! | `entry`     | which gateway it enters by, and whether that one is dead                    |
 //! | `route`     | which way, how long at each mix, under which epoch's keys                   |
 //! | `outbox`    | which fragment is next; `fountain` codes it, `content` writes it            |
 //! | `inbox`     | what a fragment completes                                                   |
@@ -35,6 +36,7 @@ mod acks;
 mod alarm;
 pub mod content;
 mod cover;
+mod entry;
 pub mod fountain;
 mod identity;
 mod inbox;
@@ -61,6 +63,7 @@ pub use acks::REST;
 pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;
 pub(crate) use cover::exponential;
+pub use entry::Entrance;
 pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
@@ -92,8 +95,7 @@ pub struct Client {
     coming: Option<Arc<Consensus>>,
     /// The traffic profile, and its index in the consensus.
     profile: Option<(u8, Profile)>,
-    entry: Option<NodeId>,
-    entry_up: bool,
+    entry: entry::Entry,
     payload: cover::Poisson,
     looping: cover::Poisson,
     sweep_at: Option<Time>,
@@ -140,6 +142,7 @@ impl Client {
     const PAYLOAD_STREAM: u64 = 1;
     const LOOP_STREAM: u64 = 2;
     const ALARM_STREAM: u64 = 3;
+    const ENTRY_STREAM: u64 = 4;
 
     fn empty(config: Config, seed: [u8; 32], identity: Identity) -> Self {
         Self {
@@ -151,8 +154,7 @@ impl Client {
             consensus: None,
             coming: None,
             profile: None,
-            entry: None,
-            entry_up: false,
+            entry: entry::Entry::new(seed, Self::ENTRY_STREAM),
             payload: cover::Poisson::new(seed, Self::PAYLOAD_STREAM),
             looping: cover::Poisson::new(seed, Self::LOOP_STREAM),
             sweep_at: None,
@@ -179,7 +181,13 @@ impl Client {
     /// The gateway to hold the entry link to, once there is a consensus.
     #[must_use]
     pub fn entry(&self) -> Option<NodeId> {
-        self.entry
+        self.entry.gateway()
+    }
+
+    /// How it stands with that gateway.
+    #[must_use]
+    pub fn entrance(&self) -> Entrance {
+        self.entry.view()
     }
 
     /// The gateway to hold the mailbox link to.
@@ -261,7 +269,7 @@ impl Client {
     /// Whether both links are up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.entry_up && self.mailbox.is_up()
+        self.entry.is_up() && self.mailbox.is_up()
     }
 
     /// Whether frames from the mailbox link are being refused until it is opened again: the
@@ -292,27 +300,12 @@ impl Client {
     }
 
     fn adopt(&mut self, document: Arc<Consensus>) {
-        let home = self.mailbox_gateway();
-        let choices = [self.entry, self.config.entry];
-        let via = self.config.via.as_ref();
-        let entry = route::entry(&mut self.rng, &document, &home, via, choices);
-        match entry {
-            Some(entry) => self.enter(entry),
-            None => (self.entry, self.entry_up) = (None, false),
-        }
+        self.choose_entry(&document);
         let profile = document.profile(&self.config.profile);
         self.profile = profile.map(|(index, profile)| (index, profile.into_owned()));
         self.consensus = Some(document);
         self.set_rates();
         self.tune();
-    }
-
-    /// Enters by that gateway from now on.
-    fn enter(&mut self, entry: NodeId) {
-        if self.entry.replace(entry) != Some(entry) {
-            self.entry_up = false;
-            self.journal.entry(entry);
-        }
     }
 
     /// Sends at the profile's rates; a node after an alarm loops faster (LOOP-5).
@@ -349,6 +342,7 @@ impl Client {
             self.sweep();
         }
         self.alarms_due();
+        self.entry_due();
         match self.looping.take(now) {
             Some(cover::Tick::Due) => self.loop_slot(),
             Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
@@ -389,6 +383,7 @@ impl Client {
         self.surbs.expire(now_s, &mut self.journal);
         self.returns.expire(now_s, epoch, &mut self.journal);
         self.outbox.expire(now_s, &mut self.journal);
+        self.entry.expire(now_s, &mut self.journal);
         if let Some(epoch) = epoch {
             self.fail_replies(epoch);
             self.ask(epoch);
@@ -428,8 +423,8 @@ impl Machine for Client {
                 self.calendar = Some(calendar);
                 self.sweep_at.get_or_insert(now.after(SWEEP));
             }
-            Input::EntryUp => self.entry_up = self.entry.is_some(),
-            Input::EntryDown => self.entry_up = false,
+            Input::EntryUp { gateway } => self.entry.up(now, gateway),
+            Input::EntryDown { gateway } => self.entry.down(now, gateway),
             Input::MailboxUp { exporter } => {
                 self.mailbox.up(now, exporter);
                 self.loops.hears_from = Some(now.after(PATIENCE));
@@ -471,6 +466,7 @@ impl Machine for Client {
             self.sweep_at,
             self.adopts_at(),
             self.alarms.next(),
+            self.entry.next(),
         ]
         .into_iter()
         .flatten()

@@ -29,6 +29,7 @@ struct Peeled {
 impl Client {
     /// A frame from the mailbox link.
     pub(super) fn frame(&mut self, frame: &Frame) {
+        self.entry.heard();
         let event = match frame.kind() {
             Some(Kind::Dummy) => {
                 self.nothing_waits();

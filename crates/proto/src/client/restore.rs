@@ -71,8 +71,13 @@ impl Client {
                 true
             }
             kind::ENTRY => {
-                self.entry = Some(NodeId(value.try_into().ok()?));
+                self.entry.restore(NodeId(value.try_into().ok()?));
                 rest.is_empty()
+            }
+            kind::LEFT => {
+                let at_s = u64::from_be_bytes(value.try_into().ok()?);
+                self.entry.restore_left(NodeId(rest.try_into().ok()?), at_s);
+                true
             }
             kind::TAG => {
                 let until_s = u64::from_be_bytes(value.try_into().ok()?);

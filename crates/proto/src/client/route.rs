@@ -178,16 +178,9 @@ fn related(a: &Descriptor, b: &Descriptor) -> bool {
     a.id == b.id || a.family == b.family
 }
 
-/// The entry gateway of a client whose mailbox is at `home` (CLI-11): the one it has, if that is
-/// still good; else the one it prefers, if good; else any good one. Good is: not the mailbox
-/// gateway, not of its family, nor of that of the mix `via` (LOOP-2), as far as there are such.
-pub(crate) fn entry(
-    rng: &mut impl CryptoRng,
-    consensus: &Consensus,
-    home: &NodeId,
-    via: Option<&NodeId>,
-    choices: [Option<NodeId>; 2],
-) -> Option<NodeId> {
+/// The gateways by which a client may enter whose mailbox is at `home` (CLI-11): not that one, not
+/// of its family, nor of that of the mix `via` (LOOP-2), as far as there are such.
+pub(crate) fn entries(consensus: &Consensus, home: &NodeId, via: Option<&NodeId>) -> Vec<NodeId> {
     let own = [Some(home), via].map(|own| own.and_then(|own| consensus.node(own)));
     let stranger = |node: &&Descriptor| own.iter().flatten().all(|own| !related(node, own));
     let list = |good: &dyn Fn(&&Descriptor) -> bool| -> Vec<NodeId> {
@@ -202,23 +195,9 @@ pub(crate) fn entry(
         list(&|node| node.id != *home),
         list(&|_| true),
     ];
-    let good = good.into_iter().find(|good| !good.is_empty())?;
-    let chosen = choices.into_iter().flatten().find(|id| good.contains(id));
-    chosen.or_else(|| Some(good[rng.random_range(0..good.len())]))
-}
-
-/// Another entry gateway than `now`, as good by the same rule; none if there is no other.
-pub(crate) fn other_entry(
-    rng: &mut impl CryptoRng,
-    consensus: &Consensus,
-    home: &NodeId,
-    via: Option<&NodeId>,
-    now: Option<NodeId>,
-) -> Option<NodeId> {
-    // The draws are independent: of two that are good, 64 draws miss the other one in 2⁶⁴ cases.
-    (0..64)
-        .filter_map(|_| entry(rng, consensus, home, via, [None, None]))
-        .find(|entry| Some(*entry) != now && entry != home)
+    good.into_iter()
+        .find(|good| !good.is_empty())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Client {
     /// Calls `f` with the map of routes, if packets can be sent now (CLI-5).
     fn with_map<T>(&mut self, f: impl FnOnce(&mut Self, Map<'_>) -> T) -> Option<T> {
         let epoch = self.epoch(self.now)?;
-        let entry = self.entry?;
+        let entry = self.entry.gateway()?;
         let consensus = self.consensus.clone()?;
         let map = Map {
             consensus: &consensus,
@@ -71,7 +71,7 @@ impl Client {
 
     /// A loop's tick has come: loops run always (CLI-3).
     pub(super) fn loop_slot(&mut self) {
-        if !self.entry_up {
+        if !self.entry.is_up() {
             return;
         }
         self.with_map(|client, map| {
@@ -92,7 +92,7 @@ impl Client {
 
     /// A payload slot's tick has come: real traffic takes the place of a drop (CLI-9).
     pub(super) fn payload_slot(&mut self) {
-        if !self.entry_up {
+        if !self.entry.is_up() {
             return;
         }
         self.with_map(|client, map| {

@@ -150,10 +150,16 @@ pub enum Input {
     Consensus(Arc<Consensus>),
     /// What UTC was at a time of the driver's.
     Calendar(Calendar),
-    /// The link to [`Client::entry`](super::Client::entry) can be written.
-    EntryUp,
-    /// It is lost.
-    EntryDown,
+    /// The link to this entry gateway can be written.
+    EntryUp {
+        /// Which: [`Client::entry`](super::Client::entry), or one that was meanwhile left.
+        gateway: NodeId,
+    },
+    /// The link to this entry gateway is lost, or an attempt to make it failed.
+    EntryDown {
+        /// Which.
+        gateway: NodeId,
+    },
     /// The link to the mailbox gateway can be written; the exporter of its TLS session.
     MailboxUp {
         /// 32 bytes that only the two ends of this link know.
@@ -338,6 +344,8 @@ pub enum ClientEvent {
     LoopAlarm,
     /// An alarm has brought the client to this stage (LOOP-6).
     Alarmed(Stage),
+    /// The entry gateway was dead, and another one is entered by (CLI-29).
+    EntryReplaced,
     /// The gateway sent nothing.
     DummyReceived,
     /// A fragment of an unfinished block.

@@ -107,6 +107,8 @@ pub(crate) struct Peer {
     link: u64,
     exporter: [u8; 32],
     opened: bool,
+    /// The gateway that its entry link goes to.
+    entered: Option<NodeId>,
     /// Whether the application takes what it is offered.
     pub(crate) takes: bool,
     /// Whether the links come up after a start.
@@ -169,6 +171,7 @@ impl Net {
                 link: 0,
                 exporter: [0; 32],
                 opened: false,
+                entered: None,
                 takes: true,
                 online: true,
             }
@@ -261,6 +264,7 @@ impl Net {
     pub(crate) fn crash(&mut self, client: usize, down: Duration) {
         let peer = &mut self.peers[client];
         peer.client = None;
+        peer.entered = None;
         peer.life += 1;
         peer.link += 1;
         peer.opened = false;
@@ -276,8 +280,24 @@ impl Net {
         } else {
             self.peers[client].link += 1;
             self.peers[client].opened = false;
-            self.input(client, Input::EntryDown);
+            self.peers[client].entered = None;
+            if let Some(gateway) = self.entry(client) {
+                self.input(client, Input::EntryDown { gateway });
+            }
             self.input(client, Input::MailboxDown);
+        }
+    }
+
+    fn entry(&self, client: usize) -> Option<NodeId> {
+        self.peers[client].client.as_ref()?.entry()
+    }
+
+    /// Dials the gateway that a client chose, if it has no link to that one.
+    fn dial(&mut self, client: usize) {
+        let (entry, peer) = (self.entry(client), &mut self.peers[client]);
+        if let Some(gateway) = entry.filter(|entry| peer.entered != Some(*entry)) {
+            peer.entered = entry;
+            self.input(client, Input::EntryUp { gateway });
         }
     }
 
@@ -288,7 +308,8 @@ impl Net {
         peer.opened = false;
         peer.exporter = exporter;
         let link = peer.link;
-        self.input(client, Input::EntryUp);
+        self.peers[client].entered = None;
+        self.dial(client);
         self.input(client, Input::MailboxUp { exporter });
         self.schedule(Duration::ZERO, Event::Downstream { client, link });
     }
@@ -468,6 +489,9 @@ impl Net {
         }
         if let Some(machine) = &self.peers[client].client {
             assert!(machine.next_wake().is_none_or(|at| at > self.now), "law 3");
+        }
+        if self.peers[client].entered.is_some() {
+            self.dial(client);
         }
     }
 

@@ -21,6 +21,7 @@ use core::time::Duration;
 use std::sync::{Mutex, PoisonError};
 
 use proto::{
+    Time,
     client::Input,
     directory::Profile,
     wire::{Frame, Hello, Purpose, WIRE_VERSION},
@@ -73,6 +74,10 @@ pub struct Known {
     pub made: u64,
     /// Why the last attempt failed; empty after one that did not.
     pub trouble: String,
+    /// Attempts that failed since it was last up.
+    pub failed: u64,
+    /// Since when it has been down, once it was up or an attempt failed.
+    pub down_since: Option<Time>,
 }
 
 impl Port {
@@ -139,22 +144,31 @@ impl Port {
                 lasted = self.serve(&dialler, patience, &to, &inbox, &mut backoff) => lasted,
                 () = inbox.closed() => return,
             };
-            if self.known.borrow().up {
+            let was_up = self.known.borrow().up;
+            if was_up {
                 self.set(None);
                 self.known.send_modify(|known| known.up = false);
-                let down = if self.is_entry() {
-                    Input::EntryDown
-                } else {
-                    Input::MailboxDown
-                };
-                if inbox.send(down).await.is_err() {
-                    return;
-                }
+            }
+            // An entry that can't be reached is news as well (CLI-29).
+            let down = if self.is_entry() {
+                let gateway = to.target.id;
+                (was_up || lasted.is_err()).then_some(Input::EntryDown { gateway })
+            } else {
+                was_up.then_some(Input::MailboxDown)
+            };
+            if let Some(down) = down
+                && inbox.send(down).await.is_err()
+            {
+                return;
             }
             if let Err(error) = lasted {
                 tracing::info!(link = ?self.purpose, %error, "a link ended");
-                self.known
-                    .send_modify(|known| known.trouble = error.to_string());
+                let now = dialler.clock.now();
+                self.known.send_modify(|known| {
+                    known.trouble = error.to_string();
+                    known.failed += u64::from(!was_up);
+                    known.down_since.get_or_insert(now);
+                });
                 let mut moved = destination.clone();
                 tokio::select! {
                     () = tokio::time::sleep(backoff.wait()) => {}
@@ -163,6 +177,10 @@ impl Port {
                 }
             } else {
                 backoff.reset(); // another gateway
+                self.known.send_modify(|known| {
+                    known.trouble.clear();
+                    (known.failed, known.down_since) = (0, None);
+                });
             }
         }
     }
@@ -205,9 +223,12 @@ impl Port {
             known.up = true;
             known.made += 1;
             known.trouble.clear();
+            (known.failed, known.down_since) = (0, None);
         });
         let up = if self.is_entry() {
-            Input::EntryUp
+            Input::EntryUp {
+                gateway: to.target.id,
+            }
         } else {
             reader.set_idle(Some(to.silence));
             Input::MailboxUp { exporter }

@@ -1,0 +1,320 @@
+//! An entry gateway that is dead is left, and whoever blocks gateways gains little by it.
+//!
+//! | test                      | rule, attack                                                     |
+//! |---------------------------|------------------------------------------------------------------|
+//! | left after two failures   | CLI-29                                                           |
+//! | own connection            | CLI-29: without a frame of the mailbox link nothing is left      |
+//! | back in time              | CLI-29: a gateway that is up again is kept                       |
+//! | four a day                | CLI-30, across restarts                                          |
+//! | steering                  | CLI-30, t11: control: a client that forgets whom it left         |
+
+mod client_net;
+
+use core::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use chacha20::ChaCha12Rng;
+use client_net::{START_S, config, consensus, gateway_id, own_family, params, rates};
+use proto::{
+    Machine, NodeId, Time,
+    calendar::{Calendar, Utc},
+    client::{Client, ClientEvent, Identity, Input, Op, Output},
+    directory::Consensus,
+    wire::{Frame, Kind},
+};
+use rand::SeedableRng as _;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+/// Longest from the verdict until the gateway is left.
+const JITTER: Duration = Duration::from_secs(5);
+
+/// A client whose gateways a test plays, and its store.
+struct Alone {
+    client: Client,
+    consensus: Arc<Consensus>,
+    now: Time,
+    records: BTreeMap<Vec<u8>, Vec<u8>>,
+    replaced: Vec<Time>,
+    written: Vec<Time>,
+    /// Every gateway that it ever entered by.
+    entered: BTreeSet<NodeId>,
+}
+
+fn identity() -> Identity {
+    Identity::generate(&mut ChaCha12Rng::from_seed([9; 32]), gateway_id(0))
+}
+
+fn document(gateways: u8, payload_hz: f64) -> Arc<Consensus> {
+    let params = params(rates(payload_hz, 0.001, 1.0), 86_400);
+    Arc::new(consensus(params, 3, gateways, own_family).0)
+}
+
+impl Alone {
+    fn new(seed: u8, gateways: u8, payload_hz: f64) -> Self {
+        Self::over(document(gateways, payload_hz), seed)
+    }
+
+    fn over(consensus: Arc<Consensus>, seed: u8) -> Self {
+        let client = Client::new(config(), [seed; 32], identity(), []).expect("a new one");
+        let mut alone = Self {
+            client,
+            consensus,
+            now: Time::ZERO,
+            records: BTreeMap::new(),
+            replaced: Vec::new(),
+            written: Vec::new(),
+            entered: BTreeSet::new(),
+        };
+        alone.begin();
+        alone
+    }
+
+    fn begin(&mut self) {
+        self.input(Input::Calendar(Calendar {
+            at: Time::ZERO,
+            utc: Utc::from_secs(START_S + 60),
+        }));
+        self.input(Input::Consensus(self.consensus.clone()));
+        self.input(Input::MailboxUp { exporter: [7; 32] });
+    }
+
+    /// Another process, with what was stored.
+    fn restart(&mut self, seed: u8) {
+        let records = self.records.clone();
+        self.client = Client::new(config(), [seed; 32], identity(), records).expect("its own");
+        self.begin();
+    }
+
+    fn entry(&self) -> NodeId {
+        self.client.entry().expect("there are gateways")
+    }
+
+    fn input(&mut self, input: Input) {
+        self.client.handle(self.now, input);
+        self.drain();
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.client.poll() {
+            match output {
+                Output::Store { txn, ops } => {
+                    for op in ops {
+                        match op {
+                            Op::Put { key, value } => drop(self.records.insert(key, value)),
+                            Op::Delete { key } => drop(self.records.remove(&key)),
+                        }
+                    }
+                    self.client.handle(self.now, Input::Stored { txn });
+                }
+                Output::Event(ClientEvent::EntryReplaced) => self.replaced.push(self.now),
+                Output::Entry(_) => self.written.push(self.now),
+                Output::Mailbox(_)
+                | Output::Deliver(_)
+                | Output::Progress(_)
+                | Output::Event(_) => {}
+            }
+        }
+        self.entered.extend(self.client.entry());
+    }
+
+    fn up(&mut self) {
+        let gateway = self.entry();
+        self.input(Input::EntryUp { gateway });
+    }
+
+    fn fails(&mut self) {
+        let gateway = self.entry();
+        self.input(Input::EntryDown { gateway });
+    }
+
+    fn hears(&mut self) {
+        self.input(Input::Frame(Frame::new(Kind::Dummy, 0, [0; 32])));
+    }
+
+    fn pass(&mut self, span: Duration) {
+        let until = self.now.after(span);
+        while let Some(at) = self.client.next_wake().filter(|at| *at <= until) {
+            self.now = at;
+            self.client.wake(at);
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    /// For so long nothing but `works` lets a link up, and dials come every ten seconds.
+    fn blocked(&mut self, span: Duration, works: NodeId) {
+        let until = self.now.after(span);
+        while self.now < until && self.entry() != works {
+            self.fails();
+            self.hears();
+            self.pass(Duration::from_secs(10));
+        }
+    }
+}
+
+/// CLI-29, CLI-2: the end of a link is one failure, a dial that fails the next; after that another
+/// gateway is entered by within seconds, and what is sent keeps its times.
+#[test]
+fn a_dead_gateway_is_left_after_two_failures() {
+    let mut alone = Alone::new(1, 9, 4.0);
+    let mut undisturbed = Alone::new(1, 9, 4.0);
+    for client in [&mut alone, &mut undisturbed] {
+        client.up();
+        client.pass(MINUTE);
+    }
+    let first = alone.entry();
+    alone.fails();
+    alone.hears();
+    alone.pass(Duration::from_secs(1));
+    assert_eq!(
+        alone.client.entrance().failing,
+        Some(Time::ZERO.after(MINUTE))
+    );
+    assert!(alone.client.entrance().dead && !alone.client.entrance().leaving);
+    alone.pass(MINUTE);
+    assert_eq!(
+        (alone.entry(), alone.replaced.len()),
+        (first, 0),
+        "one failure"
+    );
+    alone.fails();
+    let condemned = alone.now;
+    assert!(alone.client.entrance().leaving);
+    alone.pass(JITTER);
+    assert_eq!(alone.replaced.len(), 1);
+    assert!(alone.replaced[0] > condemned);
+    assert!(![first, gateway_id(0)].contains(&alone.entry()));
+    assert_eq!(alone.client.entrance().failing, None);
+    // The end of the link that was left is no failure of the new one.
+    alone.input(Input::EntryDown { gateway: first });
+    assert_eq!(alone.client.entrance().failing, None);
+    alone.up();
+    alone.input(Input::EntryUp { gateway: first });
+    let back = alone.now;
+    alone.pass(MINUTE);
+    undisturbed.pass(alone.now.since(undisturbed.now));
+    let since =
+        |all: &[Time]| -> Vec<Time> { all.iter().filter(|at| **at > back).copied().collect() };
+    assert!(since(&alone.written).len() > 100);
+    assert_eq!(since(&alone.written), since(&undisturbed.written));
+    let again = alone.entry();
+    alone.restart(2);
+    assert_eq!(alone.entry(), again, "a restart draws nothing");
+    assert_eq!(alone.client.entrance().left, 1);
+}
+
+/// CLI-29: where nothing comes from the mailbox gateway either, it is the client's own connection.
+#[test]
+fn a_client_that_is_cut_off_leaves_nobody() {
+    let mut alone = Alone::new(3, 9, 0.01);
+    alone.up();
+    alone.hears();
+    alone.pass(MINUTE);
+    let first = alone.entry();
+    for _ in 0..50 {
+        alone.fails();
+        alone.pass(MINUTE);
+    }
+    assert_eq!((alone.entry(), alone.replaced.len()), (first, 0));
+    assert!(!alone.client.entrance().dead);
+    // The control: one frame, and the next failure counts.
+    alone.hears();
+    alone.fails();
+    alone.pass(JITTER);
+    assert_ne!(alone.entry(), first);
+}
+
+/// CLI-29: a link that came and went is a failure, one that held is not; a gateway that is back
+/// before it was left is kept if its link holds.
+#[test]
+fn a_gateway_that_is_back_in_time_is_kept() {
+    let mut alone = Alone::new(4, 9, 0.01);
+    let first = alone.entry();
+    for _ in 0..5 {
+        alone.up();
+        alone.pass(Duration::from_secs(11));
+        alone.fails();
+        alone.hears();
+        alone.pass(MINUTE);
+    }
+    assert_eq!(alone.entry(), first, "each link had held");
+    alone.fails();
+    assert!(alone.client.entrance().leaving);
+    alone.up();
+    alone.pass(MINUTE);
+    assert_eq!(
+        (alone.entry(), alone.client.entrance().leaving),
+        (first, false)
+    );
+    alone.fails();
+    alone.hears();
+    // It lets links up and ends them: it refuses.
+    for _ in 0..3 {
+        alone.up();
+        alone.pass(Duration::from_secs(2));
+        alone.fails();
+    }
+    alone.pass(Duration::from_secs(12));
+    assert_ne!(alone.entry(), first);
+}
+
+/// CLI-30: four gateways a day, however many are blocked and however often the client restarts;
+/// then those of the day in turn; and with the next day new ones.
+#[test]
+fn a_client_enters_by_four_gateways_a_day() {
+    let mut alone = Alone::new(5, 20, 0.001);
+    let nobody = NodeId([0; 32]);
+    for hour in 0..23 {
+        alone.restart(hour);
+        alone.blocked(MINUTE * 60, nobody);
+    }
+    assert_eq!(alone.entered.len(), 4);
+    let turns = alone.replaced.len();
+    assert!(
+        (12..=4 * 23 * 6).contains(&turns),
+        "they take turns: {turns}"
+    );
+    assert!(alone.client.entrance().dead && alone.client.entrance().left == 3);
+    // Two others come up again for two days: what is left of that day is forgotten.
+    alone.up();
+    alone.pass(DAY * 2);
+    assert_eq!(alone.client.entrance().left, 0);
+    alone.blocked(MINUTE * 60, nobody);
+    assert_eq!(alone.entered.len(), 7);
+    let left = alone.records.keys().filter(|key| key[0] == b'l').count();
+    assert_eq!(left, 3);
+}
+
+/// t11: who lets a client through to his own gateway alone, one of ten, gets it with the share of
+/// three draws among nine, not at will.
+#[test]
+fn t11_blocking_gateways_steers_a_client_by_three_draws_a_day() {
+    let his = gateway_id(1);
+    let caught = |forgets: bool| {
+        let consensus = document(11, 0.001);
+        let clients = (0..100).map(|seed| Alone::over(consensus.clone(), seed));
+        let mut caught = [0.0, 0.0];
+        for mut alone in clients.filter(|alone| alone.entry() != his) {
+            for hour in 0..12 {
+                alone.blocked(MINUTE * 30, his);
+                if forgets {
+                    alone.records.retain(|key, _| key[0] != b'l');
+                    alone.restart(hour);
+                }
+                alone.pass(MINUTE * 30);
+            }
+            caught[0] += f64::from(u8::from(alone.entry() == his));
+            caught[1] += 1.0;
+        }
+        caught[0] / caught[1]
+    };
+    // 3 of 9: 0.333; four standard errors of 90 clients are 0.2.
+    let share = caught(false);
+    assert!((0.13..0.54).contains(&share), "{share}");
+    let control = caught(true);
+    assert!(control > 0.95, "without the memory of the day: {control}");
+}
