@@ -19,6 +19,7 @@
 //! | [`compare`] | two runs side by side                                |
 //! | [`swarm`]   | random networks under random faults                  |
 //! | [`sweep`]   | many runs: planned, sharded, merged                  |
+//! | [`plan`]    | the most anonymous parameters within budgets         |
 //! | [`table`]   | tables of results                                    |
 //! | [`random`]  | one random stream per (seed, replication, entity, purpose) |
 
@@ -28,6 +29,7 @@ pub mod compare;
 pub mod flow;
 pub mod metrics;
 pub mod outcome;
+pub mod plan;
 pub mod plot;
 pub mod random;
 pub mod report;

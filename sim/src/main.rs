@@ -8,7 +8,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, attack, bench, compare, keys, run, swarm, sweep, validate};
+use commands::{Failure, attack, bench, compare, keys, plan, run, swarm, sweep, validate};
 
 #[derive(Parser)]
 #[command(
@@ -31,6 +31,8 @@ enum Command {
     Swarm(swarm::Arguments),
     /// Many runs: plan them, run them in shards on any machines, merge them
     Sweep(sweep::Arguments),
+    /// The most anonymous parameters within budgets of latency and bytes
+    Plan(plan::Arguments),
     /// Two runs side by side, in standard errors
     Compare(compare::Arguments),
     /// Check the closed forms and the engines against published numbers
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Command::Attack(arguments) => attack::run(&arguments),
         Command::Swarm(arguments) => swarm::run(&arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Validate(arguments) => validate::run(arguments),
         Command::Keys => {

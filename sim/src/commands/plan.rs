@@ -1,0 +1,192 @@
+//! `lacuna-sim plan`: the most anonymous parameters within budgets.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context;
+use proto::directory::Params;
+use serde_json::json;
+use sim::{
+    outcome::RunError,
+    plan::{self, Budgets, HEAD, defaults},
+    report,
+};
+
+use super::{Failure, advance, bar, running, usage, with_threads, write};
+
+/// What `plan` takes.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// 95 % of one-packet messages take at most so long: 500ms, 2s, 1min
+    #[arg(long, value_parser = seconds, required_unless_present = "defaults")]
+    latency_p95: Option<f64>,
+    /// Bytes of one user's links in a day, both directions: 500kB, 200MB, 1.5GB
+    #[arg(long, value_parser = bytes, required_unless_present = "defaults")]
+    bytes_per_day: Option<f64>,
+    /// Users online
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    users: u64,
+    /// In place of a plan: how far the network's default profiles are from the front
+    #[arg(long, conflicts_with_all = ["latency_p95", "bytes_per_day", "corrupt", "links"])]
+    defaults: bool,
+    /// Share of mixes that are corrupt, from 0 to 0.9
+    #[arg(long, default_value_t = 0.0, value_parser = share)]
+    corrupt: f64,
+    /// What all links of a way take together, added to the latency: 120ms
+    #[arg(long, value_parser = seconds)]
+    links: Option<f64>,
+    /// Seed of every random number
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for params.toml, summary.json and report.html (or defaults.json); made if absent
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// Print JSON in place of the table
+    #[arg(long)]
+    json: bool,
+    /// Threads; 0 for one per core. The results do not depend on it
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+    /// No progress bar and no table
+    #[arg(long, conflicts_with = "json")]
+    quiet: bool,
+}
+
+/// A positive number with one of `units`.
+fn with_unit(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic());
+    let (number, unit) = text.split_at(at.unwrap_or(text.len()));
+    let factor = units.iter().find(|(name, _)| *name == unit);
+    let number = number.trim().parse::<f64>().ok();
+    let value = factor
+        .zip(number)
+        .map(|((_, factor), number)| number * factor);
+    value
+        .filter(|value| value.is_finite() && *value > 0.0)
+        .ok_or_else(|| {
+            let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
+            format!(
+                "must be a number above 0 with a unit ({}), as in {example}",
+                names.join(", ")
+            )
+        })
+}
+
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
+    let units = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0)];
+    with_unit(text, &units, "2s")
+}
+
+fn bytes(text: &str) -> Result<f64, String> {
+    let units = [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)];
+    with_unit(text, &units, "200MB")
+}
+
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok();
+    value
+        .filter(|share| (0.0..=0.9).contains(share))
+        .ok_or_else(|| "must be from 0 to 0.9, as in 0.2".to_owned())
+}
+
+/// Runs it.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let (Some(latency_p95_s), Some(bytes_per_day)) =
+        (arguments.latency_p95, arguments.bytes_per_day)
+    else {
+        return stand(arguments);
+    };
+    let budgets = Budgets {
+        latency_p95_s,
+        bytes_per_day,
+        users: arguments.users,
+        corrupt: arguments.corrupt,
+        links_s: arguments.links.unwrap_or(0.0),
+    };
+    with_threads(arguments.threads, || found(arguments, &budgets))
+}
+
+/// Where the default profiles stand: all computed, so that nothing but a table is written.
+#[expect(clippy::print_stdout, reason = "the results of this command")]
+fn stand(arguments: &Arguments) -> Result<(), Failure> {
+    let rows = defaults::rows(&defaults::standings(&Params::default(), arguments.users));
+    let found = json!({
+        "commit": report::COMMIT,
+        "settings": format!("lacuna-sim plan --defaults --users {}", arguments.users),
+        "head": defaults::HEAD,
+        "rows": rows,
+    });
+    let found = serde_json::to_string_pretty(&found).map_err(running)? + "\n";
+    if let Some(out) = &arguments.out {
+        fs::create_dir_all(out)
+            .with_context(|| format!("making {}", out.display()))
+            .map_err(usage)?;
+        write::whole(&out.join("defaults.json"), found.as_bytes()).map_err(running)?;
+    }
+    if arguments.json {
+        print!("{found}");
+    } else if !arguments.quiet {
+        println!(
+            "{}",
+            defaults::HEAD.map(|head| format!("{head:>20}")).join("")
+        );
+        for row in rows {
+            let cells: String = row.iter().map(|cell| format!("{cell:>20}")).collect();
+            println!("{cells}");
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "the results of this command")]
+fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
+    let (seed, users) = (arguments.seed, budgets.users);
+    let bar = bar(arguments.quiet);
+    let plan = plan::plan(budgets, seed, &|done| advance(&bar, done));
+    bar.finish_and_clear();
+    let plan = plan.map_err(|why| match why {
+        RunError::Usage(_) => usage(why),
+        RunError::Failed(_) => running(why),
+    })?;
+    let mut settings = format!(
+        "lacuna-sim plan --latency-p95 {}s --bytes-per-day {}B --users {users} --corrupt {} \
+         --seed {seed}",
+        budgets.latency_p95_s, budgets.bytes_per_day, budgets.corrupt
+    );
+    if budgets.links_s > 0.0 {
+        settings += &format!(" --links {}s", budgets.links_s);
+    }
+    let (outcome, rows) = (plan.outcome(), plan.rows());
+    let layers = plan.layers_note();
+    let title = "Plan";
+    let mut summary = report::study_summary(title, &settings, seed, &outcome);
+    summary["front"] =
+        json!({ "head": HEAD, "rows": rows, "chosen": plan.chosen, "layers": layers });
+    let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
+    let params = plan.finalists[plan.chosen].point.candidate.params();
+    let params = plan::params_toml(&params, &format!("From: {settings}")).map_err(running)?;
+    if let Some(out) = &arguments.out {
+        let page = report::study_page(title, &settings, seed, &outcome);
+        fs::create_dir_all(out)
+            .with_context(|| format!("making {}", out.display()))
+            .map_err(usage)?;
+        for (name, text) in [
+            ("params.toml", &params),
+            ("summary.json", &summary),
+            ("report.html", &page),
+        ] {
+            write::whole(&out.join(name), text.as_bytes()).map_err(running)?;
+        }
+    }
+    if arguments.json {
+        print!("{summary}");
+    } else if !arguments.quiet {
+        println!("{}", HEAD.map(|head| format!("{head:>14}")).join(""));
+        for (at, row) in rows.iter().enumerate() {
+            let cells: String = row.iter().map(|cell| format!("{cell:>14}")).collect();
+            let mark = if at == plan.chosen { "  chosen" } else { "" };
+            println!("{cells}{mark}");
+        }
+        println!("\n{layers}\n\n{params}");
+    }
+    Ok(())
+}

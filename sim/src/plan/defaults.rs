@@ -1,0 +1,161 @@
+//! How far the network's default profiles stand from the front.
+//!
+//! A profile spends `T = λP + λL + μD` frames a second. Its *rivals* spend as many, send as many
+//! loops (which are what notices an (n−1) attack), confirm as often, and differ in the load
+//! `ρ = (λP + λL) / μD` of the mailbox; bits grow with ρ, latency first falls and then grows.
+//!
+//! | gain      | most bits more, by the bound, that a rival has at the profile's own p95          |
+//! |-----------|----------------------------------------------------------------------------------|
+//! | shared    | with the delay of the network: 0 if the profile is on the front                  |
+//! | alone     | with a mean delay of its own, as if the network had no other profile             |
+//!
+//! Only loads in steps of 0.01 are tried, up to 0.8 (DIR-2 asks as much of loops). A profile above
+//! [`LOAD_MAX`] has no latency by this law, which takes every payload slot for a message to a user.
+
+use proto::directory::{Params, Profile};
+
+use super::{
+    DEPLOYED, FRAME_BYTES,
+    latency::{Mailbox, Way},
+};
+use crate::{closed::network_limit_bits, report::short};
+
+/// Highest load whose queue is followed.
+pub const LOAD_MAX: f64 = 0.9;
+
+/// Head of [`rows`].
+pub const HEAD: [&str; 8] = [
+    "profile",
+    "MB/day",
+    "load",
+    "p95 s",
+    "bound bits",
+    "gain, shared delay",
+    "gain, own delay",
+    "own delay ms",
+];
+
+/// Where one profile stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// Its name.
+    pub name: String,
+    /// Bytes of a user's links in a day, both directions.
+    pub bytes_per_day: f64,
+    /// Load of its mailbox if every payload slot carries a message to a user.
+    pub load: f64,
+    /// Bound on entropy if all `users` have this profile, in bits.
+    pub bound_bits: f64,
+    /// Latency and gains; none above [`LOAD_MAX`].
+    pub front: Option<Front>,
+}
+
+/// How far from the front.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Front {
+    /// 95 % quantile of the latency of a one-packet message, in seconds.
+    pub latency_p95_s: f64,
+    /// Bits that the best rival gains with the delay of the network.
+    pub shared_bits: f64,
+    /// Bits that the best rival gains with a delay of its own.
+    pub alone_bits: f64,
+    /// That delay, in seconds.
+    pub alone_delay_s: f64,
+}
+
+/// Where the profiles of `params` stand in a network of `users`.
+#[must_use]
+pub fn standings(params: &Params, users: u64) -> Vec<Standing> {
+    let rivals: Vec<(f64, Mailbox)> = (5..=80)
+        .map(|load| {
+            let load = f64::from(load) / 100.0;
+            (load, Mailbox::new(load))
+        })
+        .collect();
+    let profiles = params.profiles.iter();
+    profiles
+        .map(|profile| standing(params, profile, users, &rivals))
+        .collect()
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "rates below 2^53 and at most 1e9 users"
+)]
+fn standing(params: &Params, profile: &Profile, users: u64, rivals: &[(f64, Mailbox)]) -> Standing {
+    let hz = |uhz: u64| uhz as f64 / 1e6;
+    let [payload, loops] = [profile.payload_uhz, profile.loops_uhz].map(hz);
+    let down = hz(profile.downstream_uhz);
+    let (through, frames) = (payload + loops, payload + loops + down);
+    let delay_mean_s = f64::from(params.delay_mean_ms) / 1e3;
+    let load = through / down;
+    let way = |payload_per_s, downstream_per_s, delay_mean_s| Way {
+        payload_per_s,
+        layers: DEPLOYED,
+        delay_mean_s,
+        downstream_per_s,
+    };
+    let front = (load <= LOAD_MAX).then(|| {
+        let own = way(payload, down, delay_mean_s).quantile(&Mailbox::new(load), 0.95);
+        let mut front = Front {
+            latency_p95_s: own,
+            shared_bits: 0.0,
+            alone_bits: 0.0,
+            alone_delay_s: delay_mean_s,
+        };
+        for (load, mailbox) in rivals {
+            let down = frames / (1.0 + load);
+            let payload = frames - down - loops;
+            if payload <= 0.0 {
+                continue;
+            }
+            let keeps = |delay: f64| way(payload, down, delay).quantile(mailbox, 0.95) <= own;
+            let more = ((payload + loops) / through).log2();
+            if keeps(delay_mean_s) {
+                front.shared_bits = front.shared_bits.max(more);
+            }
+            // The longest delay that keeps the latency; it is below the whole of it.
+            let (mut low, mut high) = (0.0, own);
+            for _ in 0..20 {
+                let middle = f64::midpoint(low, high);
+                if keeps(middle) {
+                    low = middle;
+                } else {
+                    high = middle;
+                }
+            }
+            let gain = more + (low / delay_mean_s).log2();
+            if low > 0.0 && gain > front.alone_bits {
+                (front.alone_bits, front.alone_delay_s) = (gain, low);
+            }
+        }
+        front
+    });
+    let confirmations = 1e3 / f64::from(profile.confirm_ms);
+    Standing {
+        name: profile.name.clone(),
+        bytes_per_day: 86_400.0 * f64::from(FRAME_BYTES) * (frames + confirmations),
+        load,
+        bound_bits: network_limit_bits(users as f64 * through, DEPLOYED as usize, delay_mean_s),
+        front,
+    }
+}
+
+/// One row for each profile, under [`HEAD`].
+#[must_use]
+pub fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
+    let row = |one: &Standing| {
+        let of = |show: &dyn Fn(&Front) -> String| one.front.as_ref().map_or("–".to_owned(), show);
+        vec![
+            one.name.clone(),
+            format!("{:.1}", one.bytes_per_day / 1e6),
+            format!("{:.3}", one.load),
+            of(&|front| short(front.latency_p95_s)),
+            format!("{:.2}", one.bound_bits),
+            of(&|front| format!("{:.2}", front.shared_bits)),
+            of(&|front| format!("{:.2}", front.alone_bits)),
+            of(&|front| format!("{:.0}", 1e3 * front.alone_delay_s)),
+        ]
+    };
+    standings.iter().map(row).collect()
+}

@@ -1,0 +1,468 @@
+//! Which layers, rates and delay are most anonymous within budgets of latency and bytes.
+//!
+//! | quantity      | formula, per user                                                          |
+//! |---------------|----------------------------------------------------------------------------|
+//! | bytes per day | 86 400 × 2432 × (λP + λL + μD + 1/c): **both directions count**, dummies too |
+//! | mailbox       | μD = (λL + λP) / load, load 0.2 to 0.8: every payload slot may carry a message to a user |
+//! | confirmations | c = 30 / μD, between 1 s and 600 s: one for 30 frames                      |
+//! | latency       | 95 % quantile of [`latency`] (slot + L mixes + mailbox), and what links take |
+//! | bound         | [`network_limit_bits`] of users × (λP + λL): no corrupt mix, endless pools  |
+//!
+//! A fixed grid of (m, λP, λL, load) is searched for each number of layers; a *front* holds what
+//! nothing else of as many layers beats in latency and bound within both budgets. Of the front of
+//! [`DEPLOYED`] layers [`SPREAD`] points, evenly, and of the others the last one are measured by
+//! the flow engine with the corrupt mixes. The one of most mean entropy with deployed layers is
+//! chosen; that of most entropy with any is told beside it.
+//!
+//! Bytes are frames as links carry them, without TLS, TCP and IP. λL is at least a tenth of λP:
+//! anonymity alone would spend nothing on loops, and without loops nobody notices an (n−1) attack.
+//! The grid depends on no budget, so that a tighter budget leaves a subset. One layer is not
+//! searched: its mix sees both ends. Deliberately no lost packets, no message of many packets.
+
+pub mod defaults;
+pub mod latency;
+mod show;
+
+use latency::{Mailbox, Way};
+use proto::directory::{Params, Profile};
+use rayon::prelude::*;
+pub use show::{HEAD, params_toml};
+
+use crate::{
+    closed::network_limit_bits, flow, outcome::RunError, report::short, scenario::Scenario,
+    stats::Estimate,
+};
+
+/// Bytes of a frame in each direction.
+pub const FRAME_BYTES: u32 = 2432;
+/// Layers of deployed packets (PKT-1): only plans of so many are written as parameters.
+pub const DEPLOYED: u32 = 3;
+/// Points of the front of deployed layers that the flow engine measures, at most.
+pub const SPREAD: usize = 5;
+/// Packets per second for which a plan counts one mix: a third of what one processor was measured
+/// at (docs/PERFORMANCE.md).
+pub const MIX_CAPACITY_PER_S: f64 = 10_000.0;
+/// Fewest mixes of a layer.
+pub const WIDTH_MIN: u32 = 5;
+/// Layers that are searched.
+const LAYERS: [u32; 4] = [2, 3, 4, 5];
+/// Most packets in flight that are measured: 4 million take about a minute and 400 MB.
+const IN_FLIGHT_MAX: f64 = 4e6;
+/// Messages measured for each point, at most and at least; few where each pass is long.
+const TARGETS: [f64; 2] = [512.0, 64.0];
+/// Packets in flight × messages measured, at most (above the least number of messages).
+const WORK: f64 = 1e8;
+/// Load of a mailbox's downstream.
+const LOADS: [f64; 4] = [0.8, 0.6, 0.4, 0.2];
+/// Loops for each payload slot.
+const LOOPS: [f64; 4] = [0.1, 0.2, 0.5, 1.0];
+/// Longest mean delay: an eighth of an epoch of 10 800 s must exceed 5 s and 82.8 of it (DIR-2).
+const DELAY_MAX_MS: u32 = 16_000;
+
+/// What a plan must keep to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Budgets {
+    /// 95 % quantile of the latency of a message of one packet, in seconds, > 0.
+    pub latency_p95_s: f64,
+    /// Bytes of one user's links in a day, both directions, > 0.
+    pub bytes_per_day: f64,
+    /// Users online, ≥ 1.
+    pub users: u64,
+    /// Share of mixes that are corrupt, from 0 to 0.9.
+    pub corrupt: f64,
+    /// What all links of a way take together, in seconds, ≥ 0.
+    pub links_s: f64,
+}
+
+/// One choice of parameters, in the units of the consensus.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Mixes that a packet passes.
+    pub layers: u32,
+    /// Mean delay of each mix, in milliseconds.
+    pub delay_mean_ms: u32,
+    /// λP, in microhertz.
+    pub payload_uhz: u32,
+    /// λL, in microhertz.
+    pub loops_uhz: u32,
+    /// μD, in microhertz.
+    pub downstream_uhz: u32,
+    /// Time between confirmations, in milliseconds.
+    pub confirm_ms: u32,
+    /// Place of its mailbox load among those of the grid.
+    load: usize,
+}
+
+/// A candidate within the budgets.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Its parameters.
+    pub candidate: Candidate,
+    /// 95 % quantile of latency, in seconds.
+    pub latency_p95_s: f64,
+    /// What no network exceeds at these rates, in bits.
+    pub bound_bits: f64,
+}
+
+/// A point that the flow engine measured.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Finalist {
+    /// What was measured.
+    pub point: Point,
+    /// Mixes of each layer.
+    pub width: u32,
+    /// Corrupt ones of each layer.
+    pub corrupt: u32,
+    /// Mean entropy of a message, in bits.
+    pub entropy_mean: Estimate,
+    /// Entropy that a twentieth of messages falls short of, in bits.
+    pub entropy_p05: Estimate,
+}
+
+/// What [`plan`] found.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The front of deployed layers, by rising latency and bits.
+    pub front: Vec<Point>,
+    /// The fronts of deployed layers within a half and a quarter of the bytes; empty if nothing is.
+    pub cheaper: [Vec<Point>; 2],
+    /// Those measured: of the front by rising latency, then the last one of each other number of
+    /// layers.
+    pub finalists: Vec<Finalist>,
+    /// Which of them is most anonymous with deployed layers.
+    pub chosen: usize,
+    /// Which of all is most anonymous.
+    pub best: usize,
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "values of the grid, far below 2^32"
+)]
+fn whole(x: f64) -> u32 {
+    x.round() as u32
+}
+
+impl Candidate {
+    fn new(layers: u32, payload_per_s: f64, loops: f64, load: usize) -> Self {
+        let payload_uhz = whole(payload_per_s * 1e6);
+        let loops_uhz = whole(payload_per_s * loops * 1e6);
+        let through = f64::from(payload_uhz + loops_uhz);
+        // Rounded up: DIR-2 and the load hold for the whole numbers too.
+        let downstream_uhz = whole((through / LOADS[load]).ceil());
+        let confirm_s = (30e6 / f64::from(downstream_uhz)).clamp(1.0, 600.0);
+        Self {
+            layers,
+            delay_mean_ms: 1,
+            payload_uhz,
+            loops_uhz,
+            downstream_uhz,
+            confirm_ms: whole(confirm_s * 1e3),
+            load,
+        }
+    }
+
+    fn sent_per_s(&self) -> f64 {
+        f64::from(self.payload_uhz + self.loops_uhz) / 1e6
+    }
+
+    /// Bytes of a user's links in a day, both directions, confirmations included.
+    #[must_use]
+    pub fn bytes_per_day(&self) -> f64 {
+        let down = f64::from(self.downstream_uhz) / 1e6;
+        let frames = self.sent_per_s() + down + 1e3 / f64::from(self.confirm_ms);
+        86_400.0 * f64::from(FRAME_BYTES) * frames
+    }
+
+    fn delay_mean_s(&self) -> f64 {
+        f64::from(self.delay_mean_ms) / 1e3
+    }
+
+    fn way(&self) -> Way {
+        Way {
+            payload_per_s: f64::from(self.payload_uhz) / 1e6,
+            layers: self.layers,
+            delay_mean_s: self.delay_mean_s(),
+            downstream_per_s: f64::from(self.downstream_uhz) / 1e6,
+        }
+    }
+
+    /// Packets per second of all users.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "at most 1e9 users")]
+    pub fn total_per_s(&self, users: u64) -> f64 {
+        users as f64 * self.sent_per_s()
+    }
+
+    /// What no network of so many layers exceeds at these rates, in bits.
+    #[must_use]
+    pub fn bound_bits(&self, users: u64) -> f64 {
+        let hops = self.layers as usize;
+        network_limit_bits(self.total_per_s(users), hops, self.delay_mean_s()).max(0.0)
+    }
+
+    /// The parameters for a consensus, with one profile, `planned`.
+    #[must_use]
+    pub fn params(&self) -> Params {
+        Params {
+            delay_mean_ms: self.delay_mean_ms,
+            profiles: vec![Profile {
+                name: "planned".to_owned(),
+                payload_uhz: self.payload_uhz.into(),
+                loops_uhz: self.loops_uhz.into(),
+                downstream_uhz: self.downstream_uhz.into(),
+                confirm_ms: self.confirm_ms,
+            }],
+            ..Params::default()
+        }
+    }
+}
+
+/// Delays on the grid, 12 in a decade; whole milliseconds.
+fn delays_ms() -> Vec<u32> {
+    let steps = (0..).map(|i| whole(10_f64.powf(f64::from(i) / 12.0)));
+    let mut delays: Vec<u32> = steps.take_while(|ms| *ms <= DELAY_MAX_MS).collect();
+    delays.dedup();
+    delays
+}
+
+/// Rates on the grid, each with the shortest delay: λP from 0.001 to 1000 per second, 16 in a
+/// decade.
+fn rates(layers: u32) -> Vec<Candidate> {
+    let mut rates = Vec::new();
+    for i in -48..=48 {
+        let payload_per_s = 10_f64.powf(f64::from(i) / 16.0);
+        for loops in LOOPS {
+            for load in 0..LOADS.len() {
+                rates.push(Candidate::new(layers, payload_per_s, loops, load));
+            }
+        }
+    }
+    rates
+}
+
+/// Laws of the mailbox waits of the grid, and what budgets ask of a candidate.
+struct Search {
+    mailboxes: [Mailbox; 4],
+    budgets: Budgets,
+}
+
+impl Search {
+    fn new(budgets: &Budgets) -> Self {
+        Self {
+            mailboxes: LOADS.map(Mailbox::new),
+            budgets: *budgets,
+        }
+    }
+
+    fn p95(&self, one: &Candidate) -> f64 {
+        let mailbox = &self.mailboxes[one.load];
+        one.way().quantile(mailbox, 0.95) + self.budgets.links_s
+    }
+
+    /// What nothing else of `layers` beats in latency and bits, by rising latency, within the
+    /// latency budget and `bytes_per_day`.
+    fn front(&self, layers: u32, bytes_per_day: f64) -> Vec<Point> {
+        let (delays, rates) = (delays_ms(), rates(layers));
+        let mut points: Vec<Point> = rates
+            .par_iter()
+            .filter(|one| one.bytes_per_day() <= bytes_per_day)
+            .flat_map_iter(|rate| {
+                let with = delays.iter().map(|&delay_mean_ms| Candidate {
+                    delay_mean_ms,
+                    ..*rate
+                });
+                // Latency grows with the delay: the first that is too slow ends the row.
+                let points = with.map(|candidate| Point {
+                    candidate,
+                    latency_p95_s: self.p95(&candidate),
+                    bound_bits: candidate.bound_bits(self.budgets.users),
+                });
+                points.take_while(|point| point.latency_p95_s <= self.budgets.latency_p95_s)
+            })
+            .collect();
+        points.sort_by(|a, b| {
+            let bytes = |point: &Point| point.candidate.bytes_per_day();
+            a.latency_p95_s
+                .total_cmp(&b.latency_p95_s)
+                .then(b.bound_bits.total_cmp(&a.bound_bits))
+                .then(bytes(a).total_cmp(&bytes(b)))
+        });
+        let mut best = f64::NEG_INFINITY;
+        points.retain(|point| {
+            let better = point.bound_bits > best + 1e-9;
+            best = best.max(point.bound_bits);
+            better
+        });
+        points
+    }
+
+    /// Which budget leaves nothing, and what would be enough.
+    fn binding(&self) -> String {
+        let timed: Vec<(f64, f64)> = rates(DEPLOYED)
+            .par_iter()
+            .map(|one| (self.p95(one), one.bytes_per_day()))
+            .collect();
+        let of = |keep: &dyn Fn(&(f64, f64)) -> bool, pick: fn(&(f64, f64)) -> f64| {
+            let values = timed.iter().filter(|one| keep(one)).map(pick);
+            values.fold(f64::INFINITY, f64::min)
+        };
+        let (latency, bytes) = (self.budgets.latency_p95_s, self.budgets.bytes_per_day);
+        let cheapest = of(&|_| true, |one| one.1);
+        if bytes < cheapest {
+            return format!(
+                "impossible: the byte budget binds: {} MB a day is below the least of the grid, \
+                 {} MB",
+                short(bytes / 1e6),
+                short((cheapest / 1e4).ceil() / 100.0)
+            );
+        }
+        let fastest = of(&|_| true, |one| one.0);
+        if latency < fastest {
+            return format!(
+                "impossible: the latency budget binds: {} s is below the fastest of the grid, \
+                 {} s, at any number of bytes",
+                short(latency),
+                short(fastest)
+            );
+        }
+        format!(
+            "impossible: the budgets bind together: {} MB a day (both directions) gives a p95 of \
+             {} s at best, however short the delay, and a p95 of {} s needs {} MB a day; raise \
+             either",
+            short(bytes / 1e6),
+            short(of(&|one| one.1 <= bytes, |one| one.0)),
+            short(latency),
+            short((of(&|one| one.0 <= latency, |one| one.1) / 1e6).ceil()),
+        )
+    }
+}
+
+/// What nothing else of deployed layers beats in latency and bits within `budgets`, by rising
+/// latency.
+///
+/// # Errors
+///
+/// Which budget binds, and what it would have to be.
+pub fn front(budgets: &Budgets) -> Result<Vec<Point>, RunError> {
+    let search = Search::new(budgets);
+    let front = search.front(DEPLOYED, budgets.bytes_per_day);
+    if front.is_empty() {
+        return Err(RunError::Failed(search.binding()));
+    }
+    Ok(front)
+}
+
+/// Mixes of a layer for so many packets per second, and how many of them are corrupt: the nearest
+/// whole number, at least one if any are.
+fn layer(per_s: f64, corrupt: f64) -> (u32, u32) {
+    let width = whole((per_s / MIX_CAPACITY_PER_S).ceil()).max(WIDTH_MIN);
+    let bad = whole(f64::from(width) * corrupt);
+    (width, if corrupt > 0.0 { bad.max(1) } else { 0 })
+}
+
+fn measure(
+    point: Point,
+    budgets: &Budgets,
+    seed: u64,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Finalist, RunError> {
+    let Candidate {
+        layers,
+        delay_mean_ms,
+        payload_uhz,
+        loops_uhz,
+        ..
+    } = point.candidate;
+    let per_s = point.candidate.total_per_s(budgets.users);
+    let in_flight = per_s * point.candidate.delay_mean_s() * f64::from(layers);
+    if in_flight > IN_FLIGHT_MAX {
+        return Err(RunError::Failed(format!(
+            "these budgets keep {in_flight:.1e} packets in flight, and {IN_FLIGHT_MAX:.0e} are \
+             measured at most; plan for fewer users (ten times fewer cost 3.3 bits) or tighter \
+             budgets"
+        )));
+    }
+    let (width, corrupt) = layer(per_s, budgets.corrupt);
+    let targets = whole((WORK / in_flight).clamp(TARGETS[1], TARGETS[0]));
+    let text = format!(
+        "version = 1\n[network]\nlayers = {layers}\nmixes_per_layer = {width}\n\
+         [mix]\ndelay_mean_ms = {delay_mean_ms}.0\n\
+         [traffic]\nusers = {}\npayload_per_user_per_s = {:.6}\nloop_per_user_per_s = {:.6}\n\
+         [adversary]\ncorrupt_mixes_per_layer = {corrupt}\n\
+         [flow]\ntargets = {targets}\nwindow_means = 0.0\n",
+        budgets.users,
+        f64::from(payload_uhz) / 1e6,
+        f64::from(loops_uhz) / 1e6,
+    );
+    let scenario = Scenario::parse(&text).map_err(|why| RunError::Usage(why.to_string()))?;
+    let outcome = flow::run(&scenario, seed, progress)?;
+    if let Some(why) = outcome.failures.first() {
+        return Err(RunError::Failed(why.clone()));
+    }
+    let of = |name: &str| {
+        let figure = outcome.figure(name);
+        figure
+            .expect("the flow engine measures entropy in every run")
+            .estimate
+    };
+    Ok(Finalist {
+        point,
+        width,
+        corrupt,
+        entropy_mean: of("entropy_mean_bits"),
+        entropy_p05: of("entropy_p05_bits"),
+    })
+}
+
+impl Finalist {
+    /// Share of paths on which every mix is corrupt: those hide nothing.
+    #[must_use]
+    pub fn corrupt_paths(&self) -> f64 {
+        let share = f64::from(self.corrupt) / f64::from(self.width);
+        (0..self.point.candidate.layers).map(|_| share).product()
+    }
+}
+
+/// Searches, measures and chooses; `progress` is told the fraction done, 0 to 1.
+///
+/// # Errors
+///
+/// Budgets that leave nothing, by name; more packets in flight than are measured.
+pub fn plan(
+    budgets: &Budgets,
+    seed: u64,
+    progress: &(dyn Fn(f64) + Sync),
+) -> Result<Plan, RunError> {
+    let front = front(budgets)?;
+    let search = Search::new(budgets);
+    let last = front.len() - 1;
+    let mut places: Vec<usize> = (0..SPREAD).map(|i| last * i / (SPREAD - 1)).collect();
+    places.dedup();
+    let spread = places.len();
+    let others = LAYERS.iter().filter(|layers| **layers != DEPLOYED);
+    let others = others.filter_map(|&layers| {
+        let front = search.front(layers, budgets.bytes_per_day);
+        front.last().copied()
+    });
+    let points: Vec<Point> = places.iter().map(|&at| front[at]).chain(others).collect();
+    #[expect(clippy::cast_precision_loss, reason = "a progress bar")]
+    let share = |done: usize, part: f64| (done as f64 + part) / points.len() as f64;
+    let finalists = points
+        .iter()
+        .enumerate()
+        .map(|(done, point)| measure(*point, budgets, seed, &|part| progress(share(done, part))));
+    let finalists: Vec<Finalist> = finalists.collect::<Result<_, _>>()?;
+    let most = |end: usize| {
+        let bits = |at: usize| finalists[at].entropy_mean.value;
+        (0..end).fold(0, |a, b| if bits(b) > bits(a) { b } else { a })
+    };
+    Ok(Plan {
+        cheaper: [2.0, 4.0].map(|part| search.front(DEPLOYED, budgets.bytes_per_day / part)),
+        chosen: most(spread),
+        best: most(finalists.len()),
+        front,
+        finalists,
+    })
+}

@@ -1,0 +1,236 @@
+//! What a plan says: rows, figures, the picture of its front, and the file for an authority.
+
+use std::fmt::Write as _;
+
+use proto::directory::Params;
+
+use super::{Finalist, Plan, Point};
+use crate::{
+    outcome::{Figure, Mark, Outcome, Plot, RunError, Series},
+    report::short,
+    stats::Estimate,
+};
+
+/// Head of [`Plan::rows`].
+pub const HEAD: [&str; 11] = [
+    "layers",
+    "latency p95 s",
+    "entropy bits",
+    "p05 bits",
+    "bound bits",
+    "corrupt paths",
+    "MB/day",
+    "delay ms",
+    "λP /s",
+    "λL /s",
+    "corrupt/mixes",
+];
+
+impl Plan {
+    /// The finalists, one row each, under [`HEAD`].
+    #[must_use]
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let row = |one: &Finalist| {
+            let candidate = one.point.candidate;
+            let hz = |uhz: u32| short(f64::from(uhz) / 1e6);
+            vec![
+                candidate.layers.to_string(),
+                format!("{:.3}", one.point.latency_p95_s),
+                format!(
+                    "{:.2} ± {:.2}",
+                    one.entropy_mean.value, one.entropy_mean.standard_error
+                ),
+                format!("{:.2}", one.entropy_p05.value),
+                format!("{:.2}", one.point.bound_bits),
+                format!("{} %", short(100.0 * one.corrupt_paths())),
+                format!("{:.1}", candidate.bytes_per_day() / 1e6),
+                candidate.delay_mean_ms.to_string(),
+                hz(candidate.payload_uhz),
+                hz(candidate.loops_uhz),
+                format!("{}/{}", one.corrupt, one.width),
+            ]
+        };
+        self.finalists.iter().map(row).collect()
+    }
+
+    /// Whether another number of layers was measured as more anonymous, in one line.
+    #[must_use]
+    pub fn layers_note(&self) -> String {
+        let [chosen, best] = [self.chosen, self.best].map(|at| &self.finalists[at]);
+        let (layers, bits) = (best.point.candidate.layers, best.entropy_mean.value);
+        if self.best == self.chosen {
+            return format!("{layers} layers are the most anonymous of 2 to 5");
+        }
+        format!(
+            "{layers} layers give {:.2} bits more in the mean, and {} % of corrupt paths where {} \
+             layers have {} %; packets have {} today",
+            bits - chosen.entropy_mean.value,
+            short(100.0 * best.corrupt_paths()),
+            chosen.point.candidate.layers,
+            short(100.0 * chosen.corrupt_paths()),
+            super::DEPLOYED
+        )
+    }
+
+    /// Figures of the choice, and the picture of the front.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let chosen = &self.finalists[self.chosen];
+        let candidate = chosen.point.candidate;
+        let hz = |uhz: u32| f64::from(uhz) / 1e6;
+        let figure = |(name, label, estimate): (&str, &str, Estimate)| Figure {
+            name: name.to_owned(),
+            label: label.to_owned(),
+            estimate,
+            expected: None,
+        };
+        let exact = [
+            (
+                "bound_bits",
+                "Bound: no corrupt mix, endless pools",
+                chosen.point.bound_bits,
+            ),
+            (
+                "corrupt_paths_share",
+                "Paths corrupt throughout, computed",
+                chosen.corrupt_paths(),
+            ),
+            (
+                "latency_p95_s",
+                "Latency, p95, computed",
+                chosen.point.latency_p95_s,
+            ),
+            (
+                "bytes_per_day",
+                "Bytes a day, both directions",
+                candidate.bytes_per_day(),
+            ),
+            ("layers", "Layers", candidate.layers.into()),
+            (
+                "delay_mean_ms",
+                "Mean delay of a mix",
+                candidate.delay_mean_ms.into(),
+            ),
+            (
+                "payload_per_s",
+                "Payload slots λP",
+                hz(candidate.payload_uhz),
+            ),
+            ("loops_per_s", "Loops λL", hz(candidate.loops_uhz)),
+            (
+                "downstream_per_s",
+                "Downstream μD",
+                hz(candidate.downstream_uhz),
+            ),
+            (
+                "confirm_ms",
+                "Confirmation interval",
+                candidate.confirm_ms.into(),
+            ),
+            ("mixes_per_layer", "Mixes per layer", chosen.width.into()),
+            (
+                "corrupt_per_layer",
+                "Corrupt of them",
+                chosen.corrupt.into(),
+            ),
+        ];
+        let exact = exact.map(|(name, label, x)| (name, label, Estimate::exact(x)));
+        let measured = [
+            (
+                "entropy_mean_bits",
+                "Shannon entropy, mean",
+                chosen.entropy_mean,
+            ),
+            (
+                "entropy_p05_bits",
+                "Shannon entropy, p05",
+                chosen.entropy_p05,
+            ),
+        ];
+        Outcome {
+            figures: measured.into_iter().chain(exact).map(figure).collect(),
+            plots: vec![self.plot()],
+            ..Outcome::default()
+        }
+    }
+
+    fn plot(&self) -> Plot {
+        let of = |front: &[Point]| -> Vec<(f64, f64)> {
+            let points = front.iter();
+            points
+                .map(|one| (one.latency_p95_s, one.bound_bits))
+                .collect()
+        };
+        let deployed = |one: &&Finalist| one.point.candidate.layers == super::DEPLOYED;
+        let measured = |bits: fn(&Finalist) -> f64| -> Vec<(f64, f64)> {
+            let all = self.finalists.iter().filter(deployed);
+            all.map(|one| (one.point.latency_p95_s, bits(one)))
+                .collect()
+        };
+        let mut series = vec![
+            (
+                "measured, mean",
+                Mark::Dots,
+                measured(|one| one.entropy_mean.value),
+            ),
+            (
+                "measured, p05",
+                Mark::Dots,
+                measured(|one| one.entropy_p05.value),
+            ),
+            ("bound, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
+            ("bound, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),
+            ("bound", Mark::Reference, of(&self.front)),
+        ];
+        series.retain(|(_, _, points)| !points.is_empty());
+        Plot {
+            title: "Latency, anonymity and bytes within the budgets".to_owned(),
+            caption: format!(
+                "Lines: the front of three layers, on which no other parameters of the grid are \
+                 both faster and more anonymous, within the bytes and a half and a quarter of \
+                 them. Dots: measured with the corrupt mixes. Of all: {}.",
+                self.layers_note()
+            ),
+            x_label: "latency of a one-packet message, p95, in s".to_owned(),
+            y_label: "entropy in bits".to_owned(),
+            series: series
+                .into_iter()
+                .map(|(name, mark, points)| Series {
+                    name: name.to_owned(),
+                    mark,
+                    points,
+                })
+                .collect(),
+            table_head: HEAD.map(str::to_owned).to_vec(),
+            table_rows: self.rows(),
+        }
+    }
+}
+
+/// `params` as the file that an authority reads, after `notes` as comments.
+///
+/// # Errors
+///
+/// Parameters that DIR-2 refuses: the grid holds none.
+pub fn params_toml(params: &Params, notes: &str) -> Result<String, RunError> {
+    let refused = |why: proto::directory::ParamsError| RunError::Failed(why.to_string());
+    params.check().map_err(refused)?; // DIR-2
+    let mut text = String::new();
+    for note in notes.lines() {
+        let _ = writeln!(text, "# {note}");
+    }
+    let _ = write!(
+        text,
+        "epoch_s = {}\nepochs = {}\ndelay_mean_ms = {}\nexpiry_s = {}\n",
+        params.epoch_s, params.epochs, params.delay_mean_ms, params.expiry_s
+    );
+    for one in &params.profiles {
+        let _ = write!(
+            text,
+            "\n[[profiles]]\nname = \"{}\"\npayload_uhz = {}\nloops_uhz = {}\n\
+             downstream_uhz = {}\nconfirm_ms = {}\n",
+            one.name, one.payload_uhz, one.loops_uhz, one.downstream_uhz, one.confirm_ms
+        );
+    }
+    Ok(text)
+}

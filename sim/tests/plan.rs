@@ -1,0 +1,175 @@
+//! `lacuna-sim plan`: the same bytes again, budgets that are kept, budgets that cannot be.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use serde_json::Value;
+use sim::plan::{Budgets, front};
+
+/// Budgets that fit; small enough for a test.
+const FITS: [&str; 6] = ["20s", "200MB", "200", "0.2", "3", "1"];
+
+/// `plan` with latency, bytes, users, corrupt share, seed and threads; results in `out`.
+fn plan([latency, bytes, users, corrupt, seed, threads]: [&str; 6], out: &Path) -> Output {
+    let flags = [
+        ("--latency-p95", latency),
+        ("--bytes-per-day", bytes),
+        ("--users", users),
+        ("--corrupt", corrupt),
+        ("--seed", seed),
+        ("--threads", threads),
+        ("--out", out.to_str().expect("utf-8")),
+    ];
+    let flags = flags.iter().flat_map(|(flag, value)| [*flag, *value]);
+    Command::new(env!("CARGO_BIN_EXE_lacuna-sim"))
+        .args(["plan", "--json"])
+        .args(flags)
+        .output()
+        .expect("the program starts")
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("utf-8")
+}
+
+#[test]
+fn a_plan_keeps_its_budgets_and_is_the_same_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, threads: &'static str| {
+        let out = folder.path().join(name);
+        let mut arguments = FITS;
+        arguments[5] = threads;
+        let output = plan(arguments, &out);
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        let files = ["params.toml", "summary.json", "report.html"];
+        (
+            output.stdout,
+            files.map(|file| fs::read_to_string(out.join(file)).expect("written")),
+        )
+    };
+    let (shown, files) = run("a", "1");
+    assert_eq!(run("b", "2"), (shown.clone(), files.clone()));
+    let [params, summary, page] = files;
+    assert_eq!(shown, summary.as_bytes());
+
+    let summary: Value = serde_json::from_str(&summary).expect("json");
+    let figure = |name: &str| summary["figures"][name]["value"].as_f64().expect(name);
+    assert!(figure("latency_p95_s") <= 20.0);
+    assert!(figure("bytes_per_day") <= 200e6);
+    assert!(figure("entropy_mean_bits") <= figure("bound_bits"));
+    // The formula, written out again.
+    let frames = figure("payload_per_s") + figure("loops_per_s") + figure("downstream_per_s");
+    let bytes = 86_400.0 * 2432.0 * (frames + 1e3 / figure("confirm_ms"));
+    assert!((bytes / figure("bytes_per_day") - 1.0).abs() < 1e-9);
+    let through = figure("payload_per_s") + figure("loops_per_s");
+    assert!(through <= 0.8 * figure("downstream_per_s"));
+    // Up to five of the deployed layers, one of each other number.
+    let rows = summary["front"]["rows"].as_array().expect("rows");
+    let layers: Vec<&str> = rows
+        .iter()
+        .map(|row| row[0].as_str().expect("text"))
+        .collect();
+    let (deployed, others) = layers.split_at(layers.len() - 3);
+    assert!((1..=5).contains(&deployed.len()) && deployed.iter().all(|layers| *layers == "3"));
+    assert_eq!(others, ["2", "4", "5"]);
+    let share = (figure("corrupt_per_layer") / figure("mixes_per_layer")).powi(3);
+    assert!((figure("corrupt_paths_share") - share).abs() < 1e-12);
+
+    let table: toml::Table = params.parse().expect("toml");
+    let profile = &table["profiles"][0];
+    let uhz = |key: &str| profile[key].as_integer().expect(key);
+    let delay = table["delay_mean_ms"].as_integer().expect("whole");
+    assert_eq!(delay.to_string(), figure("delay_mean_ms").to_string());
+    let rate = uhz("payload_uhz").to_string();
+    assert_eq!(rate, (figure("payload_per_s") * 1e6).round().to_string());
+    assert!(uhz("downstream_uhz") * 4 >= (uhz("loops_uhz") + uhz("payload_uhz")) * 5);
+    assert_eq!(page.matches("<svg").count(), 1);
+    for outside in ["<script", "http://", "https://", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+}
+
+/// The most that each budget leaves, by the bound: it never falls as a budget grows, and grows
+/// somewhere.
+#[test]
+fn a_tighter_budget_never_gives_more_anonymity() {
+    let best = |latency_p95_s, bytes_per_day| {
+        let budgets = Budgets {
+            latency_p95_s,
+            bytes_per_day,
+            users: 10_000,
+            corrupt: 0.2,
+            links_s: 0.0,
+        };
+        let front = front(&budgets).expect("they fit");
+        for pair in front.windows(2) {
+            assert!(pair[0].latency_p95_s < pair[1].latency_p95_s);
+            assert!(pair[0].bound_bits < pair[1].bound_bits);
+        }
+        let last = front.last().expect("not empty");
+        assert!(last.latency_p95_s <= latency_p95_s);
+        assert!(last.candidate.bytes_per_day() <= bytes_per_day);
+        last.bound_bits
+    };
+    for budgets in [
+        [150e6, 200e6, 300e6, 1e9].map(|bytes| (20.0, bytes)),
+        [13.0, 16.0, 20.0, 40.0].map(|latency| (latency, 200e6)),
+    ] {
+        let bits = budgets.map(|(latency, bytes)| best(latency, bytes));
+        assert!(bits.is_sorted(), "{bits:?}");
+        assert!(bits[3] > bits[0] + 0.5, "{bits:?}");
+    }
+}
+
+/// Corrupt mixes cost anonymity as measured, whatever the bound says.
+#[test]
+fn corrupt_mixes_cost_bits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bits = |corrupt: &'static str| {
+        let mut arguments = FITS;
+        arguments[3] = corrupt;
+        let output = plan(arguments, folder.path());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        let summary: Value = serde_json::from_slice(&output.stdout).expect("json");
+        let figure = &summary["figures"]["entropy_mean_bits"];
+        ["value", "standard_error"].map(|key| figure[key].as_f64().expect(key))
+    };
+    let ([honest, a], [corrupt, b]) = (bits("0"), bits("0.4"));
+    assert!(honest - corrupt > 4.0 * a.hypot(b), "{honest} {corrupt}");
+}
+
+#[test]
+fn what_cannot_be_says_which_budget_binds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |latency, bytes| plan([latency, bytes, "200", "0.2", "1", "1"], folder.path());
+    for (latency, bytes, code, expected) in [
+        ("20s", "100kB", 1, "the byte budget binds"),
+        ("1ms", "900GB", 1, "the latency budget binds"),
+        ("2s", "200MB", 1, "the budgets bind together"),
+        ("2", "200MB", 2, "with a unit (ms, s, min, h), as in 2s"),
+        ("-2s", "200MB", 2, "--latency-p95"),
+        ("20s", "200", 2, "with a unit (B, kB, MB, GB), as in 200MB"),
+        ("20s", "0MB", 2, "a number above 0"),
+    ] {
+        let output = with(latency, bytes);
+        let error = error(&output);
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{latency} {bytes}: {error}"
+        );
+        assert!(error.contains(expected), "{error}");
+        assert!(output.stdout.is_empty());
+    }
+    assert!(fs::read_dir(folder.path()).expect("there").next().is_none());
+
+    // What the message names as enough is enough.
+    let message = error(&with("2s", "200MB"));
+    let (_, rest) = message.split_once("needs ").expect("how much it needs");
+    let (megabytes, _) = rest.split_once(" MB").expect("megabytes");
+    let output = with("2s", &format!("{megabytes}MB"));
+    assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+}
