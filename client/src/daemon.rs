@@ -19,7 +19,8 @@ use anyhow::Context;
 use proto::{
     NodeId,
     address::Address,
-    client::{ClientEvent, Delivery, Identity, Input, Limits, Stage},
+    client::{ClientEvent, Concerns, Delivery, Identity, Input, Limits, Stage},
+    notice::What,
     wire::Purpose,
 };
 use shell::{
@@ -268,6 +269,11 @@ impl Shared {
                         "many own loops are lost: somebody may hold packets back"
                     );
                 }
+                if event == ClientEvent::Noticed(What::Withdrawal, Concerns::Mailbox) {
+                    tracing::warn!(
+                        "the gateway of the mailbox stops; what comes waits for its return"
+                    );
+                }
                 self.count(&name(event));
             }
             Said::Unsent(Purpose::Entry, why) => {
@@ -299,6 +305,10 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::Alarmed(Stage::Warned) => "alarm_warned",
         ClientEvent::Alarmed(Stage::Paused) => "alarm_paused",
         ClientEvent::EntryReplaced => "entry_replaced",
+        ClientEvent::Noticed(What::Alarm, _) => "notice_alarm",
+        ClientEvent::Noticed(What::Withdrawal, Concerns::Entry) => "notice_entry_leaves",
+        ClientEvent::Noticed(What::Withdrawal, Concerns::Mailbox) => "notice_mailbox_leaves",
+        ClientEvent::Noticed(What::Withdrawal, Concerns::Other) => "notice_withdrawal",
         ClientEvent::DummyReceived => "dummy_received",
         ClientEvent::FragmentReceived => "fragment_received",
         ClientEvent::SpareReceived => "spare_received",

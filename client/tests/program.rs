@@ -3,8 +3,6 @@
 //! A test binary of its own: a child inherits the locks of state folders between fork and exec, so
 //! programs started beside the daemons of tests/api.rs would keep those folders locked for a moment.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
-
 use std::path::PathBuf;
 
 /// What `lacuna run` needs before it runs is a matter of settings: exit code 2, one line.

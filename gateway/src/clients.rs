@@ -48,6 +48,7 @@ struct Shared {
     mailbox_in: Cell,
     packets_out: Cell,
     dummies_out: Cell,
+    notices_out: Cell,
     links: Cell,
     too_slow: Cell,
 }
@@ -63,6 +64,7 @@ impl Clients {
             mailbox_in: metrics.cell("lacuna_client_frames_in_total", "mailbox"),
             packets_out: metrics.cell("lacuna_client_frames_out_total", "packet"),
             dummies_out: metrics.cell("lacuna_client_frames_out_total", "dummy"),
+            notices_out: metrics.cell("lacuna_client_frames_out_total", "notice"),
             links: metrics.cell("lacuna_client_links", ""),
             too_slow: metrics.cell("lacuna_links_broken_total", "client_too_slow"),
         }))
@@ -114,6 +116,7 @@ impl Clients {
     pub(crate) fn send(&self, link: LinkId, frame: Frame) {
         let counted = match frame.kind() {
             Some(Kind::Packet) => &self.0.packets_out,
+            Some(Kind::Notice) => &self.0.notices_out,
             _ => &self.0.dummies_out,
         };
         if let Some(outbox) = self.open().get(&link) {

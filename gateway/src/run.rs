@@ -38,7 +38,7 @@ use shell::{
     follow::Directory,
     loops,
     metrics::{self, Metrics},
-    node,
+    node, notices,
     role::{Reporter, announce},
     selfcheck,
     state::StateDir,
@@ -54,13 +54,14 @@ const INBOX: usize = 1024;
 const CALENDAR_EVERY: Duration = Duration::from_secs(30);
 
 impl Node {
-    /// Serves clients and mixes until `stop`.
+    /// Serves clients and mixes until `asked` to stop, and says then that it leaves.
     ///
     /// # Errors
     ///
     /// What failed.
-    pub async fn run(self, stop: CancellationToken) -> anyhow::Result<()> {
+    pub async fn run(self, asked: CancellationToken) -> anyhow::Result<()> {
         let (clock, metrics) = (Clock::start(), Metrics::default());
+        let stop = CancellationToken::new();
         let config = self.config;
         let (machine, inbox) = mpsc::channel(INBOX);
         let store = open_store(&config, self.keys.state())?;
@@ -75,6 +76,7 @@ impl Node {
         };
         let gateway = Gateway::new(limits, self.network.id, entropy::seed());
 
+        let telling = machine.clone();
         let setup = node::Setup {
             keys: Arc::new(self.keys),
             network: Arc::new(self.network),
@@ -85,6 +87,10 @@ impl Node {
             path: selfcheck::path(&config.crypto_path)?,
             replay_max: config.replay_max,
             link_queue_max: config.link_queue_max,
+            tell: Arc::new(move |notice| {
+                // A full inbox drops it: clients hear of most through their own loops.
+                let _busy = telling.try_send(Input::Notice(notice.clone()));
+            }),
             limits: accept::Limits {
                 links: config.links_max,
                 ..accept::Limits::default()
@@ -127,11 +133,17 @@ impl Node {
             }
             stop.cancelled().await;
         };
+        let withdraw = node.withdraw();
+        let leaving = async {
+            asked.cancelled().await;
+            withdraw.await;
+            stop.cancel();
+        };
         let ended = match shown {
             Ok(_) => tokio::select! {
                 ended = driving => ended.map(drop).context("the machine's timer"),
                 () = broken.cancelled() => store_failed(),
-                () = async { tokio::join!(steering, answering); } => Ok(()),
+                () = async { tokio::join!(steering, answering, leaving); } => Ok(()),
             },
             Err(error) => Err(error),
         };
@@ -283,6 +295,7 @@ fn status(
             "clients": metrics.sum("lacuna_client_links"),
             "mailboxes": metrics.sum("lacuna_mailboxes"),
             "loops": loops::status(&metrics),
+            "notices": notices::status(&metrics),
         })
     }
 }

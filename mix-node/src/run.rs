@@ -34,7 +34,7 @@ use shell::{
     loops,
     metrics::{self, Cell, Metrics},
     neighbours::Neighbours,
-    node,
+    node, notices,
     role::{Reporter, announce},
     selfcheck,
 };
@@ -65,6 +65,7 @@ impl Node {
             path: selfcheck::path(&config.crypto_path)?,
             replay_max: config.replay_max,
             link_queue_max: config.link_queue_max,
+            tell: Arc::new(|_| ()), // a mix has no clients
             limits: Limits::default(),
             clock,
             metrics: metrics.clone(),
@@ -237,6 +238,7 @@ fn status(
             "links_up": *up.borrow(),
             "links_wanted": outgoing.wanted(),
             "loops": loops::status(&metrics),
+            "notices": notices::status(&metrics),
         })
     }
 }

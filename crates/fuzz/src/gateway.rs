@@ -76,7 +76,7 @@ impl Input<'_> {
 fn act(input: &mut Input<'_>) -> Option<Act> {
     let kind = input.byte()?;
     let side = |byte: u8| [Purpose::Mailbox, Purpose::Entry, Purpose::Node][usize::from(byte % 3)];
-    Some(match kind % 15 {
+    Some(match kind % 16 {
         0 => Act::Wake,
         1 => Act::Document(input.byte()? % 4),
         2 => Act::Utc(fixture::START_S + u64::from(input.byte()?) * fixture::DAY_S / 4),
@@ -109,6 +109,7 @@ fn act(input: &mut Input<'_>) -> Option<Act> {
         11 => Act::Refuse,
         12 => Act::Unasked(input.byte()? % 8, input.number()?, input.number()?),
         13 => Act::Return(input.byte()? % 8, input.byte()?),
+        15 => Act::Notice(input.byte()?),
         _ if kind >= 224 => Act::StoreFails,
         _ => Act::Confirm(input.byte()?.into(), vec![(0, input.number()?)], None),
     })

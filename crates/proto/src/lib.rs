@@ -16,6 +16,7 @@
 //! | [`gateway`]   | machine: entry relay and mailboxes                                |
 //! | [`client`]    | machine: cover, messages, mailbox                                 |
 //! | [`authority`] | machine: gathers descriptors and signatures into a consensus      |
+//! | [`notice`]    | what a node says of itself to everyone: alarm, withdrawal         |
 //! | [`directory`] | the signed documents: descriptors, parameters, consensus          |
 //! | [`address`]   | where a client is reached: `lacuna1…`                             |
 
@@ -28,6 +29,7 @@ pub mod gateway;
 pub mod id;
 pub mod machine;
 pub mod mix;
+pub mod notice;
 pub mod peel;
 pub mod replay;
 pub mod watch;

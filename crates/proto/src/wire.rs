@@ -49,16 +49,20 @@ pub enum Kind {
     /// Directory links only: a part of a longer answer or question. Field: total length (u64),
     /// offset of this part (u64), zeros. Body: the part.
     Blob = 6,
+    /// Between nodes, and gateway to client in place of a dummy: what a node says of itself
+    /// ([`crate::notice`]) in the body. Field zero.
+    Notice = 7,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Packet,
         Self::Dummy,
         Self::Confirm,
         Self::Hello,
         Self::Certificate,
         Self::Blob,
+        Self::Notice,
     ];
 }
 
@@ -364,7 +368,7 @@ mod tests {
     /// LNK-2
     #[test]
     fn unknown_kinds_and_a_second_byte_are_refused() {
-        for (first, second) in [(0, 0), (7, 0), (255, 0), (1, 1)] {
+        for (first, second) in [(0, 0), (8, 0), (255, 0), (1, 1)] {
             let mut bytes = Box::new([0; FRAME_LEN]);
             (bytes[0], bytes[1]) = (first, second);
             assert_eq!(Frame::from_bytes(bytes).kind(), None);

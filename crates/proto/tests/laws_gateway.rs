@@ -51,7 +51,7 @@ fn acts() -> impl Strategy<Value = Act> {
         1 => Just(Forgery::Mailbox), 1 => Just(Forgery::Key),
     ];
     // A header that is mostly right, and whatever comes after it.
-    let header = (0u8..8, prop::bool::weighted(0.1)).prop_map(|(kind, odd)| [kind, odd.into()]);
+    let header = (0u8..9, prop::bool::weighted(0.1)).prop_map(|(kind, odd)| [kind, odd.into()]);
     let bytes = (header, prop::collection::vec(any::<u8>(), 34..50));
     let bytes = bytes.prop_map(|(header, rest)| [header.to_vec(), rest].concat());
     let side = prop::sample::select(vec![Purpose::Entry, Purpose::Mailbox]);
@@ -78,6 +78,7 @@ fn acts() -> impl Strategy<Value = Act> {
         3 => (0u8..7, 0u64..40, 0u64..40).prop_map(|(of, seq, n)| Act::Unasked(of, seq, n)),
         1 => prop::bool::weighted(0.1)
             .prop_map(|fails| if fails { Act::StoreFails } else { Act::Wake }),
+        6 => any::<u8>().prop_map(Act::Notice),
         10 => Just(Act::Wake),
     ]
 }

@@ -115,6 +115,28 @@ impl Outgoing {
         hop.queue.try_send(frame).map_err(|_| NotSent::Full)
     }
 
+    /// Queues a copy of `frame` for each next hop whose queue has room.
+    pub fn broadcast(&self, frame: &Frame) {
+        let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
+        for hop in hops.values() {
+            let _full = hop.queue.try_send(frame.clone());
+        }
+    }
+
+    /// Waits until each link has taken all that was queued; one that is down never does, so its
+    /// caller waits with a limit.
+    pub async fn flushed(&self) {
+        for queue in self.queues() {
+            let all = queue.max_capacity();
+            let _ended = queue.reserve_many(all).await;
+        }
+    }
+
+    fn queues(&self) -> Vec<mpsc::Sender<Frame>> {
+        let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
+        hops.values().map(|hop| hop.queue.clone()).collect()
+    }
+
     /// How many links are up, as it changes.
     #[must_use]
     pub fn up(&self) -> watch::Receiver<usize> {

@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod neighbours;
 pub mod network;
 pub mod node;
+pub mod notices;
 pub mod peeler;
 pub mod role;
 pub mod selfcheck;

@@ -363,6 +363,20 @@ pub(crate) mod tests {
         assert_eq!(outbox.send(numbered(0)), Err(NotSent::Down));
     }
 
+    /// A peer that ends without a goodbye loses nothing that it wrote before.
+    #[tokio::test]
+    async fn frames_before_an_abrupt_end_are_handed_over() {
+        let certificate = certified(2, Clock::start());
+        let (dialled, taken) = pair(|_| {}, certificate, Purpose::Node).await;
+        let (mut reader, mut here) = (taken.unwrap().0.reader, dialled.unwrap());
+        let frame = Frame::new(Kind::Dummy, 0, [0; 32]);
+        here.writer.write(&[frame.clone(), frame]).await.unwrap();
+        drop(here);
+        let mut read = Vec::new();
+        while reader.frames(&mut read).await.is_ok() {}
+        assert_eq!(read.len(), 2);
+    }
+
     /// LNK-7: a client's link shows no key, even if the process has one.
     #[tokio::test]
     async fn only_node_links_present_a_key() {

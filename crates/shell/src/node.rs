@@ -20,15 +20,16 @@
 //!
 //! Not done here: the machine, its driver, and what its outputs mean.
 
-use core::{fmt, future::Future, net::SocketAddr};
+use core::{fmt, future::Future, net::SocketAddr, time::Duration};
 use std::{
     io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use proto::{
-    NetworkId, NodeId,
+    NetworkId, NodeId, Time,
     directory::{Network, Params, Role, SignedDescriptor, ask::GATEWAY_QUESTION_LEN_MAX},
+    notice::{NoticeDrop, What},
     peel::{Arrival, PeelDrop, Peeled},
     replay::Refused,
     wire::{Frame, Kind, Purpose},
@@ -48,12 +49,15 @@ use crate::{
     loops::Loops,
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
+    notices::{Notices, Tell},
     peeler::{self, Peeler, Verdict},
     selfcheck,
     state::StateError,
 };
 
 const DAY_S: u64 = 86_400;
+/// Longest that a withdrawal holds up the stop.
+const LEAVING: Duration = Duration::from_millis(500);
 const MIX: &[Purpose] = &[Purpose::Node];
 const GATEWAY: &[Purpose] = &[
     Purpose::Node,
@@ -82,6 +86,8 @@ pub struct Setup {
     pub replay_max: usize,
     /// Most frames that wait for one link.
     pub link_queue_max: usize,
+    /// Hears of each new notice besides the next hops (LOOP-9).
+    pub tell: Tell,
     /// How many links it takes.
     pub limits: Limits,
     /// Its clock.
@@ -126,6 +132,7 @@ pub struct Node {
     peeler_ended: oneshot::Receiver<()>,
     following: JoinHandle<()>,
     loops: Option<Loops>,
+    notices: Notices,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -235,8 +242,18 @@ impl Node {
         let watched = stop.clone();
         tasks.spawn(async move { watched.run_until_cancelled(watching.run()).await });
 
+        let notices = Notices::new(
+            network.id,
+            Arc::clone(&keys),
+            clock,
+            directory.state.clone(),
+            outgoing.clone(),
+            setup.tell,
+            metrics.clone(),
+        );
         let inside = Inside {
             directory: directory.clone(),
+            notices: notices.clone(),
             admit: admitted.admit(),
             peeler: peeler.clone(),
             metrics: metrics.clone(),
@@ -287,6 +304,7 @@ impl Node {
             peeler_ended,
             following,
             loops: Some(loops),
+            notices,
             tasks,
             stop,
         })
@@ -296,8 +314,28 @@ impl Node {
     /// must not wait.
     pub fn start_loops(&mut self, alarmed: impl Fn() + Send + Sync + 'static) {
         if let Some(mut loops) = self.loops.take() {
-            loops.alarmed = Arc::new(alarmed);
+            let notices = self.notices.clone();
+            loops.alarmed = Arc::new(move || {
+                let _frame = notices.say(What::Alarm);
+                alarmed();
+            });
             self.tasks.spawn(loops.run(self.stop.clone()));
+        }
+    }
+
+    /// Says that this node is leaving, and waits until that is on its way, but not for long.
+    pub fn withdraw(&self) -> impl Future<Output = ()> + use<> {
+        let (notices, outgoing) = (self.notices.clone(), self.outgoing.clone());
+        async move {
+            let frame = notices.say(What::Withdrawal);
+            // A queue is empty when its last frame is taken, not when it is written; but a link
+            // takes the next one, which says it again, only after it wrote the last.
+            let said = async {
+                outgoing.flushed().await;
+                outgoing.broadcast(&frame);
+                outgoing.flushed().await;
+            };
+            let _some_are_down = tokio::time::timeout(LEAVING, said).await;
         }
     }
 
@@ -411,6 +449,7 @@ impl Watching {
 #[derive(Clone)]
 struct Inside {
     directory: Directory,
+    notices: Notices,
     admit: AdmitNode,
     peeler: Peeler,
     metrics: Metrics,
@@ -436,11 +475,8 @@ impl Inside {
                     }
                 }
             }
-            if frames
-                .iter()
-                .any(|(_, frame)| frame.kind() != Some(Kind::Packet))
-            {
-                break LinkError::PeerMisbehaved("node links carry packets alone");
+            if !self.heard(&mut frames) {
+                break LinkError::PeerMisbehaved("node links carry packets and true notices");
             }
             received.add(frames.len() as u64);
             let arrival = |(received, frame): (_, Frame)| Arrival {
@@ -454,6 +490,23 @@ impl Inside {
             }
         };
         tracing::debug!(node = ?incoming.node, error = %ended, "a node link has ended");
+    }
+
+    /// Takes notices out of what a link read, rare as they are; whether all is as it should be.
+    fn heard(&self, frames: &mut Vec<(Time, Frame)>) -> bool {
+        let mut sound = true;
+        frames.retain(|(_, frame)| match frame.kind() {
+            Some(Kind::Packet) => true,
+            Some(Kind::Notice) => {
+                sound &= self.notices.hear(frame) != Err(NoticeDrop::Forged);
+                false
+            }
+            _ => {
+                sound = false;
+                false
+            }
+        });
+        sound
     }
 
     /// Answers questions to the directory (DIR-11).

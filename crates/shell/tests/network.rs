@@ -1,8 +1,7 @@
 //! A directory, three mixes, a gateway and a client over 127.0.0.1: from nothing to a packet that
 //! crosses all three layers, each node around its real machine.
-//!
-//! The four authorities are one stand-in that signs as soon as it knows four nodes; the machine of
-//! `proto::authority` has tests of its own.
+//! The authorities are one stand-in that signs as soon as it knows four nodes; their machine has
+//! tests of its own.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
@@ -211,6 +210,7 @@ async fn node(
     let keys = Keys::open(StateDir::open(root).unwrap()).unwrap();
     let metrics = Metrics::default();
     let setup = Setup {
+        tell: Arc::new(|_| ()),
         path: sphinx::Path::best(),
         keys: Arc::new(keys),
         network: Arc::new(authorities.network.clone()),

@@ -261,6 +261,17 @@ impl Network {
             .await
     }
 
+    /// Stops gateway `at`, as its operator would.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run, or does not stop cleanly.
+    pub async fn stop_gateway(&mut self, at: usize) -> anyhow::Result<()> {
+        let gateway = self.gateways[at].take();
+        let gateway = gateway.context("that gateway does not run")?;
+        gateway.process.stop(STOP).await
+    }
+
     /// Starts gateway `at` again; its tap leads to it.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! | `kill -9` of an entry gateway                    | CLI-29: another one is entered by           |
 //! | `kill -9` of a client, and a restart             | CLI-16: nothing is lost, nothing comes twice|
 //! | the command line against a running daemon        | docs/CLIENT.md                              |
+//! | a gateway that stops says so to everyone         | LOOP-8 to LOOP-10                           |
 //!
 //! One test, since starting a network is most of its cost: the steps share it. It waits on events
 //! only, each within a limit. The network's delays are shortened; everything else is as deployed.
@@ -65,6 +66,7 @@ async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
     assert_eq!(seen.node.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
     assert_eq!(talk.ledger.outcome(), (9, 0, 0), "each exactly once");
     by_the_command_line(&mut talk.network).await?;
+    gateway_takes_its_leave(&mut talk).await?;
     talk.network.stop().await
 }
 
@@ -174,6 +176,27 @@ async fn entry_gateway_killed(talk: &mut Conversation) -> anyhow::Result<()> {
         talk.network.start_gateway(at).await?;
     }
     Ok(())
+}
+
+/// The withdrawal goes round the layers to the gateway of the client's mailbox, and from there to the
+/// client, which enters by the one that stops.
+async fn gateway_takes_its_leave(talk: &mut Conversation) -> anyhow::Result<()> {
+    const HEARD: &str = "lacuna_notices_total{reason=\"withdrawal\"}";
+    assert_eq!(talk.network.metric(ALICE, HEARD).await?, 0);
+    let entry = talk.status(ALICE).await?.entry.gateway;
+    let at = talk.network.gateway_called(entry.as_deref())?;
+    talk.network.stop_gateway(at).await?;
+    talk.network.until_metric(ALICE, HEARD, 1).await?;
+    let heard = async {
+        // Every answer is a round trip through the daemon, so this does not spin.
+        loop {
+            let counts = talk.status(ALICE).await?.counts;
+            if counts.by_name.get("notice_entry_leaves") == Some(&1) {
+                return anyhow::Ok(());
+            }
+        }
+    };
+    tokio::time::timeout(LIMIT, heard).await?
 }
 
 /// A third client, by hand.

@@ -43,6 +43,7 @@ mod inbox;
 mod journal;
 mod loops;
 mod mailbox;
+mod notices;
 mod outbox;
 mod outgoing;
 mod receive;
@@ -69,8 +70,8 @@ pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
 pub use restore::RestoreError;
 pub use types::{
-    ClientDrop, ClientEvent, Config, Delivery, Failure, Input, Limits, MessageId, Op, Output,
-    Progress, ReplyToken, Return, State, Target,
+    ClientDrop, ClientEvent, Concerns, Config, Delivery, Failure, Input, Limits, MessageId, Op,
+    Output, Progress, ReplyToken, Return, State, Target,
 };
 
 use crate::{
@@ -78,6 +79,7 @@ use crate::{
     address::Address,
     calendar::{Calendar, Epoch, Utc},
     directory::{Consensus, Profile},
+    notice::Heard,
 };
 
 /// Time between two looks for what has expired.
@@ -107,6 +109,7 @@ pub struct Client {
     surbs: surbs::Surbs,
     loops: loops::Loops,
     alarms: alarm::Alarms,
+    heard: Heard,
     mailbox: mailbox::Mailbox,
     journal: journal::Journal,
     out: VecDeque<Output>,
@@ -166,6 +169,7 @@ impl Client {
             surbs: surbs::Surbs::default(),
             loops: loops::Loops::default(),
             alarms: alarm::Alarms::new(seed, Self::ALARM_STREAM),
+            heard: Heard::default(),
             mailbox: mailbox::Mailbox::default(),
             journal: journal::Journal::default(),
             out: VecDeque::new(),

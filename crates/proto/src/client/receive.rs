@@ -35,6 +35,11 @@ impl Client {
                 self.nothing_waits();
                 Ok(ClientEvent::DummyReceived)
             }
+            // It stands where a dummy would.
+            Some(Kind::Notice) => {
+                self.nothing_waits();
+                self.notice(frame)
+            }
             Some(Kind::Packet) => self.packet(frame),
             Some(Kind::Confirm | Kind::Hello | Kind::Certificate | Kind::Blob) | None => {
                 Err(ClientDrop::Frame)

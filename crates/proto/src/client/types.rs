@@ -18,7 +18,12 @@ use sphinx::Reject;
 
 use super::alarm::Stage;
 use crate::{
-    NetworkId, NodeId, address::Address, calendar::Calendar, directory::Consensus, wire::Frame,
+    NetworkId, NodeId,
+    address::Address,
+    calendar::Calendar,
+    directory::Consensus,
+    notice::{NoticeDrop, What},
+    wire::Frame,
 };
 
 /// Names a message: 128 random bits, drawn by its sender, known to its two ends.
@@ -346,6 +351,8 @@ pub enum ClientEvent {
     Alarmed(Stage),
     /// The entry gateway was dead, and another one is entered by (CLI-29).
     EntryReplaced,
+    /// A node said something of itself, for the first time (LOOP-10).
+    Noticed(What, Concerns),
     /// The gateway sent nothing.
     DummyReceived,
     /// A fragment of an unfinished block.
@@ -391,4 +398,17 @@ pub enum ClientDrop {
     Full,
     /// A loop that is not under way.
     Loop,
+    /// What a node says of itself, as far as it is not heard (LOOP-8).
+    Notice(NoticeDrop),
+}
+
+/// Whom of a client's a notice is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Concerns {
+    /// The gateway by which it entered.
+    Entry,
+    /// The gateway that holds its mailbox.
+    Mailbox,
+    /// Another node.
+    Other,
 }

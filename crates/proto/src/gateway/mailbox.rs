@@ -10,7 +10,8 @@
 //! | tick        | [`Time`] a link     | `first + n × period`, `first` drawn within a period  |
 //!
 //! A downstream frame goes out at each tick of its link and at no other time: what arrives, what
-//! is loaded and what is confirmed never move a tick. A tick takes what lies in memory or a dummy,
+//! is loaded and what is confirmed never move a tick. A tick takes what lies in memory or a dummy
+//! (in whose place a notice may stand),
 //! so the store's speed cannot show on a link.
 //!
 //! Invariants: a mailbox is open on at most one link; at most one peek of a mailbox is unanswered;
@@ -23,7 +24,10 @@ use core::{
     ops::Bound::{Excluded, Unbounded},
     time::Duration,
 };
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use chacha20::ChaCha20Rng;
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -39,6 +43,9 @@ use crate::{
 
 /// Most mailboxes open on one link: one confirmation has a cursor for each.
 pub(super) const SLOTS_MAX: usize = CURSORS_MAX;
+
+/// Most notices that wait for one link.
+const NOTICES_MAX: usize = 8;
 
 /// What is under way between a mailbox and the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +126,8 @@ struct Session {
     turn: u16,
     period: Option<NonZeroU64>,
     tick: Option<Time>,
+    /// What nodes say of themselves, until a tick finds no packet; <= [`NOTICES_MAX`].
+    notices: VecDeque<Arc<Frame>>,
 }
 
 /// All mailboxes and mailbox links of a gateway.
@@ -177,6 +186,7 @@ impl Mailboxes {
             turn: u16::MAX,
             period: None,
             tick: None,
+            notices: VecDeque::new(),
         };
         self.sessions.insert(link, session);
         self.pace(now, link, period);
@@ -392,7 +402,7 @@ impl Mailboxes {
             let left = Duration::from_nanos(period.get()) - since_grid;
             self.set_tick(link, Some(now.after(left)).filter(|next| *next > now));
             let sent = live.then(|| self.serve(link, out)).flatten();
-            let frame = sent.unwrap_or_else(|| Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]));
+            let frame = sent.unwrap_or_else(|| self.idle(link, live));
             out.push_back(Output::Frame { link, frame });
             if skipped > 0 {
                 out.push_back(Output::Event(GatewayEvent::TicksSkipped(skipped)));
@@ -415,6 +425,27 @@ impl Mailboxes {
         session.turn = slot;
         let field = field_of(kept.seq, kept.stored_at_s);
         Some(Frame::packet(slot, field, &kept.packet))
+    }
+
+    /// What a tick carries when no packet waits: a notice that does, or nothing (LOOP-9).
+    fn idle(&mut self, link: LinkId, live: bool) -> Frame {
+        let session = self.sessions.get_mut(&link).filter(|_| live);
+        let notice = session.and_then(|session| session.notices.pop_front());
+        notice.map_or_else(
+            || Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]),
+            |notice| Frame::clone(&notice),
+        )
+    }
+
+    /// Keeps a notice for every link that is up; a later one is worth more than the oldest.
+    pub(super) fn notice(&mut self, frame: Frame) {
+        let frame = Arc::new(frame);
+        for session in self.sessions.values_mut() {
+            if session.notices.len() >= NOTICES_MAX {
+                session.notices.pop_front();
+            }
+            session.notices.push_back(Arc::clone(&frame));
+        }
     }
 
     /// Mailboxes registered here.

@@ -133,6 +133,8 @@ pub enum Input {
     },
     /// The store failed. The gateway stops closed, for good (GW-18).
     StoreFailed,
+    /// A notice of a node, heard for the first time: for all who hold a mailbox link (LOOP-9).
+    Notice(Frame),
 }
 
 /// An effect of the gateway. The store's are carried out in the order in which they come.
@@ -272,6 +274,7 @@ impl core::fmt::Debug for Input {
             Self::Peeked { .. } => "Peeked(..)",
             Self::Removed { .. } => "Removed(..)",
             Self::StoreFailed => "StoreFailed",
+            Self::Notice(_) => "Notice(..)",
         })
     }
 }
@@ -542,6 +545,7 @@ impl Machine for Gateway {
             }
             Input::Removed { mailbox, packets } => self.mailboxes.removed(mailbox, packets),
             Input::StoreFailed => self.fail(),
+            Input::Notice(frame) => self.mailboxes.notice(frame),
         }
         self.due();
     }

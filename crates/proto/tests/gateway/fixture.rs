@@ -9,7 +9,7 @@ use proto::{
     directory::{Consensus, Params, Profile},
     gateway::{Input, Kept, Limits, Output},
     peel::Peeled,
-    wire::{Confirmation, Frame, Open, Purpose, open_statement},
+    wire::{Confirmation, FIELD_LEN, Frame, Kind, Open, Purpose, open_statement},
 };
 use sphinx::{PACKET_LEN, Packet};
 
@@ -116,6 +116,11 @@ pub(crate) fn confirm(link: LinkId, cursors: Vec<(u16, u64)>, open: Option<Open>
 }
 
 /// A packet that no other of a test equals.
+/// A notice as a driver brings it: verified before.
+pub(crate) fn notice(name: u8) -> Input {
+    Input::Notice(Frame::with_body(Kind::Notice, [0; FIELD_LEN], &[name; 112]))
+}
+
 pub(crate) fn packet(name: u64) -> Box<Packet> {
     let mut packet = Box::new([0; PACKET_LEN]);
     packet[..8].copy_from_slice(&name.to_be_bytes());

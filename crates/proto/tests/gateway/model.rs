@@ -18,6 +18,7 @@ use super::fixture::{DAY_S, NETWORK};
 
 const BURST: u64 = 64;
 const SLOTS_MAX: usize = 64;
+const NOTICES_MAX: usize = 8;
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 struct Link {
@@ -30,6 +31,7 @@ struct Link {
     slots: BTreeMap<u16, MailboxId>,
     served: Option<u16>,
     due: Option<u64>,
+    notices: Vec<Frame>,
 }
 
 impl Link {
@@ -208,6 +210,7 @@ impl Model {
                             slots: BTreeMap::new(),
                             served: None,
                             due: None,
+                            notices: Vec::new(),
                         };
                         self.links.insert(link, state);
                     }
@@ -270,6 +273,14 @@ impl Model {
             Input::Removed { mailbox, packets } => {
                 if let Some(state) = self.boxes.get_mut(&mailbox) {
                     state.held = state.held.saturating_sub(packets);
+                }
+            }
+            Input::Notice(frame) => {
+                let links = self.links.values_mut();
+                for link in links.filter(|link| link.purpose == Purpose::Mailbox) {
+                    link.notices.push(frame.clone());
+                    let over = link.notices.len().saturating_sub(NOTICES_MAX);
+                    link.notices.drain(..over);
                 }
             }
             Input::StoreFailed => {
@@ -465,6 +476,7 @@ impl Model {
             turns.sort_by_key(|(slot, _)| (Some(*slot) <= link.served, *slot));
             let loaded = |(_, id): &&(u16, MailboxId)| !self.boxes[id].window.is_empty();
             let frame = match turns.iter().find(loaded).filter(|_| live) {
+                None if live && !link.notices.is_empty() => link.notices.remove(0),
                 None => Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]),
                 Some((slot, mailbox)) => {
                     link.served = Some(*slot);

@@ -17,7 +17,7 @@ use proto::{
 use super::{
     fixture::{
         NETWORK, Owner, SEED, START_S, Store, calendar_at, confirm, consensus, exporter, linked,
-        node, packet, peeled, relayed,
+        node, notice, packet, peeled, relayed,
     },
     model::Model,
 };
@@ -85,6 +85,8 @@ pub(crate) enum Act {
     /// An answer of the store that nothing asked for.
     Unasked(u8, u64, u64),
     StoreFails,
+    /// A notice, as heard by the driver; told apart by this byte.
+    Notice(u8),
     Wake,
 }
 
@@ -293,6 +295,7 @@ impl Play {
                 });
             }
             Act::StoreFails => self.input(Input::StoreFailed),
+            Act::Notice(n) => self.input(notice(n)),
         }
     }
 }

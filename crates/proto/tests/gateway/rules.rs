@@ -14,7 +14,7 @@ use proto::{
 use super::{
     fixture::{
         DAY_S, EXPIRY_S, NETWORK, Owner, PERIOD_S, SEED, START_S, calendar_at, confirm, consensus,
-        exporter, limits, linked, node, packet, peeled, relayed,
+        exporter, limits, linked, node, notice, packet, peeled, relayed,
     },
     world::{PERIOD, SECOND, World, at, dropped},
 };
@@ -317,4 +317,47 @@ proptest! {
         }
         prop_assert_eq!(got.last().copied().unwrap_or(confirmed).max(confirmed), came);
     }
+}
+
+/// LOOP-9, GW-12: a notice goes out at a tick that has no packet, once on each mailbox link, and
+/// moves no tick.
+#[test]
+fn notices_stand_in_for_dummies() {
+    let owner = Owner::new(1);
+    let play = |notices: u8| {
+        let mut world = World::new(limits());
+        let links = [world.open(1, &owner), world.link(2, Purpose::Mailbox)];
+        world.arrive(owner.mailbox(), 0..5);
+        for n in 0..notices {
+            world.input(notice(n));
+        }
+        world.until(at(2 * SECOND));
+        links.map(|link| world.frames(link))
+    };
+    let (without, with) = (play(0), play(3));
+    for (without, with) in without.iter().zip(&with) {
+        let of = |kind| {
+            with.iter()
+                .filter(move |(_, frame)| frame.kind() == Some(kind))
+        };
+        assert_eq!(of(Kind::Notice).count(), 3);
+        assert_eq!(without.len(), with.len());
+        for ((then, before), (now, frame)) in without.iter().zip(with) {
+            assert_eq!(then, now, "no tick moves");
+            let replaces = before.kind() == Some(Kind::Dummy) && frame.kind() == Some(Kind::Notice);
+            assert!(replaces || before == frame, "{before:?} {frame:?}");
+        }
+    }
+    // A link that gets no tick in between keeps the newest eight.
+    assert_eq!(
+        play(20).map(|frames| {
+            let notices = frames
+                .iter()
+                .filter(|(_, frame)| frame.kind() == Some(Kind::Notice));
+            notices
+                .map(|(_, frame)| frame.body()[0])
+                .collect::<Vec<_>>()
+        }),
+        [(12..20).collect::<Vec<u8>>(), (12..20).collect()]
+    );
 }

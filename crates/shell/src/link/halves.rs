@@ -126,14 +126,15 @@ impl Reader {
             if polled.is_pending() && !self.whole.is_empty() {
                 return Poll::Ready(Ok(()));
             }
-            ready!(polled)?;
-            if read == 0 {
-                let ended = self.whole.is_empty();
-                return Poll::Ready(if ended {
-                    Err(LinkError::Closed)
-                } else {
-                    Ok(())
-                });
+            let ended = match ready!(polled) {
+                Ok(()) if read > 0 => None,
+                Ok(()) => Some(LinkError::Closed),
+                Err(error) => Some(error.into()),
+            };
+            if let Some(why) = ended {
+                // What came before the end is handed over first; the end shows itself again.
+                let last = self.whole.is_empty();
+                return Poll::Ready(if last { Err(why) } else { Ok(()) });
             }
             self.filled += read;
             self.split();

@@ -1,0 +1,40 @@
+//! What a client makes of what nodes say of themselves.
+//!
+//! Spec: docs/spec/loops.md, rule LOOP-10.
+//!
+//! | notice      | of its entry gateway            | of any other node              |
+//! |-------------|---------------------------------|--------------------------------|
+//! | withdrawal  | enters by another gateway       | is told                        |
+//! | alarm       | is told                         | is told                        |
+//!
+//! Invariant: an alarm of others changes nothing that the client sends. Its own loops decide that
+//! (LOOP-6): else one corrupt node could stop every client.
+
+use super::{Client, ClientDrop, ClientEvent, Concerns};
+use crate::{
+    notice::{NoticeDrop, What},
+    wire::Frame,
+};
+
+impl Client {
+    /// A notice from the mailbox link.
+    pub(super) fn notice(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
+        let Some((utc, consensus)) = self.utc(self.now).zip(self.consensus.as_ref()) else {
+            return Err(ClientDrop::Notice(NoticeDrop::Stale));
+        };
+        let network = &self.config.network;
+        let heard = self.heard.hear(frame, utc, network, consensus);
+        let notice = heard.map_err(ClientDrop::Notice)?;
+        let concerns = if self.entry.gateway() == Some(notice.node) {
+            Concerns::Entry
+        } else if self.mailbox_gateway() == notice.node {
+            Concerns::Mailbox
+        } else {
+            Concerns::Other
+        };
+        if (notice.what, concerns) == (What::Withdrawal, Concerns::Entry) {
+            self.enter_elsewhere(); // one of the day's four (CLI-30)
+        }
+        Ok(ClientEvent::Noticed(notice.what, concerns))
+    }
+}

@@ -1,0 +1,219 @@
+//! What nodes say of themselves: heard once, if at all; and what clients make of it.
+
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod harness;
+
+use std::sync::Arc;
+
+use chacha20::ChaCha12Rng;
+use harness::network::{TestNetwork, TestNode, VALID_FROM_S};
+use proto::{
+    Machine, NetworkId, NodeId, Time,
+    calendar::{Calendar, Utc},
+    client::{Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits, Stage},
+    directory::{Consensus, Role},
+    notice::{Heard, MINUTES_OFF, Notice, NoticeDrop, What},
+    wire::{FRAME_LEN, Frame},
+};
+use rand::SeedableRng as _;
+
+/// In the middle of a minute.
+const NOW_S: u64 = VALID_FROM_S + 90 - VALID_FROM_S % 60;
+const NOW: Utc = Utc::from_secs(NOW_S);
+
+fn network() -> (TestNetwork, Consensus) {
+    let network = TestNetwork::new(3, 3, 3);
+    let consensus = network.consensus();
+    (network, consensus)
+}
+
+fn said(network: &TestNetwork, node: &TestNode, what: What, at_s: u64) -> Frame {
+    let notice = Notice::new(what, node.id, Utc::from_secs(at_s));
+    notice.sign(&network.network.id, &node.identity)
+}
+
+/// LOOP-8: of now, of a node in the document, signed by it for this network; nothing else.
+#[test]
+fn only_a_node_of_the_network_is_heard_and_only_now() {
+    let (network, consensus) = network();
+    let id = network.network.id;
+    let node = &network.nodes[1];
+    let hear = |frame: &Frame, at_s: u64, network: &NetworkId, consensus: &Consensus| {
+        Heard::default().hear(frame, Utc::from_secs(at_s), network, consensus)
+    };
+    for what in [What::Alarm, What::Withdrawal] {
+        let frame = said(&network, node, what, NOW_S);
+        let notice = hear(&frame, NOW_S, &id, &consensus).unwrap();
+        assert_eq!((notice.what, notice.node), (what, node.id));
+        // Another network, another signer.
+        let other = hear(&frame, NOW_S, &NetworkId([1; 32]), &consensus);
+        assert_eq!(other, Err(NoticeDrop::Forged));
+        let by_another = Notice::new(what, node.id, NOW).sign(&id, &network.nodes[2].identity);
+        assert_eq!(
+            hear(&by_another, NOW_S, &id, &consensus),
+            Err(NoticeDrop::Forged)
+        );
+        // Too early, too late; and just not.
+        for (off, heard) in [(MINUTES_OFF, true), (MINUTES_OFF + 1, false)] {
+            for at_s in [NOW_S + 60 * off, NOW_S - 60 * off] {
+                let found = hear(&frame, at_s, &id, &consensus);
+                assert_eq!(found.is_ok(), heard, "{off}");
+                assert!(heard || found == Err(NoticeDrop::Stale));
+            }
+        }
+        // A node that the document does not name.
+        let mut without = consensus.clone();
+        without.nodes.retain(|other| other.id != node.id);
+        assert_eq!(hear(&frame, NOW_S, &id, &without), Err(NoticeDrop::Stale));
+    }
+}
+
+/// LOOP-8: one notice is one frame: no byte of it may be another.
+#[test]
+fn no_byte_can_be_changed() {
+    let (network, consensus) = network();
+    let frame = said(&network, &network.nodes[0], What::Alarm, NOW_S);
+    let mut heard = Heard::default();
+    for byte in 0..FRAME_LEN {
+        let mut bytes = Box::new(*frame.as_bytes());
+        bytes[byte] ^= 0x10;
+        let bent = Frame::from_bytes(bytes);
+        let found = heard.hear(&bent, NOW, &network.network.id, &consensus);
+        assert!(found.is_err(), "byte {byte}");
+    }
+    assert!(
+        heard
+            .hear(&frame, NOW, &network.network.id, &consensus)
+            .is_ok()
+    );
+}
+
+/// LOOP-9: each is passed on once, and of one node one of a kind a minute; an older one is not news.
+#[test]
+fn each_is_heard_once() {
+    let (network, consensus) = network();
+    let [first, second] = [&network.nodes[0], &network.nodes[4]];
+    let mut heard = Heard::default();
+    let mut hear = |node: &TestNode, what, at_s: u64| {
+        let frame = said(&network, node, what, at_s);
+        let now = Utc::from_secs(at_s.max(NOW_S));
+        heard
+            .hear(&frame, now, &network.network.id, &consensus)
+            .map(drop)
+    };
+    let old = Err(NoticeDrop::Old);
+    assert_eq!(hear(first, What::Alarm, NOW_S), Ok(()));
+    assert_eq!(hear(first, What::Alarm, NOW_S), old);
+    assert_eq!(hear(first, What::Alarm, NOW_S + 29), old, "the same minute");
+    assert_eq!(hear(first, What::Alarm, NOW_S - 60), old, "an older one");
+    // Other nodes and kinds have minutes of their own.
+    assert_eq!(hear(second, What::Alarm, NOW_S), Ok(()));
+    assert_eq!(hear(first, What::Withdrawal, NOW_S), Ok(()));
+    assert_eq!(hear(first, What::Alarm, NOW_S + 60), Ok(()));
+    // What was heard stays heard for as long as it would not be stale.
+    let leaves = said(&network, first, What::Withdrawal, NOW_S);
+    for minute in 1..=MINUTES_OFF {
+        assert_eq!(hear(second, What::Withdrawal, NOW_S + 60 * minute), Ok(()));
+    }
+    let late = Utc::from_secs(NOW_S + 60 * MINUTES_OFF);
+    let again = heard.hear(&leaves, late, &network.network.id, &consensus);
+    assert_eq!(again, Err(NoticeDrop::Old));
+}
+
+/// A client of gateway 3 in a network of three gateways, with both links up.
+fn client(network: &TestNetwork, consensus: &Consensus) -> Client {
+    let mut rng = ChaCha12Rng::from_seed([9; 32]);
+    let home = network.nodes[3].id;
+    let config = Config {
+        network: network.network.id,
+        entry: None,
+        profile: consensus.params.profiles[0].name.clone(),
+        via: None,
+        acks: true,
+        limits: Limits::default(),
+    };
+    let identity = Identity::generate(&mut rng, home);
+    let mut client = Client::new(config, [5; 32], identity, []).expect("a new one");
+    let calendar = Calendar {
+        at: Time::ZERO,
+        utc: NOW,
+    };
+    for input in [
+        Input::Calendar(calendar),
+        Input::Consensus(Arc::new(consensus.clone())),
+        Input::MailboxUp { exporter: [7; 32] },
+    ] {
+        client.handle(Time::ZERO, input);
+    }
+    let gateway = client.entry().expect("three gateways");
+    client.handle(Time::ZERO, Input::EntryUp { gateway });
+    while client.poll().is_some() {}
+    client
+}
+
+fn hears(client: &mut Client, frame: Frame) -> Vec<ClientEvent> {
+    client.handle(Time::ZERO, Input::Frame(frame));
+    let outputs = core::iter::from_fn(|| client.poll());
+    outputs
+        .filter_map(|output| match output {
+            proto::client::Output::Event(event) => Some(event),
+            _ => None,
+        })
+        .collect()
+}
+
+/// LOOP-10: whose entry leaves enters by another at once; whose mailbox leaves is told; of the
+/// others nothing follows, and of alarms nothing at all.
+#[test]
+fn only_the_withdrawal_of_its_entry_moves_a_client() {
+    let (network, consensus) = network();
+    let node = |id: NodeId| network.nodes.iter().find(|node| node.id == id).unwrap();
+    let mut client = client(&network, &consensus);
+    let entry = client.entry().unwrap();
+    let home = client.mailbox_gateway();
+    assert_ne!(entry, home);
+    let mut unmoved = |id: NodeId, what, concerns| {
+        let events = hears(&mut client, said(&network, node(id), what, NOW_S));
+        assert_eq!(events, [ClientEvent::Noticed(what, concerns)]);
+        assert_eq!(client.entry(), Some(entry));
+        assert_eq!(client.watching().stage, Stage::Calm);
+    };
+    unmoved(entry, What::Alarm, Concerns::Entry);
+    unmoved(home, What::Withdrawal, Concerns::Mailbox);
+    let gateways = network
+        .nodes
+        .iter()
+        .filter(|node| consensus.node(&node.id).unwrap().role == Role::Gateway);
+    let other = gateways
+        .map(|node| node.id)
+        .find(|id| ![entry, home].contains(id))
+        .unwrap();
+    unmoved(other, What::Withdrawal, Concerns::Other);
+    unmoved(network.nodes[0].id, What::Alarm, Concerns::Other);
+
+    // Said by another of its entry: nothing.
+    let forged = Notice::new(What::Withdrawal, entry, NOW);
+    let forged = forged.sign(&network.network.id, &node(home).identity);
+    let events = hears(&mut client, forged);
+    assert_eq!(
+        events,
+        [ClientEvent::Dropped(ClientDrop::Notice(NoticeDrop::Forged))]
+    );
+    assert_eq!(client.entry(), Some(entry));
+
+    let leaves = said(&network, node(entry), What::Withdrawal, NOW_S);
+    let events = hears(&mut client, leaves.clone());
+    assert_eq!(
+        events,
+        [ClientEvent::Noticed(What::Withdrawal, Concerns::Entry)]
+    );
+    let moved = client.entry().unwrap();
+    assert_ne!(moved, entry);
+    // Heard again, it says nothing, and of the gateway that it now enters by even less.
+    let events = hears(&mut client, leaves);
+    assert_eq!(
+        events,
+        [ClientEvent::Dropped(ClientDrop::Notice(NoticeDrop::Old))]
+    );
+    assert_eq!(client.entry(), Some(moved));
+}
