@@ -1,6 +1,5 @@
 //! What nodes say of themselves: heard once, if at all; and what clients make of it.
 
-#[allow(dead_code, reason = "shared with tests that use the rest")]
 mod harness;
 
 use std::sync::Arc;
@@ -10,7 +9,9 @@ use harness::network::{TestNetwork, TestNode, VALID_FROM_S};
 use proto::{
     Machine, NetworkId, NodeId, Time,
     calendar::{Calendar, Utc},
-    client::{Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits, Stage},
+    client::{
+        Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits, Output, Stage,
+    },
     directory::{Consensus, Role},
     notice::{Heard, MINUTES_OFF, Notice, NoticeDrop, What},
     wire::{FRAME_LEN, Frame},
@@ -154,12 +155,13 @@ fn client(network: &TestNetwork, consensus: &Consensus) -> Client {
 fn hears(client: &mut Client, frame: Frame) -> Vec<ClientEvent> {
     client.handle(Time::ZERO, Input::Frame(frame));
     let outputs = core::iter::from_fn(|| client.poll());
-    outputs
-        .filter_map(|output| match output {
-            proto::client::Output::Event(event) => Some(event),
-            _ => None,
-        })
-        .collect()
+    let events = outputs.filter_map(|output| {
+        let Output::Event(event) = output else {
+            return None;
+        };
+        Some(event)
+    });
+    events.collect()
 }
 
 /// LOOP-10: whose entry leaves enters by another at once; whose mailbox leaves is told; of the
