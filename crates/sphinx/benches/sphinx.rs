@@ -6,7 +6,11 @@
 //! `replay_share`, the replay set's time over that of a whole unwrap.
 //!
 //! Batched figures are of 32 packets at a time; what that gains over one at a time depends on the
-//! paths that the processor offers, which the first line names.
+//! paths that the processor offers, which the first line names. Packets are built for known nodes,
+//! with tables of their keys, unless a line says otherwise.
+//!
+//! `cargo bench -p sphinx --bench sphinx -- --guard` is a short run that fails if a ratio of the
+//! lanes is below its floor.
 
 #![expect(clippy::print_stdout, reason = "what a benchmark is for")]
 
@@ -17,7 +21,7 @@ use std::{
 
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sphinx::{HEADER_LEN, Hop, Path, SecretKey, any_size};
+use sphinx::{Builder, Draft, HEADER_LEN, Hop, Path, SecretKey, any_size};
 use sphinx_packet::{
     SURBMaterial, SphinxPacket,
     header::delays::Delay,
@@ -25,9 +29,19 @@ use sphinx_packet::{
     route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes},
 };
 
-/// Length of a window, and how many of each there are.
+/// Length of a window, and how many of each there are; of a guard's run.
 const WINDOW: Duration = Duration::from_millis(12);
 const ROUNDS: usize = 40;
+const GUARD_ROUNDS: usize = 12;
+/// What a guard's run wants of the lanes at least: some 8 % below what they reach, which is more
+/// than an interleaved minimum moves (docs/PERFORMANCE.md).
+const FLOORS: [(&str, f64); 5] = [
+    ("unwrap_batched_1k", 7.2),
+    ("unwrap_batched_2k", 7.0),
+    ("reject_batched", 7.5),
+    ("build_5_hops_batched", 14.0),
+    ("surb_create_batched", 17.4),
+];
 const BATCH: usize = 32;
 const CAP: u64 = 1 << 40;
 
@@ -41,9 +55,9 @@ fn now() -> Instant {
 
 /// µs per packet of each work: the fastest of its windows.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-fn measure(works: &mut [(&'static str, Work<'_>)]) -> Vec<f64> {
+fn measure(works: &mut [(&'static str, Work<'_>)], rounds: usize) -> Vec<f64> {
     let mut fastest = vec![f64::INFINITY; works.len()];
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         for ((_, work), fastest) in works.iter_mut().zip(&mut fastest) {
             let (start, mut done) = (now(), 0);
             while start.elapsed() < WINDOW {
@@ -92,6 +106,12 @@ fn their_route(route: &[Hop]) -> (Vec<Node>, Vec<Delay>) {
         (Node::new(address, key), Delay::new_from_nanos(hop.delay_ns))
     };
     route.iter().map(both).unzip()
+}
+
+/// Without tables, and with those of all nodes of the route.
+fn builders(route: &[Hop]) -> [Builder; 2] {
+    let known = Builder::default().knowing(route.iter().map(|hop| &hop.key));
+    [Builder::default(), known]
 }
 
 fn destination() -> Destination {
@@ -219,6 +239,12 @@ fn print(works: &[(&'static str, Work<'_>)], times: &[f64]) {
 }
 
 fn main() {
+    let guard = std::env::args().any(|arg| arg == "--guard");
+    if guard && Path::best() != Path::Lanes {
+        println!("guard of the lanes: skipped, this processor has no AVX-512 IFMA");
+        return;
+    }
+    let rounds = if guard { GUARD_ROUNDS } else { ROUNDS };
     println!("best path: {}", Path::best().name());
     let mut ratios: Vec<(&str, f64)> = Vec::new();
 
@@ -236,7 +262,7 @@ fn main() {
         ("unwrap 32 KiB, sphinx-packet", thirty_two.theirs()),
         ("unwrap 32 KiB, batched", thirty_two.batched()),
     ];
-    let times = measure(&mut works);
+    let times = measure(&mut works, rounds);
     print(&works, &times);
     ratios.push(("unwrap_batched_1k", times[4] / times[5]));
     ratios.push(("unwrap_batched_2k", times[0] / times[3]));
@@ -250,55 +276,79 @@ fn main() {
         ("reject a bad MAC, one at a time", garbage.reject()),
         ("reject a bad MAC, batched", garbage.reject_batched()),
     ];
-    let times = measure(&mut works);
+    let times = measure(&mut works, rounds);
     print(&works, &times);
     ratios.push(("reject_batched", times[0] / times[2]));
     ratios.push(("reject_single", times[0] / times[1]));
 
-    for (hops, theirs, ours, ratio) in [
+    for (hops, names, ratio, ratio_batched) in [
         (
             3,
-            "build 3 hops, sphinx-packet",
-            "build 3 hops",
+            [
+                "build 3 hops, sphinx-packet",
+                "build 3 hops, unknown nodes",
+                "build 3 hops",
+                "build 3 hops, batched",
+            ],
             "build_3_hops",
+            "build_3_hops_batched",
         ),
         (
             5,
-            "build 5 hops, sphinx-packet",
-            "build 5 hops",
+            [
+                "build 5 hops, sphinx-packet",
+                "build 5 hops, unknown nodes",
+                "build 5 hops",
+                "build 5 hops, batched",
+            ],
             "build_5_hops",
+            "build_5_hops_batched",
         ),
     ] {
-        let mut random = rng(2);
-        let (_, route) = route(&mut random, hops);
+        let (_, route) = route(&mut rng(2), hops);
         let (nodes, delays) = their_route(&route);
-        let mut works: Vec<(&str, Work<'_>)> = vec![
-            (
-                theirs,
-                Box::new(|| {
-                    let builder = SphinxPacketBuilder::new().with_payload_size(2048);
-                    let built = builder.build_packet(b"", &nodes, &destination(), &delays);
-                    black_box(built.expect("a route"));
-                    1
-                }),
-            ),
-            (
-                ours,
-                Box::new(|| {
-                    black_box(sphinx::build(&mut random, &route, [7; 32], [0; 16], b""));
-                    1
-                }),
-            ),
+        let [unknown, known] = builders(&route);
+        let packets = |builder, count| -> Work<'_> {
+            let (route, mut random) = (&route, rng(2));
+            Box::new(move || {
+                let draft = |_| (Draft::new(&mut random, route, [7; 32], [0; 16]), b"");
+                let drafts: Vec<_> = (0..count).map(draft).collect();
+                black_box(Builder::packets(builder, &drafts));
+                count
+            })
+        };
+        let theirs: Work<'_> = Box::new(|| {
+            let builder = SphinxPacketBuilder::new().with_payload_size(2048);
+            let built = builder.build_packet(b"", &nodes, &destination(), &delays);
+            black_box(built.expect("a route"));
+            1
+        });
+        let ours = [
+            packets(&unknown, 1),
+            packets(&known, 1),
+            packets(&known, BATCH),
         ];
-        let times = measure(&mut works);
+        let works = core::iter::once(theirs).chain(ours);
+        let mut works: Vec<_> = names.into_iter().zip(works).collect();
+        let times = measure(&mut works, rounds);
         print(&works, &times);
-        ratios.push((ratio, times[0] / times[1]));
+        ratios.push((ratio, times[0] / times[2]));
+        ratios.push((ratio_batched, times[0] / times[3]));
     }
 
-    let mut random = rng(3);
     let version = sphinx_packet::version::SINGLE_SEED_SURB_VERSION;
-    let (_, route) = route(&mut random, 5);
+    let (_, route) = route(&mut rng(3), 5);
     let (nodes, delays) = their_route(&route);
+    let [unknown, known] = builders(&route);
+    let surbs = |builder, count| -> Work<'_> {
+        let (route, mut random) = (&route, rng(3));
+        Box::new(move || {
+            let draft = |_| Draft::reply(&mut random, route, [7; 32]);
+            let drafts: Vec<_> = (0..count).map(draft).collect();
+            black_box(Builder::surbs(builder, &drafts));
+            count
+        })
+    };
     let mut works: Vec<(&str, Work<'_>)> = vec![
         (
             "SURB of 5 hops, sphinx-packet",
@@ -309,17 +359,14 @@ fn main() {
                 1
             }),
         ),
-        (
-            "SURB of 5 hops",
-            Box::new(|| {
-                black_box(sphinx::surb(&mut random, &route, [7; 32]));
-                1
-            }),
-        ),
+        ("SURB of 5 hops, unknown nodes", surbs(&unknown, 1)),
+        ("SURB of 5 hops", surbs(&known, 1)),
+        ("SURB of 5 hops, batched", surbs(&known, BATCH)),
     ];
-    let times = measure(&mut works);
+    let times = measure(&mut works, rounds);
     print(&works, &times);
-    ratios.push(("surb_create", times[0] / times[1]));
+    ratios.push(("surb_create", times[0] / times[2]));
+    ratios.push(("surb_create_batched", times[0] / times[3]));
 
     // The set's part of the work: fingerprint, look up, insert.
     let mut set = proto::replay::ReplaySet::new(&two.key, 1 << 22);
@@ -340,12 +387,21 @@ fn main() {
             BATCH
         }),
     )];
-    let times = measure(&mut works);
+    let times = measure(&mut works, rounds);
     print(&works, &times);
     ratios.push(("replay_share", times[0] / unwrap));
 
     println!();
-    for (name, ratio) in ratios {
+    for (name, ratio) in &ratios {
         println!("ratio {name} {ratio:.3}");
+    }
+    if guard {
+        let below = FLOORS.into_iter().filter(|(name, floor)| {
+            let reached = ratios.iter().find(|(of, _)| of == name);
+            reached.expect("every floor has its ratio").1 < *floor
+        });
+        let below: Vec<_> = below.collect();
+        assert!(below.is_empty(), "slower than the floors {below:?}");
+        println!("guard of the lanes: at or above {FLOORS:?}");
     }
 }

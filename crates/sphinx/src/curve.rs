@@ -190,6 +190,16 @@ pub(crate) fn multiply(path: Path, k: &Scalar, point: &Point) -> Zeroizing<Point
     path.x25519(&scalar, point)
 }
 
+/// [`multiply`] of each scalar and point.
+///
+/// # Panics
+/// If there are not as many of each: our own bug.
+pub(crate) fn multiply_batch(path: Path, ks: &[Scalar], points: &[&Point], products: &mut [Point]) {
+    let scalars: Vec<_> = ks.iter().map(clamped).collect();
+    let scalars: Vec<&[u8; 32]> = scalars.iter().map(|scalar| &**scalar).collect();
+    path.x25519_batch(&scalars, points, products);
+}
+
 /// A clamped integer that takes every torsion-free point where ±k does.
 fn clamped(k: &Scalar) -> Zeroizing<[u8; 32]> {
     let mut m = k * Scalar::from_bytes_mod_order(EIGHTH);

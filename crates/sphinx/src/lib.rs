@@ -40,8 +40,9 @@ mod secrets;
 mod surb;
 mod wide;
 
-pub use build::{Hop, build};
+pub use build::{Builder, Hop, build};
 pub use curve::{Path, PathAbsent};
+pub use header::Draft;
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use layout::{
     Address, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SURB_LEN,

@@ -21,9 +21,9 @@ use core::fmt;
 use rand_core::CryptoRng;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::build::{Hop, assemble};
+use crate::build::{Builder, Hop, assemble};
 use crate::curve::Path;
-use crate::header::build_header;
+use crate::header::{Built, Draft};
 use crate::layout::{
     Address, HEADER_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SEED_LEN, SURB_LEN, SURB_SECRET_LEN,
     SurbId, array,
@@ -60,6 +60,23 @@ impl Surb {
     /// If the message is longer than [`MESSAGE_LEN`](crate::MESSAGE_LEN): our own bug.
     pub fn use_with(self, message: &[u8]) -> Box<Packet> {
         assemble(array(&self.0, 0), message, [array(&self.0, SEED)])
+    }
+}
+
+impl Surb {
+    /// The written form of a header, and what its creator keeps.
+    pub(crate) fn of(draft: &Draft, built: &Built) -> (Surb, SurbSecret) {
+        assert!(draft.surb_id != [0; ID_LEN], "zero is of forward packets"); // PKT-20
+        let mut seeds = [[0; SEED_LEN]; ROUTE_LEN_MAX];
+        for (seed, secrets) in seeds.iter_mut().zip(&built.secrets) {
+            *seed = *secrets.payload_seed();
+        }
+        let mut bytes = [0; SURB_LEN];
+        bytes[..HEADER_LEN].copy_from_slice(&built.header);
+        bytes[FIRST_HOP..SEED].copy_from_slice(&draft.route[0].address);
+        bytes[SEED..].copy_from_slice(&seeds[draft.route.len() - 1]);
+        let id = draft.surb_id;
+        (Surb(bytes), SurbSecret { id, seeds })
     }
 }
 
@@ -131,19 +148,7 @@ impl fmt::Debug for SurbSecret {
 /// # Panics
 /// If the route is empty or longer than 5: our own bug.
 pub fn surb(rng: &mut impl CryptoRng, route: &[Hop], destination: Address) -> (Surb, SurbSecret) {
-    let mut id = [0; ID_LEN];
-    // Zero is the id of forward packets (PKT-20).
-    while id == [0; ID_LEN] {
-        rng.fill_bytes(&mut id);
-    }
-    let built = build_header(rng, route, &destination, &id);
-    let mut seeds = [[0; SEED_LEN]; ROUTE_LEN_MAX];
-    for (seed, secrets) in seeds.iter_mut().zip(&built.secrets) {
-        *seed = *secrets.payload_seed();
-    }
-    let mut bytes = [0; SURB_LEN];
-    bytes[..HEADER_LEN].copy_from_slice(&built.header);
-    bytes[FIRST_HOP..SEED].copy_from_slice(&route[0].address);
-    bytes[SEED..].copy_from_slice(&seeds[route.len() - 1]);
-    (Surb(bytes), SurbSecret { id, seeds })
+    let draft = Draft::reply(rng, route, destination);
+    let mut made = Builder::default().surbs(&[draft]);
+    made.pop().expect("a SURB a draft")
 }

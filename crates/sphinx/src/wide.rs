@@ -92,7 +92,8 @@ pub(crate) fn remove_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]
     }
 }
 
-fn split(payload: &mut [u8]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
+/// Left and right.
+pub(crate) fn split(payload: &mut [u8]) -> (&mut [u8; LEFT_LEN], &mut [u8]) {
     payload
         .split_first_chunk_mut()
         .expect("a payload is longer than 32 bytes")

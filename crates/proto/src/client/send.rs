@@ -269,15 +269,18 @@ impl Client {
         let until_s = out.expires_s + self.mailbox_keeps_s();
         let made = self.with_map(|client, map| {
             let home = client.address();
-            let mut parts = Vec::with_capacity(blocks);
-            let mut secrets = Vec::with_capacity(total);
-            for block in 0..blocks {
+            let made = batch(&mut client.rng, map, &home, total)?;
+            let mut surbs = made.surbs.into_iter();
+            let mut part = |block| {
                 let count = SURBS_FOR_ACKS + if block == 0 { answer } else { 0 };
-                let made = batch(&mut client.rng, map, &home, count)?;
-                parts.push(made.part.to_bytes());
-                secrets.extend(made.secrets);
-            }
-            Ok::<_, NoRoute>((parts, secrets))
+                let part = ReturnPart::Surbs {
+                    epoch: map.epoch,
+                    surbs: surbs.by_ref().take(count).collect(),
+                };
+                part.to_bytes()
+            };
+            let parts = (0..blocks).map(&mut part).collect();
+            Ok::<_, NoRoute>((parts, made.secrets))
         });
         let (parts, secrets) = made
             .ok_or(Failure::NotReady)?
@@ -321,15 +324,18 @@ impl Client {
                 continue;
             }
             let home = self.address();
-            let made =
-                self.with_map(|client, map| batch(&mut client.rng, map, &home, SURBS_IN_PROBE));
-            let (Some(Ok(made)), Some(utc)) = (made, self.utc(self.now)) else {
+            let made = self.with_map(|client, map| {
+                let made = batch(&mut client.rng, map, &home, SURBS_IN_PROBE)?;
+                let (epoch, surbs) = (map.epoch, made.surbs);
+                Ok::<_, NoRoute>((ReturnPart::Surbs { epoch, surbs }, made.secrets))
+            });
+            let (Some(Ok((part, secrets))), Some(utc)) = (made, self.utc(self.now)) else {
                 continue;
             };
             let expiry_s = self.consensus.as_ref().map_or(0, |c| c.params.expiry_s);
             let until_s = utc.as_secs() + u64::from(expiry_s) + self.mailbox_keeps_s();
-            self.surbs.keep(made.secrets, until_s, &mut self.journal);
-            self.journal.then(Effect::Probe(id, made.part));
+            self.surbs.keep(secrets, until_s, &mut self.journal);
+            self.journal.then(Effect::Probe(id, part));
         }
     }
 }

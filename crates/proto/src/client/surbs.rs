@@ -13,10 +13,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand_core::CryptoRng;
-use sphinx::{SURB_SECRET_LEN, Surb, SurbId, SurbSecret, surb};
+use sphinx::{Builder, Draft, SURB_SECRET_LEN, Surb, SurbId, SurbSecret};
 
 use super::{
-    content::ReturnPart,
     journal::{Journal, key, kind},
     route::{Map, NoRoute},
 };
@@ -28,30 +27,26 @@ pub(crate) struct Surbs {
     by_until: BTreeSet<(u64, SurbId)>,
 }
 
-/// A return part of fresh reply blocks, and the secrets to keep for them.
+/// Fresh reply blocks, and the secrets to keep for them.
 pub(crate) struct Batch {
-    pub(crate) part: ReturnPart,
+    pub(crate) surbs: Vec<Surb>,
     pub(crate) secrets: Vec<SurbSecret>,
 }
 
-/// Makes `count` reply blocks that lead to `home` (CLI-18).
+/// Makes `count` reply blocks that lead to `home` (CLI-18): all at once, which is the cheapest.
 pub(crate) fn batch(
     rng: &mut impl CryptoRng,
     map: Map<'_>,
     home: &Address,
     count: usize,
 ) -> Result<Batch, NoRoute> {
-    let mut made = Vec::with_capacity(count);
+    let mut drafts = Vec::with_capacity(count);
     for _ in 0..count {
         let route = map.route(rng, home)?;
-        made.push(surb(rng, &route.hops, [0; 32]));
+        drafts.push(Draft::reply(rng, &route.hops, [0; 32]));
     }
-    let (surbs, secrets): (Vec<Surb>, Vec<SurbSecret>) = made.into_iter().unzip();
-    let part = ReturnPart::Surbs {
-        epoch: map.epoch,
-        surbs,
-    };
-    Ok(Batch { part, secrets })
+    let (surbs, secrets) = Builder::default().surbs(&drafts).into_iter().unzip();
+    Ok(Batch { surbs, secrets })
 }
 
 impl Surbs {

@@ -37,7 +37,7 @@ use shell::{
     role::announce,
     timer::Timer,
 };
-use sphinx::{Hop, Packet, PublicKey, SecretKey};
+use sphinx::{Builder, Draft, Hop, Packet, PublicKey, SecretKey};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
@@ -54,6 +54,8 @@ const STEP: f64 = 1.5;
 /// A node that forwards less of what is offered has fallen behind. (Packets that it still holds when
 /// the offer ends make up a few hundredths.)
 const KEEPS_UP: f64 = 0.93;
+/// Packets built together.
+const BUILT_AT_ONCE: usize = 32;
 /// Packets that fit the load process' memory, some 2.5 KB each.
 const PACKETS_MAX: usize = 2_000_000;
 
@@ -160,6 +162,8 @@ struct Bench {
     secret: SecretKey,
     /// Its address and key, then the next hop's.
     hops: [(NodeAddress, PublicKey); 2],
+    /// It knows both keys.
+    builder: Builder,
     delay_mean: Duration,
     delay_cap: Duration,
     writers: Vec<Option<Writer>>,
@@ -189,8 +193,10 @@ impl Bench {
             let key = consensus.packet_key(node, epoch).context("no key")?;
             anyhow::Ok((id.0, key))
         };
+        let hops = [hop(stage.tested())?, hop(stage.next())?];
         Ok(Self {
-            hops: [hop(stage.tested())?, hop(stage.next())?],
+            hops,
+            builder: Builder::default().knowing(hops.iter().map(|(_, key)| key)),
             delay_mean: consensus.params.delay_mean(),
             delay_cap: consensus.params.delay_cap(),
             orders,
@@ -209,17 +215,14 @@ impl Bench {
         -(1.0 - self.rng.random::<f64>()).ln()
     }
 
-    /// Packets for `seconds` at `rate` per second, one list for each link.
+    /// Packets for `seconds` at `rate` per second, one list for each link. They are built many at
+    /// a time.
     fn build(&mut self, rate: f64, seconds: f64) -> anyhow::Result<Vec<Vec<Shot>>> {
-        let mut lists: Vec<Vec<Shot>> = (0..GATEWAYS).map(|_| Vec::new()).collect();
-        let (mut at, mut number) = (0.0, 0);
-        loop {
-            at += self.exponential() / rate;
-            if at >= seconds {
-                return Ok(lists);
-            }
+        let mut planned = Vec::new();
+        let mut at = self.exponential() / rate;
+        while at < seconds {
             ensure!(
-                number < PACKETS_MAX,
+                planned.len() < PACKETS_MAX,
                 "more packets than memory; ask for fewer --seconds"
             );
             let delay = loop {
@@ -228,30 +231,40 @@ impl Bench {
                     break delay;
                 }
             };
-            let delay_ns = u64::try_from(delay.as_nanos())?;
-            let route = self.hops.map(|(address, key)| Hop {
-                address,
-                key,
-                delay_ns,
-            });
-            let mut packet = sphinx::build(&mut self.rng, &route, [0; 32], [0; 16], b"");
-            let frame = Frame::packet(0, [0; FIELD_LEN], &packet);
-            let mark = if number % TRACKED == 0 {
-                let cap = u64::try_from(self.delay_cap.as_nanos())?;
-                let opened = sphinx::open_one(&self.secret, cap, &packet)
-                    .map_err(|why| anyhow::anyhow!("our own packet: {why:?}"))?;
-                sphinx::finish(opened, &mut packet);
-                Some((mark(&packet), delay))
-            } else {
-                None
-            };
-            lists[number % GATEWAYS].push(Shot {
-                at: Duration::from_secs_f64(at),
-                frame,
-                mark,
-            });
-            number += 1;
+            planned.push((Duration::from_secs_f64(at), delay));
+            at += self.exponential() / rate;
         }
+        let mut lists: Vec<Vec<Shot>> = (0..GATEWAYS).map(|_| Vec::new()).collect();
+        for (chunk, planned) in (0..).zip(planned.chunks(BUILT_AT_ONCE)) {
+            let mut drafts = Vec::with_capacity(BUILT_AT_ONCE);
+            for (_, delay) in planned {
+                let delay_ns = u64::try_from(delay.as_nanos())?;
+                let route = self.hops.map(|(address, key)| Hop {
+                    address,
+                    key,
+                    delay_ns,
+                });
+                let draft = Draft::new(&mut self.rng, &route, [0; 32], [0; 16]);
+                drafts.push((draft, b""));
+            }
+            let packets = self.builder.packets(&drafts);
+            for (i, (mut packet, (at, delay))) in packets.into_iter().zip(planned).enumerate() {
+                let number = chunk * BUILT_AT_ONCE + i;
+                let frame = Frame::packet(0, [0; FIELD_LEN], &packet);
+                let mark = if number.is_multiple_of(TRACKED) {
+                    let cap = u64::try_from(self.delay_cap.as_nanos())?;
+                    let opened = sphinx::open_one(&self.secret, cap, &packet)
+                        .map_err(|why| anyhow::anyhow!("our own packet: {why:?}"))?;
+                    sphinx::finish(opened, &mut packet);
+                    Some((mark(&packet), *delay))
+                } else {
+                    None
+                };
+                let at = *at;
+                lists[number % GATEWAYS].push(Shot { at, frame, mark });
+            }
+        }
+        Ok(lists)
     }
 
     /// Offers `rate` packets per second for `seconds`, waits until the node is empty, and says
