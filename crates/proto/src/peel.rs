@@ -217,7 +217,7 @@ impl Pending {
             ..
         } = self;
         let packets = admitted.iter_mut().map(|peeled| &mut *peeled.packet);
-        sphinx::finish_batch(opened.into_iter().zip(packets));
+        sphinx::finish_batch(opened.iter().zip(packets));
         admitted.into_iter()
     }
 

@@ -15,6 +15,7 @@
 //! Not done here: remembering tags; clamping a delay (a packet that asks for too much is
 //! refused, since clamping would bend the law of the delays).
 
+use core::borrow::Borrow;
 use core::fmt;
 
 use subtle::ConstantTimeEq;
@@ -252,11 +253,15 @@ fn read_block(block: &[u8; BLOCK_LEN], delay_max_ns: u64) -> Result<Routing, Rej
 /// hop only the payload's layer comes off, and the header stays (PKT-13).
 pub fn finish(opened: Opened, packet: &mut Packet) {
     let (header, payload) = split_packet(packet);
-    finish_parts(opened, header, payload);
+    finish_one(&opened, header, payload);
 }
 
 /// [`finish`] for a payload of any length above 32 bytes.
 pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut [u8]) {
+    finish_one(&opened, header, payload);
+}
+
+fn finish_one(opened: &Opened, header: &mut [u8; HEADER_LEN], payload: &mut [u8]) {
     remove_layer(opened.path, opened.secrets.payload_seed(), payload);
     // PKT-13
     if matches!(opened.routing, Routing::Final { .. }) {
@@ -267,8 +272,9 @@ pub fn finish_parts(opened: Opened, header: &mut [u8; HEADER_LEN], payload: &mut
     rewrite(&opened.secrets, &next_alpha, header);
 }
 
-/// [`finish`] of each packet, in place; allocates nothing.
-pub fn finish_batch<'a>(batch: impl IntoIterator<Item = (Opened, &'a mut Packet)>) {
+/// [`finish`] of each packet, in place; allocates nothing. Given references, it moves no key: what
+/// was opened is erased where it lies, when its owner drops it.
+pub fn finish_batch<'a, O: Borrow<Opened>>(batch: impl IntoIterator<Item = (O, &'a mut Packet)>) {
     let parts = batch.into_iter().map(|(opened, packet)| {
         let (header, payload) = split_packet(packet);
         (opened, header, payload.as_mut_slice())
@@ -277,8 +283,8 @@ pub fn finish_batch<'a>(batch: impl IntoIterator<Item = (Opened, &'a mut Packet)
 }
 
 /// [`finish_batch`] for payloads of any length above 32 bytes.
-pub fn finish_batch_parts<'a>(
-    batch: impl IntoIterator<Item = (Opened, &'a mut [u8; HEADER_LEN], &'a mut [u8])>,
+pub fn finish_batch_parts<'a, O: Borrow<Opened>>(
+    batch: impl IntoIterator<Item = (O, &'a mut [u8; HEADER_LEN], &'a mut [u8])>,
 ) {
     let mut batch = batch.into_iter().peekable();
     while batch.peek().is_some() {
@@ -292,16 +298,16 @@ pub fn finish_batch_parts<'a>(
     }
 }
 
-type Parts<'a> = Option<(Opened, &'a mut [u8; HEADER_LEN], &'a mut [u8])>;
+type Parts<'a, O> = Option<(O, &'a mut [u8; HEADER_LEN], &'a mut [u8])>;
 
 /// Takes 1 to [`BATCH`] packets, all on one path where lanes are used.
-fn finish_chunk(chunk: &mut [Parts<'_>]) {
-    let path = |parts: &Parts<'_>| parts.as_ref().map(|(opened, ..)| opened.path);
+fn finish_chunk<O: Borrow<Opened>>(chunk: &mut [Parts<'_, O>]) {
+    let path = |parts: &Parts<'_, O>| parts.as_ref().map(|(opened, ..)| opened.borrow().path);
     let one_path = chunk.len() > 1 && chunk.iter().all(|parts| path(parts) == path(&chunk[0]));
     let lanes = path(&chunk[0]).filter(|_| one_path).and_then(Path::lanes);
     let Some(lanes) = lanes else {
         for (opened, header, payload) in chunk.iter_mut().filter_map(Option::take) {
-            finish_parts(opened, header, payload);
+            finish_one(opened.borrow(), header, payload);
         }
         return;
     };
@@ -309,7 +315,7 @@ fn finish_chunk(chunk: &mut [Parts<'_>]) {
     let (mut alphas, mut factors) = ([&[0; ALPHA_LEN]; BATCH], [&[0; 32]; BATCH]);
     for ((parts, alpha), factor) in chunk.iter().zip(&mut alphas).zip(&mut factors) {
         if let Some((opened, header, _)) = parts {
-            (*alpha, *factor) = (split_header(header).0, opened.secrets.blinding());
+            (*alpha, *factor) = (split_header(header).0, opened.borrow().secrets.blinding());
         }
     }
     let mut next_alphas = [[0; ALPHA_LEN]; BATCH];
@@ -328,6 +334,7 @@ fn finish_chunk(chunk: &mut [Parts<'_>]) {
             .zip(next_alphas)
             .zip(seeds.iter_mut().zip(&mut payloads))
         {
+            let opened: &Opened = (*opened).borrow();
             // PKT-13
             if matches!(opened.routing, Routing::Forward { .. }) {
                 rewrite(&opened.secrets, next_alpha, header);

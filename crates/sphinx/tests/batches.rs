@@ -5,7 +5,7 @@ mod support;
 
 use rand_core::Rng;
 use sphinx::{Packet, Path, Reject, Routing, open_one};
-use support::{DELAY_MAX_NS, route, seeded};
+use support::{DELAY_MAX_NS, forge, route, seeded};
 
 /// A packet as it came, and what becomes of it.
 type Outcome = (Result<(Routing, [u8; 32]), Reject>, Packet);
@@ -34,10 +34,21 @@ fn together(key: &sphinx::SecretKey, path: Path, packets: &[Packet]) -> Vec<Outc
             Err(why) => Err(*why),
         })
         .collect::<Vec<_>>();
-    let passed = verdicts.into_iter().zip(&mut packets);
-    sphinx::finish_batch(passed.filter_map(|(verdict, packet)| Some((verdict.ok()?, packet))));
+    // By reference, as nodes do; `peel` of the tests' support gives them away.
+    let passed = verdicts.iter().zip(&mut packets);
+    let passed = passed.filter_map(|(verdict, packet)| Some((verdict.as_ref().ok()?, packet)));
+    sphinx::finish_batch(passed);
     seen.into_iter().zip(packets).collect()
 }
+
+/// Versions 0, 259, 65535, and 260 with something in the byte before it (PKT-9).
+const FORGED_VERSIONS: [[u8; 3]; 5] = [
+    [0, 0, 0],
+    [0, 1, 3],
+    [0, 0xff, 0xff],
+    [1, 1, 4],
+    [0x80, 1, 4],
+];
 
 #[test]
 fn pkt_22_batches_are_their_packets() {
@@ -49,7 +60,7 @@ fn pkt_22_batches_are_their_packets() {
     for len in 0..=33 {
         let packets: Vec<Packet> = (0..len)
             .map(|_| {
-                let kind = rng.next_u32() % 8;
+                let kind = rng.next_u32() % 12;
                 hops[0].delay_ns = if kind == 0 { DELAY_MAX_NS + 1 } else { 7 };
                 // The last hop of a route of one is where packets end.
                 let part = if kind == 1 { &hops[..1] } else { &hops[..] };
@@ -58,6 +69,23 @@ fn pkt_22_batches_are_their_packets() {
                     2 => packet[rng.next_u32() as usize % 348] ^= 4,
                     3 => packet[..32].fill(0),
                     4 => rng.fill_bytes(&mut packet),
+                    // What someone who knows the key of the node can make: a valid MAC over anything.
+                    5 => {
+                        let version = FORGED_VERSIONS[rng.next_u32() as usize % 5];
+                        forge(&keys[0], &mut packet[..], |beta| {
+                            beta[1..4].copy_from_slice(&version);
+                        });
+                    }
+                    6 => {
+                        let flag = [0, 3, 0x81, 0xff][rng.next_u32() as usize % 4];
+                        forge(&keys[0], &mut packet[..], |beta| beta[0] = flag);
+                    }
+                    7 => forge(&keys[0], &mut packet[..], |beta| beta[1..44].fill(0xff)),
+                    // Forged, and yet a packet: another address and a final hop's flag.
+                    8 => forge(&keys[0], &mut packet[..], |beta| {
+                        beta[0] = 2;
+                        beta[4..36].fill(7);
+                    }),
                     _ => {}
                 }
                 packet
@@ -78,7 +106,15 @@ fn pkt_22_batches_are_their_packets() {
         }
     }
     // The positive control: every kind was among them.
-    for kind in ["final", "forward", "LowOrder", "Mac", "DelayTooLong"] {
+    for kind in [
+        "final",
+        "forward",
+        "LowOrder",
+        "Mac",
+        "Version",
+        "Flag",
+        "DelayTooLong",
+    ] {
         assert!(
             counts.get(kind).is_some_and(|n| *n > 10),
             "{kind}: {counts:?}"
