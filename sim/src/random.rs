@@ -16,7 +16,7 @@
 
 use chacha20::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use rand_distr::{Distribution, Exp1, Poisson};
+use rand_distr::{Binomial, Distribution, Exp1, Poisson};
 
 /// The entity that stands for all users.
 pub const SOURCE: u64 = u64::MAX;
@@ -42,6 +42,20 @@ pub enum Purpose {
     Attack = 8,
     /// The options of a swarm's network.
     Swarm = 9,
+    /// How long a link takes, and whether it loses the packet.
+    Link = 10,
+    /// Which mixes are corrupt, and what those drop.
+    Corrupt = 11,
+    /// The loops of mixes.
+    Loop = 12,
+    /// The adversary's own packets.
+    Flood = 13,
+    /// When users come and go.
+    Online = 14,
+    /// Whom a user writes to.
+    Contact = 15,
+    /// Pairs of messages, for unlinkability.
+    Pair = 16,
 }
 
 /// A stream of random numbers.
@@ -83,6 +97,16 @@ impl Stream {
         }
         let law = Poisson::new(mean).expect("the scenario bounds it");
         law.sample(&mut self.0) as usize
+    }
+
+    /// How many of `n` succeed, each with probability `p`.
+    ///
+    /// # Panics
+    ///
+    /// If `p` is no probability.
+    pub fn binomial(&mut self, n: u64, p: f64) -> u64 {
+        let law = Binomial::new(n, p).expect("a probability");
+        law.sample(&mut self.0)
     }
 
     /// Uniform in `0..n` for `n ≥ 1`, from one draw; the bias is below `n / 2⁶⁴`.

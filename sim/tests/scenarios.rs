@@ -109,6 +109,58 @@ const REFUSED: &[(&str, &str)] = &[
         "line 4: network.topology = \"cascade\": must be \"stratified\" for engine = \"packet\"",
     ),
     (
+        "version = 1\nengine = \"packet\"\n[links]\nloss_ppm = 3",
+        "line 4: links.loss_ppm = 3: must be 0 for engine = \"packet\"",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[links]\nregions_ms = \"0\"",
+        "line 4: links.regions_ms = \"0\": must be absent for engine = \"packet\"",
+    ),
+    (
+        "version = 1\n[links]\nregions_ms = \"0,1\\n2\"",
+        "line 3: links.regions_ms = \"0,1\\n2\": must be up to 100 lines of as many numbers from 0 \
+         to 10000, separated by commas",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"trace\"",
+        "traffic.trace_s = \"\" (the default): must be at least one time in seconds, the last above \
+         0, in ascending order, separated by commas or line ends",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"trace\"\ntrace_s = \"2, 1\"",
+        "line 4: traffic.trace_s = \"2, 1\": must be at least one time in seconds, the last above \
+         0, in ascending order, separated by commas or line ends",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"on-off\"\nonline_s = 60000",
+        "line 4: traffic.online_s = 60000.0: must keep times within 50000 s: 1000000 mean delays or \
+         batches",
+    ),
+    (
+        "version = 1\n[mix]\npackets_per_s = 20",
+        "line 3: mix.packets_per_s = 20.0: must be 0 or at least what comes to each mix, \
+         33.333333333333336 per second",
+    ),
+    (
+        "version = 1\n[network]\ntopology = \"free\"\n[mix]\nstrategy = \"timed\"",
+        "line 5: mix.strategy = \"timed\": must be \"poisson\" with free routes: a batch would mix \
+         packets of all hops",
+    ),
+    (
+        "version = 1\n[network]\ntopology = \"free\"\nmixes_per_layer = 9999\nlayers = 9",
+        "line 4: network.mixes_per_layer = 9999: must keep layers² × mixes per layer at most 320000 \
+         with free routes",
+    ),
+    (
+        "version = 1\n[network]\ntopology = \"p2p\"\n[traffic]\nusers = 1",
+        "line 5: traffic.users = 1: must be from 2 to 106666 for network.topology = \"p2p\"",
+    ),
+    (
+        "version = 1\n[network]\ntopology = \"p2p\"\n[adversary]\ncorrupt_mixes_per_layer = 34",
+        "line 5: adversary.corrupt_mixes_per_layer = 34: must be at most traffic.users / \
+         network.layers = 33",
+    ),
+    (
         "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",
         "line 4: mix.strategy = \"pool\": must be \"poisson\" for engine = \"packet\"",
     ),

@@ -23,6 +23,24 @@ pub(crate) const TICKS: f64 = 1_099_511_627_776.0; // 2^40
 /// The time at which runs start, so that births before it stay positive.
 pub(crate) const ORIGIN: u64 = 1 << 50;
 
+/// Ticks of a time in units.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "at most 2^23 units; what is longer is never reached"
+)]
+#[inline]
+pub(crate) fn ticks(units: f64) -> u64 {
+    (units * TICKS + 0.5) as u64
+}
+
+/// Units of a time in ticks.
+#[expect(clippy::cast_precision_loss, reason = "far below a tick in a unit")]
+#[inline]
+pub(crate) fn units(ticks: u64) -> f64 {
+    ticks as f64 / TICKS
+}
+
 const PER_BUCKET: f64 = 24.0;
 const BUCKETS: f64 = 4096.0;
 const YEAR_UNITS: f64 = 8.0;

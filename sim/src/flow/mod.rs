@@ -7,9 +7,12 @@
 //!
 //! | module      | what it holds                                              |
 //! |-------------|------------------------------------------------------------|
-//! | `poisson`   | networks of Poisson mixes                                  |
+//! | `setup`     | the network, without units                                 |
+//! | `poisson`   | networks of Poisson mixes with nothing else: the fast case |
 //! | `agenda`    | their calendar queue                                       |
-//! | `pool`      | networks of threshold and pool mixes                       |
+//! | `network`   | everything else                                            |
+//! | `pool`      | its mixes                                                  |
+//! | `source`    | when packets enter                                         |
 //! | `posterior` | what exits tell of the targets                             |
 //! | `section`   | raw observations                                           |
 //! | `figures`   | from observations to figures and plots                     |
@@ -19,141 +22,31 @@
 
 mod agenda;
 mod figures;
+mod network;
 mod poisson;
 mod pool;
 mod posterior;
 mod section;
+mod setup;
+mod source;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use network::Network;
 use poisson::PoissonNetwork;
 pub use poisson::Sabotage;
-use pool::PoolNetwork;
 pub use posterior::Target;
-use posterior::{LANES, RESIDUAL};
 use rayon::prelude::*;
 pub use section::{Gaps, LATENCY_STEPS, Section};
+pub use setup::{Capacity, Links, Pool, Route, Setup, Users};
 
 use crate::{
     outcome::{Outcome, RunError},
-    random::Stream,
-    scenario::{Scenario, Strategy, Topology, Trigger},
+    scenario::Scenario,
 };
 
 /// Most sections in a run: enough for a good standard error, few enough to stay cheap.
 const SECTIONS: u64 = 64;
-
-/// A network without units, and what to measure in it.
-#[derive(Clone, Debug)]
-pub struct Setup {
-    /// Which mix may follow which.
-    pub topology: Topology,
-    /// Layers, ≥ 1.
-    pub layers: usize,
-    /// Mixes per layer, ≥ 1.
-    pub width: usize,
-    /// Corrupt mixes per layer, ≤ width.
-    pub corrupt: usize,
-    /// Packets that enter per unit of time, > 0.
-    pub rate: f64,
-    /// How pools work; `None` for Poisson mixes.
-    pub pool: Option<Pool>,
-    /// Length of the stationary window, in units of time.
-    pub window: f64,
-    /// Receivers over which exits are aggregated; 0 for none.
-    pub receivers: usize,
-    /// Whether to measure guesswork.
-    pub guesswork: bool,
-    /// Mass that may be left when a target counts as finished.
-    pub residual: f64,
-    /// A deliberate mistake, for positive controls.
-    pub sabotage: Sabotage,
-}
-
-/// A mix that sends in batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Packets that leave together as soon as there are this many above those kept; `None`:
-    /// once per unit of time, all above those kept.
-    pub batch: Option<usize>,
-    /// Packets that stay, chosen at random.
-    pub kept: usize,
-}
-
-impl Default for Setup {
-    /// One honest Poisson mix with one packet per mean delay.
-    fn default() -> Self {
-        Self {
-            topology: Topology::Stratified,
-            layers: 1,
-            width: 1,
-            corrupt: 0,
-            rate: 1.0,
-            pool: None,
-            window: 8.0,
-            receivers: 0,
-            guesswork: false,
-            residual: RESIDUAL,
-            sabotage: Sabotage::None,
-        }
-    }
-}
-
-impl Setup {
-    /// The network of `scenario`, and its unit of time in seconds.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "layers and batches are small")]
-    pub fn of(scenario: &Scenario) -> (Self, f64) {
-        let per_s = scenario.traffic.total_per_s();
-        let (width, layers) = (scenario.network.mixes_per_layer, scenario.network.layers);
-        let (unit_s, pool) = match scenario.strategy {
-            Strategy::Poisson { delay_mean_s } => (delay_mean_s, None),
-            Strategy::Pool { trigger, kept } => {
-                let (unit_s, batch) = match trigger {
-                    Trigger::Full { batch } => (batch as f64 * width as f64 / per_s, Some(batch)),
-                    Trigger::Every { interval_s } => (interval_s, None),
-                };
-                (unit_s, Some(Pool { batch, kept }))
-            }
-        };
-        let setup = Self {
-            topology: scenario.network.topology,
-            layers,
-            width,
-            corrupt: scenario.corrupt_mixes_per_layer,
-            rate: per_s * unit_s,
-            pool,
-            window: scenario.flow.window_means * layers as f64,
-            receivers: scenario.flow.receivers,
-            guesswork: scenario.flow.guesswork,
-            ..Self::default()
-        };
-        (setup, unit_s)
-    }
-
-    /// The mix after `mix`, which is not of the last layer. In a cascade nothing is drawn.
-    #[inline]
-    pub(crate) fn next(&self, mix: usize, route: &mut Stream) -> usize {
-        match self.topology {
-            Topology::Stratified => mix - mix % self.width + self.width + route.index(self.width),
-            Topology::Cascade => mix + self.width,
-        }
-    }
-
-    /// Mean number of packets in a Poisson mix, ρ.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
-    pub fn occupancy(&self) -> f64 {
-        self.rate / self.width as f64
-    }
-
-    /// Replications that measure at least `targets` messages, in equal sections.
-    #[must_use]
-    pub fn replications(targets: u64) -> u64 {
-        let passes = targets.div_ceil(LANES as u64).max(2);
-        passes.next_multiple_of(passes.min(SECTIONS))
-    }
-}
 
 /// Runs `replications` of `setup` and returns its sections, the same for any number of
 /// threads. `progress` is told the fraction done, from 0 to 1, from any thread.
@@ -176,20 +69,17 @@ pub fn study(
         .map(|number| {
             let mut section = Section::default();
             let mine = number * share..(number + 1) * share;
-            match setup.pool {
-                None => {
-                    let mut network = PoissonNetwork::new(setup);
-                    for replication in mine {
-                        network.replicate(seed, replication, &mut section);
-                        tell();
-                    }
+            if setup.is_plain() {
+                let mut network = PoissonNetwork::new(setup);
+                for replication in mine {
+                    network.replicate(seed, replication, &mut section);
+                    tell();
                 }
-                Some(pool) => {
-                    let mut network = PoolNetwork::new(setup, pool);
-                    for replication in mine {
-                        network.replicate(seed, replication, &mut section);
-                        tell();
-                    }
+            } else {
+                let mut network = Network::new(setup);
+                for replication in mine {
+                    network.replicate(seed, replication, &mut section);
+                    tell();
                 }
             }
             section

@@ -28,7 +28,7 @@
 
 use super::{
     Setup,
-    agenda::{Agenda, ORIGIN, TICKS, Waiting},
+    agenda::{Agenda, ORIGIN, Waiting, ticks, units},
     posterior::{LANES, Lanes, Posterior},
     section::Section,
 };
@@ -36,10 +36,6 @@ use crate::{
     metrics::surprise,
     random::{Purpose, SOURCE, Stream},
 };
-
-/// Mean time between the targets of one pass: wide enough that they learn from different
-/// traffic, narrow enough that one cool-down serves all.
-const SPACING: f64 = 4.0;
 
 /// Packets without a share of their own.
 const NO_SLOT: u32 = u32::MAX;
@@ -102,23 +98,6 @@ pub(crate) struct PoissonNetwork<'a> {
     last_gap: f64,
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "2^40 ticks per mean delay and at most 2^23 mean delays"
-)]
-fn ticks(units: f64) -> u64 {
-    (units * TICKS + 0.5) as u64
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "far below a tick in a mean delay"
-)]
-fn units(ticks: u64) -> f64 {
-    ticks as f64 / TICKS
-}
-
 impl<'a> PoissonNetwork<'a> {
     #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
     pub(crate) fn new(setup: &'a Setup) -> Self {
@@ -165,7 +144,7 @@ impl<'a> PoissonNetwork<'a> {
                 self.step(section);
             }
         }
-        section.targets.extend(self.posterior.take());
+        section.measure(self.posterior.take());
     }
 
     fn start(&mut self, seed: u64, replication: u64) {
@@ -246,7 +225,8 @@ impl<'a> PoissonNetwork<'a> {
             let due = self.setup.window + 12.0 * self.chosen as f64;
             return self.now >= ORIGIN + ticks(due);
         }
-        self.target.coin(1.0 / (SPACING * self.setup.rate))
+        self.target
+            .coin(1.0 / (self.setup.spacing() * self.setup.rate))
     }
 
     /// A new packet goes to a mix of the first layer, whose index is returned.

@@ -48,12 +48,18 @@ pub struct Target {
 }
 
 /// Sums over the packets that have left, per lane.
+///
+/// Packets that are lost on the way take their shares with them: the adversary sees that they
+/// do not arrive. A message is measured only if it arrives, so shares are those of the packets
+/// that do, divided by the mass `T` that they have together (`H = S/T + log₂ T`).
 #[derive(Debug)]
 pub(crate) struct Posterior {
     entropy: Lanes,
     square: Lanes,
     largest: Lanes,
     total: Lanes,
+    lost: Lanes,
+    missed: [bool; LANES],
     /// None while the target is in the network.
     log_loss: [Option<f64>; LANES],
     kept: Option<Vec<Vec<f64>>>,
@@ -68,6 +74,8 @@ impl Posterior {
             square: zero,
             largest: zero,
             total: zero,
+            lost: zero,
+            missed: [false; LANES],
             log_loss: [None; LANES],
             kept: keep.then(|| vec![Vec::new(); LANES]),
             receivers: vec![zero; receivers],
@@ -108,20 +116,64 @@ impl Posterior {
         }
     }
 
-    /// Mass of each target that has left.
+    /// A packet with shares `p` is lost; it is the target of lane `target`, if any.
+    pub(crate) fn lose(&mut self, p: Option<&Lanes>, target: Option<usize>) {
+        for (sum, p) in self.lost.iter_mut().zip(p.unwrap_or(&[0.0; LANES])) {
+            *sum += p;
+        }
+        if let Some(target) = target {
+            self.missed[target] = true;
+        }
+    }
+
+    /// Mass of each target that has left or is lost.
     #[cfg(test)]
     pub(crate) fn total(&self) -> Lanes {
-        self.total
+        core::array::from_fn(|lane| self.total[lane] + self.lost[lane])
     }
 
     /// Whether no target has more than `residual` left in the network.
     pub(crate) fn finished(&self, residual: f64) -> bool {
-        self.total.iter().all(|total| *total >= 1.0 - residual)
+        let mut gone = self.total.iter().zip(&self.lost);
+        gone.all(|(total, lost)| total + lost >= 1.0 - residual)
     }
 
-    /// What was measured, lane by lane; everything starts anew.
-    pub(crate) fn take(&mut self) -> [Target; LANES] {
-        let targets = core::array::from_fn(|lane| Target {
+    /// What was measured of each target that arrived; everything starts anew.
+    pub(crate) fn take(&mut self) -> Vec<Target> {
+        for lane in 0..LANES {
+            if self.lost[lane] > 0.0 {
+                self.condition(lane);
+            }
+        }
+        let targets = self.targets();
+        let arrived = targets.into_iter().zip(self.missed);
+        let arrived = arrived.filter(|(_, missed)| !missed).map(|(one, _)| one);
+        let arrived = arrived.collect();
+        *self = Self::new(self.receivers.len(), self.kept.is_some());
+        arrived
+    }
+
+    /// Divides the shares of a lane by the mass that arrived.
+    fn condition(&mut self, lane: usize) {
+        let total = self.total[lane];
+        self.entropy[lane] = self.entropy[lane] / total + total.log2();
+        self.square[lane] /= total * total;
+        self.largest[lane] /= total;
+        if let Some(loss) = &mut self.log_loss[lane] {
+            *loss += total.log2();
+        }
+        for receiver in &mut self.receivers {
+            receiver[lane] /= total;
+        }
+        for p in self.kept.iter_mut().flat_map(|kept| &mut kept[lane]) {
+            *p /= total;
+        }
+        // What is left inside, as a share of what may yet arrive.
+        self.total[lane] = total / (1.0 - self.lost[lane]);
+    }
+
+    fn targets(&mut self) -> [Target; LANES] {
+        core::array::from_fn(|lane| Target {
             entropy: self.entropy[lane],
             min_entropy: -self.largest[lane].log2(),
             renyi2: -self.square[lane].log2(),
@@ -134,9 +186,7 @@ impl Posterior {
                 Some(kept) => guesswork(&mut kept[lane]),
                 None => 0.0,
             },
-        });
-        *self = Self::new(self.receivers.len(), self.kept.is_some());
-        targets
+        })
     }
 }
 

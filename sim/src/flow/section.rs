@@ -68,6 +68,11 @@ impl Default for Section {
 }
 
 impl Section {
+    /// What was measured of the targets of one pass.
+    pub(crate) fn measure(&mut self, targets: Vec<Target>) {
+        self.targets.extend(targets);
+    }
+
     /// An arrival found `held` packets.
     #[inline]
     pub(crate) fn saw(&mut self, held: u32) {

@@ -5,142 +5,18 @@
 //! Its [`hash`](Scenario::hash) is SHA-256 of the canonical form: comments, order and
 //! defaults written out do not change it.
 
+mod check;
 pub mod keys;
+mod parts;
 mod read;
 
 use keys::Value;
+pub use parts::{
+    Adversary, Capacity, Engine, FlowSettings, Links, Network, PacketSettings, Pattern, Placement,
+    Strategy, Topology, Traffic, Trigger,
+};
 pub use read::{ScenarioError, Values};
 use sha2::{Digest, Sha256};
-
-/// Which engine runs the scenario.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    /// Simple packets, exact posterior tracking: how anonymous, how slow, how costly.
-    Flow,
-    /// The deployed state machines with real packets: is the code right.
-    Packet,
-}
-
-/// How a mix decides when packets leave.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Strategy {
-    /// Each packet waits an exponential time.
-    Poisson {
-        /// Its mean, in seconds.
-        delay_mean_s: f64,
-    },
-    /// Packets leave in batches, and some stay behind.
-    Pool {
-        /// When.
-        trigger: Trigger,
-        /// Packets that stay, chosen at random; 0 for none.
-        kept: usize,
-    },
-}
-
-/// When a pool sends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Trigger {
-    /// When it holds `batch + kept` packets; with `kept = 0` a threshold mix.
-    Full {
-        /// Packets that leave together, ≥ 1.
-        batch: usize,
-    },
-    /// At fixed times, whatever it holds above `kept`.
-    Every {
-        /// Time between them, in seconds.
-        interval_s: f64,
-    },
-}
-
-/// Which mix may follow which.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Topology {
-    /// Any mix of the next layer, uniformly.
-    #[default]
-    Stratified,
-    /// The mix of the next layer in the same chain: as many separate cascades as a layer is wide.
-    Cascade,
-}
-
-/// Layers and widths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Which mix may follow which.
-    pub topology: Topology,
-    /// Mixes that a packet passes, 1 to 32.
-    pub layers: usize,
-    /// Mixes in each layer, 1 to 10 000.
-    pub mixes_per_layer: usize,
-    /// Gateways; the flow engine has none.
-    pub gateways: usize,
-}
-
-/// What users send.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Traffic {
-    /// Clients.
-    pub users: u64,
-    /// Payload slots per user and second (a message or a drop).
-    pub payload_per_user_per_s: f64,
-    /// Loops per user and second.
-    pub loop_per_user_per_s: f64,
-    /// Bytes of a frame on a link.
-    pub frame_bytes: u64,
-}
-
-impl Traffic {
-    /// Packets that all users together send, per second.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "at most 1e9 users")]
-    pub fn total_per_s(&self) -> f64 {
-        self.users as f64 * (self.payload_per_user_per_s + self.loop_per_user_per_s)
-    }
-}
-
-/// Settings of the flow engine.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FlowSettings {
-    /// Messages to measure.
-    pub targets: u64,
-    /// Length of the stationary window of each replication, in mean passes of the network.
-    pub window_means: f64,
-    /// Receivers over which exits are aggregated; 0 for none.
-    pub receivers: usize,
-    /// Whether posteriors are kept whole and sorted.
-    pub guesswork: bool,
-}
-
-/// Settings of the packet engine.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PacketSettings {
-    /// Virtual seconds during which messages are sent.
-    pub duration_s: f64,
-    /// Messages that each client sends.
-    pub messages_per_user: u64,
-    /// Bytes of each message.
-    pub message_bytes: usize,
-    /// Frames lost by links, in parts per million.
-    pub loss_ppm: u32,
-    /// Restarts of random nodes and clients.
-    pub restarts: u32,
-    /// Packets that were captured on a link and are sent again, to the same node, later.
-    pub replays: u32,
-    /// Whether nodes send loops of their own.
-    pub node_loops: bool,
-    /// Most that a packet between nodes takes longer, in milliseconds.
-    pub jitter_ms: f64,
-    /// Most that two clocks differ, in milliseconds.
-    pub clock_skew_ms: f64,
-    /// Partitions that heal.
-    pub partitions: u32,
-    /// Stretches in which one entity's packets are all lost.
-    pub loss_bursts: u32,
-    /// Most that a disk answers later, in milliseconds.
-    pub store_lag_ms: f64,
-    /// Length of a key epoch, in seconds.
-    pub epoch_s: u32,
-}
 
 /// One scenario, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -153,12 +29,14 @@ pub struct Scenario {
     pub network: Network,
     /// How a mix decides when packets leave.
     pub strategy: Strategy,
-    /// One-way delay of every link, in seconds.
-    pub link_delay_s: f64,
+    /// What a mix can process; `None` without limit.
+    pub capacity: Option<Capacity>,
+    /// How long links take and what they lose.
+    pub links: Links,
     /// What users send.
     pub traffic: Traffic,
-    /// Corrupt mixes in each layer, at most its width.
-    pub corrupt_mixes_per_layer: usize,
+    /// What the adversary does besides watching every link.
+    pub adversary: Adversary,
     /// Settings of the flow engine.
     pub flow: FlowSettings,
     /// Settings of the packet engine.
@@ -197,6 +75,8 @@ impl Scenario {
     fn from_values(v: &Values) -> Result<Self, ScenarioError> {
         let size = |name| usize::try_from(v.count(name)).expect("the table bounds it");
         let small = |name| u32::try_from(v.count(name)).expect("the table bounds it");
+        let seconds = |name| v.real(name) / 1e3;
+        let share = |name| f64::from(small(name)) / 1e6;
         let scenario = Self {
             title: v.text("title").to_owned(),
             engine: match v.text("engine") {
@@ -206,37 +86,54 @@ impl Scenario {
             network: Network {
                 topology: match v.text("network.topology") {
                     "cascade" => Topology::Cascade,
+                    "free" => Topology::Free,
+                    "p2p" => Topology::PeerToPeer,
                     _ => Topology::Stratified,
                 },
                 layers: size("network.layers"),
                 mixes_per_layer: size("network.mixes_per_layer"),
                 gateways: size("network.gateways"),
             },
-            strategy: match v.text("mix.strategy") {
-                "pool" => Strategy::Pool {
-                    trigger: Trigger::Full {
-                        batch: size("mix.batch"),
-                    },
-                    kept: size("mix.kept"),
-                },
-                "timed" => Strategy::Pool {
-                    trigger: Trigger::Every {
-                        interval_s: v.real("mix.interval_ms") / 1e3,
-                    },
-                    kept: size("mix.kept"),
-                },
-                _ => Strategy::Poisson {
-                    delay_mean_s: v.real("mix.delay_mean_ms") / 1e3,
-                },
+            strategy: strategy(v),
+            capacity: (v.real("mix.packets_per_s") > 0.0).then(|| Capacity {
+                packets_per_s: v.real("mix.packets_per_s"),
+                queue: size("mix.queue"),
+            }),
+            links: Links {
+                delay_s: seconds("links.delay_ms"),
+                jitter_s: seconds("links.jitter_ms"),
+                loss: share("links.loss_ppm"),
+                regions_s: check::regions_s(v)?,
             },
-            link_delay_s: v.real("links.delay_ms") / 1e3,
             traffic: Traffic {
                 users: v.count("traffic.users"),
                 payload_per_user_per_s: v.real("traffic.payload_per_user_per_s"),
                 loop_per_user_per_s: v.real("traffic.loop_per_user_per_s"),
+                pattern: match v.text("traffic.pattern") {
+                    "on-off" => Pattern::OnOff {
+                        online_s: v.real("traffic.online_s"),
+                        offline_s: v.real("traffic.offline_s"),
+                    },
+                    "sessions" => Pattern::Sessions {
+                        online_s: v.real("traffic.online_s"),
+                    },
+                    "trace" => Pattern::Trace(check::trace_s(v)?),
+                    _ => Pattern::Steady,
+                },
+                loop_per_mix_per_s: v.real("traffic.loop_per_mix_per_s"),
                 frame_bytes: v.count("traffic.frame_bytes"),
             },
-            corrupt_mixes_per_layer: size("adversary.corrupt_mixes_per_layer"),
+            adversary: Adversary {
+                corrupt_mixes_per_layer: size("adversary.corrupt_mixes_per_layer"),
+                placement: match v.text("adversary.placement") {
+                    "balanced" => Placement::Balanced,
+                    "random" => Placement::Random,
+                    _ => Placement::Greedy,
+                },
+                drop: share("adversary.drop_ppm"),
+                delay_s: seconds("adversary.delay_ms"),
+                flood_per_s: v.real("adversary.flood_per_s"),
+            },
             flow: FlowSettings {
                 targets: v.count("flow.targets"),
                 window_means: v.real("flow.window_means"),
@@ -264,109 +161,6 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// What no single key can show.
-    fn check(&self, v: &Values) -> Result<(), ScenarioError> {
-        let width = self.network.mixes_per_layer;
-        if self.corrupt_mixes_per_layer > width {
-            return Err(v.refuse(
-                "adversary.corrupt_mixes_per_layer",
-                &format!("be at most network.mixes_per_layer = {width}"),
-            ));
-        }
-        let alone = self.engine == Engine::Packet && self.packet.node_loops;
-        if self.traffic.users == 0 && !alone {
-            return Err(v.refuse(
-                "traffic.users",
-                "be above 0, but for engine = \"packet\" with packet.node_loops",
-            ));
-        }
-        if self.traffic.users > 0 && self.traffic.total_per_s() <= 0.0 {
-            return Err(v.refuse(
-                "traffic.payload_per_user_per_s",
-                "be above 0 unless traffic.loop_per_user_per_s is",
-            ));
-        }
-        if self.engine == Engine::Packet && self.network.topology == Topology::Cascade {
-            return Err(v.refuse(
-                "network.topology",
-                "be \"stratified\" for engine = \"packet\"",
-            ));
-        }
-        match (self.engine, self.strategy) {
-            (Engine::Flow, Strategy::Poisson { delay_mean_s }) => {
-                self.check_in_flight(v, delay_mean_s)
-            }
-            (Engine::Flow, Strategy::Pool { trigger, kept }) => self.check_pools(v, trigger, kept),
-            (Engine::Packet, Strategy::Poisson { .. }) => {
-                let most = f64::from(self.packet.epoch_s) * 1e3 / 16.0;
-                if self.packet.clock_skew_ms > most {
-                    let allowed = format!("be at most a sixteenth of packet.epoch_s, {most}");
-                    return Err(v.refuse("packet.clock_skew_ms", &allowed));
-                }
-                Ok(())
-            }
-            (Engine::Packet, Strategy::Pool { .. }) => {
-                Err(v.refuse("mix.strategy", "be \"poisson\" for engine = \"packet\""))
-            }
-        }
-    }
-
-    /// What the clock and the memory of the flow engine can hold, Poisson mixes.
-    fn check_in_flight(&self, v: &Values, delay_mean_s: f64) -> Result<(), ScenarioError> {
-        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
-        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
-        let most = if self.flow.guesswork {
-            IN_FLIGHT_MAX_SORTED
-        } else {
-            IN_FLIGHT_MAX
-        };
-        if (IN_FLIGHT_MIN..=most).contains(&in_flight) {
-            return Ok(());
-        }
-        let sorted = if self.flow.guesswork {
-            " with flow.guesswork"
-        } else {
-            ""
-        };
-        Err(v.refuse(
-            "traffic.users",
-            &format!(
-                "keep users × packets per second × layers × delay (here {in_flight} packets in \
-                 flight) from {IN_FLIGHT_MIN} to {most}{sorted}"
-            ),
-        ))
-    }
-
-    /// What the memory and the patience for pool mixes allow.
-    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
-    fn check_pools(&self, v: &Values, trigger: Trigger, kept: usize) -> Result<(), ScenarioError> {
-        let width = self.network.mixes_per_layer as f64;
-        let (name, batch) = match trigger {
-            Trigger::Full { batch } => ("mix.batch", batch as f64),
-            Trigger::Every { interval_s } => {
-                let batch = self.traffic.total_per_s() * interval_s / width;
-                ("mix.interval_ms", batch)
-            }
-        };
-        let held = self.network.layers as f64 * width * (batch + kept as f64);
-        if !(POOLED_MIN..=POOLED_MAX).contains(&held) {
-            return Err(v.refuse(
-                name,
-                &format!(
-                    "keep layers × mixes × (packets of a batch + kept), here {held}, from \
-                     {POOLED_MIN} to {POOLED_MAX}"
-                ),
-            ));
-        }
-        if kept as f64 > batch * KEPT_PER_BATCH_MAX {
-            return Err(v.refuse(
-                "mix.kept",
-                &format!("be at most {KEPT_PER_BATCH_MAX} × the packets of a batch, {batch}"),
-            ));
-        }
-        Ok(())
-    }
-
     /// SHA-256 of the canonical form, in hexadecimal.
     #[must_use]
     pub fn hash(&self) -> String {
@@ -377,20 +171,25 @@ impl Scenario {
     }
 }
 
-/// Packets in flight that the flow engine accepts at most: about 4 GB.
-const IN_FLIGHT_MAX: f64 = 1e8;
-
-/// The same when posteriors are kept whole, 8 targets at a time: about 3 GB.
-const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
-
-/// And at least: with fewer, the time between packets outgrows the clock.
-const IN_FLIGHT_MIN: f64 = 1e-3;
-
-/// Packets in all pools together: about 1 GB.
-const POOLED_MAX: f64 = 1e7;
-
-/// And at least, for a timed pool to see packets.
-const POOLED_MIN: f64 = 0.01;
-
-/// With more, a target's mass takes thousands of batches to leave.
-const KEPT_PER_BATCH_MAX: f64 = 100.0;
+fn strategy(v: &Values) -> Strategy {
+    let kept = usize::try_from(v.count("mix.kept")).expect("the table bounds it");
+    let trigger = match v.text("mix.strategy") {
+        "pool" => Trigger::Full {
+            batch: usize::try_from(v.count("mix.batch")).expect("the table bounds it"),
+        },
+        word @ ("timed" | "dynamic") => Trigger::Every {
+            interval_s: v.real("mix.interval_ms") / 1e3,
+            fraction: if word == "dynamic" {
+                v.real("mix.fraction")
+            } else {
+                1.0
+            },
+        },
+        _ => {
+            return Strategy::Poisson {
+                delay_mean_s: v.real("mix.delay_mean_ms") / 1e3,
+            };
+        }
+    };
+    Strategy::Pool { trigger, kept }
+}

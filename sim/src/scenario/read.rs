@@ -33,6 +33,9 @@ impl core::fmt::Display for ScenarioError {
 
 impl core::error::Error for ScenarioError {}
 
+/// Characters of a value that an error shows at most.
+const SHOWN: usize = 60;
+
 /// The values of a scenario by key, each with the line it came from (`None`: the default).
 #[derive(Clone, Debug)]
 pub struct Values(BTreeMap<&'static str, (Value, Option<usize>)>);
@@ -98,6 +101,11 @@ impl Values {
         &self.0.get(name).expect("the table of keys names it").0
     }
 
+    /// Whether `name` holds `value`.
+    pub(super) fn holds(&self, name: &str, value: &Value) -> bool {
+        self.get(name) == value
+    }
+
     /// The whole number under `name`.
     #[must_use]
     pub fn count(&self, name: &str) -> u64 {
@@ -139,6 +147,10 @@ impl Values {
     pub fn refuse(&self, name: &str, must: &str) -> ScenarioError {
         let (value, line) = self.0.get(name).expect("the table of keys names it");
         let origin = if line.is_none() { " (the default)" } else { "" };
+        let value = match value.to_string() {
+            long if long.chars().count() > SHOWN => long.chars().take(SHOWN).chain(['…']).collect(),
+            short => short,
+        };
         ScenarioError {
             line: *line,
             message: format!("{name} = {value}{origin}: must {must}"),

@@ -9,6 +9,7 @@
 //! two ways of the public simulators, and a test demands that validation then fails.
 
 mod attacks;
+mod beyond;
 mod exact;
 mod simulated;
 

@@ -3,37 +3,36 @@
 //! Seeds are fixed by the caller, so a check either always passes or always fails. Each study
 //! gets a seed of its own, so that no two share their luck.
 
-use super::{Check, Error, Level};
+use super::{Check, Error, Level, beyond};
 use crate::{
     closed,
-    flow::{Pool, Sabotage, Section, Setup, study},
-    scenario::Topology,
+    flow::{Pool, Route, Sabotage, Section, Setup, study},
     stats::{Estimate, mean},
 };
 
 /// One simulation and the checks made of it.
-struct Study {
-    setup: Setup,
-    targets: u64,
-    judge: Box<Judge>,
+pub(super) struct Study {
+    pub(super) setup: Setup,
+    pub(super) targets: u64,
+    pub(super) judge: Box<Judge>,
 }
 
-type Judge = dyn Fn(&Setup, &Sections) -> Vec<Check> + Sync;
+pub(super) type Judge = dyn Fn(&Setup, &Sections) -> Vec<Check> + Sync;
 
 /// Sections with their sum.
-struct Sections {
-    parts: Vec<Section>,
-    all: Section,
+pub(super) struct Sections {
+    pub(super) parts: Vec<Section>,
+    pub(super) all: Section,
 }
 
 impl Sections {
-    fn estimate(&self, estimator: impl Fn(&Section) -> f64) -> Estimate {
+    pub(super) fn estimate(&self, estimator: impl Fn(&Section) -> f64) -> Estimate {
         let parts: Vec<f64> = self.parts.iter().map(&estimator).collect();
         Estimate::from_sections(estimator(&self.all), 0, &parts)
     }
 }
 
-fn check(section: &'static str, name: String, value: Estimate, expected: f64) -> Check {
+pub(super) fn check(section: &'static str, name: String, value: Estimate, expected: f64) -> Check {
     Check {
         section,
         name,
@@ -53,6 +52,7 @@ pub(super) fn checks(
     let mut studies = single_mixes(level);
     studies.extend(networks(level));
     studies.extend(pools(level));
+    studies.extend(beyond::studies(level));
     #[expect(clippy::cast_precision_loss, reason = "a progress bar")]
     let weights: Vec<f64> = studies
         .iter()
@@ -187,7 +187,7 @@ fn judge_single_mix(setup: &Setup, sections: &Sections) -> Vec<Check> {
     checks
 }
 
-fn calibration(section: &'static str, name: &str, sections: &Sections) -> Check {
+pub(super) fn calibration(section: &'static str, name: &str, sections: &Sections) -> Check {
     check(
         section,
         format!("simulated log-loss less entropy, {name}"),
@@ -293,7 +293,7 @@ fn networks(level: Level) -> Vec<Study> {
 fn cascades(level: Level) -> Study {
     Study {
         setup: Setup {
-            topology: Topology::Cascade,
+            route: Route::Cascade,
             layers: 3,
             width: 3,
             rate: 30.0,
@@ -380,7 +380,10 @@ fn pools(level: Level) -> Vec<Study> {
         studies.push(Study {
             setup: Setup {
                 rate,
-                pool: Some(Pool { batch: None, kept }),
+                pool: Some(Pool {
+                    kept,
+                    ..Pool::default()
+                }),
                 ..Setup::default()
             },
             targets,
@@ -428,6 +431,7 @@ fn threshold_pools(level: Level) -> Vec<Study> {
                 pool: Some(Pool {
                     batch: Some(batch),
                     kept,
+                    ..Pool::default()
                 }),
                 ..Setup::default()
             },

@@ -358,7 +358,7 @@ impl<'s> World<'s> {
     }
 
     fn link_delay(&self) -> Duration {
-        Duration::from_secs_f64(self.scenario.link_delay_s)
+        Duration::from_secs_f64(self.scenario.links.delay_s)
     }
 
     /// A node sends a packet to another.

@@ -284,7 +284,7 @@ fn latency_plot(scenario: &Scenario, measured: &[(&str, &[f64])]) -> Option<Plot
         })
         .collect();
     let layers = scenario.network.layers;
-    let links_s = scenario.link_delay_s * (layers + 3) as f64;
+    let links_s = scenario.links.delay_s * (layers + 3) as f64;
     let law = |t: f64| erlang_cdf(layers, delay_mean_s(scenario), (t - links_s).max(0.0));
     series.push(Series {
         name: format!("Erlang({layers} stages) and links"),

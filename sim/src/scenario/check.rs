@@ -1,0 +1,307 @@
+//! What no single key of a scenario can show: keys that exclude or bound each other, and the
+//! two that hold a table.
+//!
+//! Each fault blames one key, with its value, its line and what it must be.
+
+use std::sync::Arc;
+
+use super::{
+    Engine, Pattern, Scenario, ScenarioError, Strategy, Topology, Trigger, Values,
+    keys::{self, Value},
+};
+
+/// Keys outside `flow.` that the packet engine can't do: they must hold their defaults there.
+const FLOW_ALONE: &[&str] = &[
+    "network.topology",
+    "mix.strategy",
+    "mix.packets_per_s",
+    "links.jitter_ms",
+    "links.loss_ppm",
+    "links.regions_ms",
+    "traffic.loop_per_mix_per_s",
+    "traffic.pattern",
+    "adversary.drop_ppm",
+    "adversary.delay_ms",
+    "adversary.flood_per_s",
+];
+
+/// Packets in flight that the flow engine accepts at most: about 4 GB.
+const IN_FLIGHT_MAX: f64 = 1e8;
+
+/// The same when posteriors are kept whole, 8 targets at a time: about 3 GB.
+const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
+
+/// And at least: with fewer, the time between packets outgrows the clock.
+const IN_FLIGHT_MIN: f64 = 1e-3;
+
+/// Packets in all pools together: about 1 GB.
+const POOLED_MAX: f64 = 1e7;
+
+/// And at least, for a timed pool to see packets.
+const POOLED_MIN: f64 = 0.01;
+
+/// With more, a target's mass takes thousands of batches to leave.
+const KEPT_PER_BATCH_MAX: f64 = 100.0;
+
+/// Longest time online, offline or of a trace, in mean delays or batches: the clock has 2²⁴.
+const TIMES_MAX: f64 = 1e6;
+
+/// Mixes, each with its random streams: about 1 kB.
+const POOLS_MAX: usize = 320_000;
+
+/// Regions that a table may have.
+const REGIONS_MAX: usize = 100;
+
+/// Longest link delay between regions, in milliseconds.
+const REGION_MS_MAX: f64 = 10_000.0;
+
+impl Scenario {
+    pub(super) fn check(&self, v: &Values) -> Result<(), ScenarioError> {
+        self.check_mixes(v)?;
+        self.check_traffic(v)?;
+        if self.engine == Engine::Packet {
+            return self.check_packet(v);
+        }
+        match self.strategy {
+            Strategy::Poisson { delay_mean_s } => self.check_in_flight(v, delay_mean_s),
+            Strategy::Pool { trigger, kept } => self.check_pools(v, trigger, kept),
+        }
+    }
+
+    fn check_mixes(&self, v: &Values) -> Result<(), ScenarioError> {
+        let (network, adversary) = (self.network, &self.adversary);
+        let free = matches!(network.topology, Topology::Free | Topology::PeerToPeer);
+        let corrupt = "adversary.corrupt_mixes_per_layer";
+        let width = network.mixes_per_layer;
+        let users = usize::try_from(self.traffic.users).unwrap_or(usize::MAX);
+        if network.topology == Topology::PeerToPeer {
+            let most = POOLS_MAX / network.layers;
+            if !(2..=most).contains(&users) {
+                let must = format!("be from 2 to {most} for network.topology = \"p2p\"");
+                return Err(v.refuse("traffic.users", &must));
+            }
+            if adversary.corrupt_mixes_per_layer * network.layers > users {
+                let most = users / network.layers;
+                let must = format!("be at most traffic.users / network.layers = {most}");
+                return Err(v.refuse(corrupt, &must));
+            }
+        } else if adversary.corrupt_mixes_per_layer > width {
+            let must = format!("be at most network.mixes_per_layer = {width}");
+            return Err(v.refuse(corrupt, &must));
+        }
+        if network.topology == Topology::Free {
+            let mixes = network.layers * width;
+            if mixes * network.layers > POOLS_MAX {
+                let must =
+                    format!("keep layers² × mixes per layer at most {POOLS_MAX} with free routes");
+                return Err(v.refuse("network.mixes_per_layer", &must));
+            }
+        }
+        if free && !matches!(self.strategy, Strategy::Poisson { .. }) {
+            let must = "be \"poisson\" with free routes: a batch would mix packets of all hops";
+            return Err(v.refuse("mix.strategy", must));
+        }
+        Ok(())
+    }
+
+    fn check_traffic(&self, v: &Values) -> Result<(), ScenarioError> {
+        let traffic = &self.traffic;
+        let alone = self.engine == Engine::Packet && self.packet.node_loops;
+        if traffic.users == 0 && !alone {
+            return Err(v.refuse(
+                "traffic.users",
+                "be above 0, but for engine = \"packet\" with packet.node_loops",
+            ));
+        }
+        let trace = matches!(traffic.pattern, Pattern::Trace(_));
+        if traffic.users > 0 && traffic.total_per_s() <= 0.0 && !trace {
+            return Err(v.refuse(
+                "traffic.payload_per_user_per_s",
+                "be above 0 unless traffic.loop_per_user_per_s is",
+            ));
+        }
+        self.check_times(v)?;
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
+        let through = self.through_mix_per_s();
+        if capacity.packets_per_s < through {
+            let must = format!("be 0 or at least what comes to each mix, {through} per second");
+            return Err(v.refuse("mix.packets_per_s", &must));
+        }
+        Ok(())
+    }
+
+    /// What the clock of the flow engine can hold of users who come and go.
+    fn check_times(&self, v: &Values) -> Result<(), ScenarioError> {
+        let unit_s = match self.strategy {
+            Strategy::Poisson { delay_mean_s } => delay_mean_s,
+            Strategy::Pool { trigger, .. } => match trigger {
+                Trigger::Every { interval_s, .. } => interval_s,
+                Trigger::Full { batch } => {
+                    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
+                    let packets = (batch * self.network.mixes_per_layer) as f64;
+                    packets / self.traffic.total_per_s()
+                }
+            },
+        };
+        let most_s = TIMES_MAX * unit_s;
+        let times = match &self.traffic.pattern {
+            Pattern::Steady => return Ok(()),
+            Pattern::OnOff {
+                online_s,
+                offline_s,
+            } => vec![
+                ("traffic.online_s", *online_s),
+                ("traffic.offline_s", *offline_s),
+            ],
+            Pattern::Sessions { online_s } => vec![("traffic.online_s", *online_s)],
+            Pattern::Trace(times) => {
+                vec![("traffic.trace_s", times.last().copied().unwrap_or(0.0))]
+            }
+        };
+        match times.into_iter().find(|(_, time_s)| *time_s > most_s) {
+            Some((name, _)) => Err(v.refuse(
+                name,
+                &format!("keep times within {most_s} s: {TIMES_MAX} mean delays or batches"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// Packets that come to each mix over links, per second, but for loops of mixes and losses.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "mixes are few")]
+    pub fn through_mix_per_s(&self) -> f64 {
+        let entering = self.traffic.total_per_s() + self.adversary.flood_per_s;
+        match self.network.topology {
+            Topology::PeerToPeer => {
+                entering * self.network.layers as f64 / self.traffic.users as f64
+            }
+            Topology::Stratified | Topology::Cascade | Topology::Free => {
+                entering / self.network.mixes_per_layer as f64
+            }
+        }
+    }
+
+    fn check_packet(&self, v: &Values) -> Result<(), ScenarioError> {
+        for name in FLOW_ALONE {
+            let key = keys::find(name).expect("the table names it");
+            let default = key.default.as_ref().expect("none of these is required");
+            if !v.holds(name, default) {
+                let must = if *default == Value::Text("".into()) {
+                    "be absent".to_owned()
+                } else {
+                    format!("be {default}")
+                };
+                return Err(v.refuse(name, &format!("{must} for engine = \"packet\"")));
+            }
+        }
+        let most = f64::from(self.packet.epoch_s) * 1e3 / 16.0;
+        if self.packet.clock_skew_ms > most {
+            let allowed = format!("be at most a sixteenth of packet.epoch_s, {most}");
+            return Err(v.refuse("packet.clock_skew_ms", &allowed));
+        }
+        Ok(())
+    }
+
+    /// What the clock and the memory of the flow engine can hold, Poisson mixes.
+    fn check_in_flight(&self, v: &Values, delay_mean_s: f64) -> Result<(), ScenarioError> {
+        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
+        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
+        let most = if self.flow.guesswork {
+            IN_FLIGHT_MAX_SORTED
+        } else {
+            IN_FLIGHT_MAX
+        };
+        if (IN_FLIGHT_MIN..=most).contains(&in_flight) {
+            return Ok(());
+        }
+        let sorted = if self.flow.guesswork {
+            " with flow.guesswork"
+        } else {
+            ""
+        };
+        Err(v.refuse(
+            "traffic.users",
+            &format!(
+                "keep users × packets per second × layers × delay (here {in_flight} packets in \
+                 flight) from {IN_FLIGHT_MIN} to {most}{sorted}"
+            ),
+        ))
+    }
+
+    /// What the memory and the patience for pool mixes allow.
+    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
+    fn check_pools(&self, v: &Values, trigger: Trigger, kept: usize) -> Result<(), ScenarioError> {
+        let width = self.network.mixes_per_layer as f64;
+        let (name, batch) = match trigger {
+            Trigger::Full { batch } => ("mix.batch", batch as f64),
+            Trigger::Every { interval_s, .. } => {
+                let batch = self.traffic.total_per_s() * interval_s / width;
+                ("mix.interval_ms", batch)
+            }
+        };
+        let held = self.network.layers as f64 * width * (batch + kept as f64);
+        if !(POOLED_MIN..=POOLED_MAX).contains(&held) {
+            return Err(v.refuse(
+                name,
+                &format!(
+                    "keep layers × mixes × (packets of a batch + kept), here {held}, from \
+                     {POOLED_MIN} to {POOLED_MAX}"
+                ),
+            ));
+        }
+        if kept as f64 > batch * KEPT_PER_BATCH_MAX {
+            return Err(v.refuse(
+                "mix.kept",
+                &format!("be at most {KEPT_PER_BATCH_MAX} × the packets of a batch, {batch}"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of `text`, separated by commas or line ends; `None` if one is not a finite
+/// number.
+fn numbers(text: &str) -> Option<Vec<f64>> {
+    let words = text.split([',', '\n']).map(str::trim);
+    words
+        .filter(|word| !word.is_empty())
+        .map(|word| word.parse().ok().filter(|x: &f64| x.is_finite()))
+        .collect()
+}
+
+/// `links.regions_ms`, in seconds.
+pub(super) fn regions_s(v: &Values) -> Result<Arc<[Vec<f64>]>, ScenarioError> {
+    let name = "links.regions_ms";
+    let lines = v.text(name).lines().filter(|line| !line.trim().is_empty());
+    let rows: Option<Vec<Vec<f64>>> = lines.map(numbers).collect();
+    let good = rows.filter(|rows| {
+        let square = rows.iter().all(|row| row.len() == rows.len());
+        let bounds = 0.0..=REGION_MS_MAX;
+        let bounded = rows.iter().flatten().all(|ms| bounds.contains(ms));
+        square && bounded && rows.len() <= REGIONS_MAX
+    });
+    let rows = good.ok_or_else(|| {
+        let must = format!(
+            "be up to {REGIONS_MAX} lines of as many numbers from 0 to {REGION_MS_MAX}, separated by commas"
+        );
+        v.refuse(name, &must)
+    })?;
+    let seconds = |row: Vec<f64>| row.into_iter().map(|ms| ms / 1e3).collect();
+    Ok(rows.into_iter().map(seconds).collect())
+}
+
+/// `traffic.trace_s`.
+pub(super) fn trace_s(v: &Values) -> Result<Arc<[f64]>, ScenarioError> {
+    let name = "traffic.trace_s";
+    let good = numbers(v.text(name)).filter(|times| {
+        let positive = times.first().is_some_and(|first| *first >= 0.0);
+        let ends = times.last().is_some_and(|last| *last > 0.0);
+        positive && ends && times.is_sorted()
+    });
+    let must = "be at least one time in seconds, the last above 0, in ascending order, separated by \
+                commas or line ends";
+    good.map(Into::into).ok_or_else(|| v.refuse(name, must))
+}
