@@ -14,6 +14,7 @@
 //! | [`world`]   | the packet engine                                    |
 //! | [`attacks`] | attacks over many rounds                             |
 //! | [`closed`]  | closed forms that the engines are held against       |
+//! | [`messages`] | how surely messages arrive, and at what cost         |
 //! | [`metrics`] | how anonymous a posterior is                         |
 //! | [`stats`]   | estimates with their errors                          |
 //! | [`compare`] | two runs side by side                                |
@@ -27,6 +28,7 @@ pub mod attacks;
 pub mod closed;
 pub mod compare;
 pub mod flow;
+pub mod messages;
 pub mod metrics;
 pub mod outcome;
 pub mod plan;

@@ -8,7 +8,9 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{Failure, attack, bench, compare, keys, plan, run, swarm, sweep, validate};
+use commands::{
+    Failure, attack, bench, compare, keys, messages, plan, run, swarm, sweep, validate,
+};
 
 #[derive(Parser)]
 #[command(
@@ -29,6 +31,8 @@ enum Command {
     Attack(attack::Arguments),
     /// Random networks under random faults, on the deployed machines
     Swarm(swarm::Arguments),
+    /// How surely messages arrive when links lose packets, senders leave or recipients are away
+    Messages(messages::Arguments),
     /// Many runs: plan them, run them in shards on any machines, merge them
     Sweep(sweep::Arguments),
     /// The most anonymous parameters within budgets of latency and bytes
@@ -49,6 +53,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(arguments),
         Command::Attack(arguments) => attack::run(&arguments),
         Command::Swarm(arguments) => swarm::run(&arguments),
+        Command::Messages(arguments) => messages::run(&arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),

@@ -7,6 +7,7 @@ pub(crate) mod attack;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod keys;
+pub(crate) mod messages;
 pub(crate) mod plan;
 pub(crate) mod run;
 pub(crate) mod swarm;

@@ -53,6 +53,10 @@ pub(super) enum Event {
     Part,
     /// A client's application says its message of this number.
     Say { client: usize, message: usize },
+    /// A client of a script says its next batch.
+    Batch(usize),
+    /// A client of a script goes away; its disk stays.
+    Away(usize),
     /// A node or client is killed.
     Crash(usize),
     /// It starts again.

@@ -120,7 +120,7 @@ impl World<'_> {
             }
             Output::Deliver(delivery) => {
                 let to = self.name(client, 0).client;
-                let crashes = self.seats[client].crashes;
+                let crashes = &self.seats[client].crashes;
                 self.tally.delivered(self.now, to, crashes, &delivery.body);
                 let message = delivery.message;
                 if let Some(machine) = &mut self.seats[client].client {
@@ -133,8 +133,11 @@ impl World<'_> {
                 let fate = self.tally.fates.get_mut(&name).expect("in the script");
                 match progress.state {
                     State::Queued => fate.queued = true,
-                    State::Sent => {}
-                    State::Acked => fate.acked = true,
+                    State::Sent => {
+                        fate.sent.get_or_insert(self.now);
+                        self.has_sent(client);
+                    }
+                    State::Acked => self.tally.acked(name),
                     State::Expired | State::Failed(_) => {
                         let state = progress.state;
                         self.tally.violations.push(format!("{name:?} is {state:?}"));
@@ -159,7 +162,12 @@ impl World<'_> {
                 self.tally.count_named("LoopReturned");
                 self.tally.loop_latencies_s.push(latency.as_secs_f64());
             }
-            Output::Event(event) => self.tally.count(event),
+            Output::Event(event) => {
+                self.tally.count(event);
+                if event == ClientEvent::PayloadSent {
+                    self.has_sent_packet(client);
+                }
+            }
         }
     }
 }

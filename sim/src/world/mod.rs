@@ -15,6 +15,7 @@
 //! | `faults` | loss, bursts, partitions, jitter, slow disks, clocks that are off           |
 //! | `watch`  | what someone who watches every link sees                                    |
 //! | `tally`  | what the run is judged by                                                   |
+//! | `script` | who says what when, in place of the scenario's messages            |
 //! | `sabotage` | mistakes and attacks, for positive controls                              |
 //! | `report` | figures and pictures                                                        |
 //!
@@ -30,6 +31,7 @@ mod links;
 mod node;
 mod report;
 mod sabotage;
+mod script;
 mod setup;
 mod store;
 mod tally;
@@ -41,7 +43,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Utc},
-    client::{self, Client, Config, Identity, Limits, Return, Target},
+    client::{self, Client, Config, Identity, Limits},
     directory::{
         Consensus,
         params::{NODE_PROFILE, NODE_PROFILE_INDEX},
@@ -49,19 +51,20 @@ use proto::{
     gateway, mix,
     peel::Peeled,
 };
-use rand::RngExt;
 use sphinx::Packet;
 
 pub use self::sabotage::{BLOCKED_AT, Sabotage};
+pub use self::script::{Absence, Played, Script, Stay, play};
 pub use self::watch::{Place, Sighting};
 use self::{
     agenda::{Agenda, Event},
     faults::Faults,
     links::Links,
     node::{Node, Role},
-    setup::{PROFILE, Plan, Purpose, seed_of, stream},
+    script::Play,
+    setup::{PROFILE, Plan, Purpose, seed_of},
     store::{Records, Request},
-    tally::{Name, Tally},
+    tally::Tally,
     watch::Watch,
 };
 use crate::{
@@ -98,7 +101,7 @@ pub fn run_with(
     sabotage: Sabotage,
     progress: &dyn Fn(f64),
 ) -> Result<Outcome, RunError> {
-    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?);
+    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?).with_messages();
     world.sabotage = sabotage;
     world.run(progress);
     Ok(report::outcome(scenario, &world))
@@ -110,7 +113,7 @@ pub fn run_with(
 ///
 /// As [`run`].
 pub fn watch(scenario: &Scenario, seed: u64) -> Result<(Outcome, Vec<Sighting>), RunError> {
-    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?);
+    let mut world = World::new(scenario, seed, setup::plan(scenario, seed)?).with_messages();
     world.watch = Watch(Some(Vec::new()));
     world.run(&|_| ());
     let outcome = report::outcome(scenario, &world);
@@ -148,7 +151,7 @@ struct Seat {
     identity: Identity,
     client: Option<Client>,
     records: Records,
-    crashes: u64,
+    crashes: Vec<Time>,
     /// The node whose loops these are, and its name if it is a mix; none: a user.
     looping: Option<(usize, Option<NodeId>)>,
 }
@@ -177,6 +180,8 @@ struct World<'s> {
     captured: Captured,
     agenda: Agenda,
     tally: Tally,
+    /// None: the scenario's own messages.
+    play: Option<Play>,
 }
 
 impl<'s> World<'s> {
@@ -199,7 +204,7 @@ impl<'s> World<'s> {
                 identity,
                 client: None,
                 records: Records::default(),
-                crashes: 0,
+                crashes: Vec::new(),
                 looping,
             })
             .collect();
@@ -235,52 +240,16 @@ impl<'s> World<'s> {
             captured: Captured::new(scenario.packet.replays),
             agenda: Agenda::default(),
             tally: Tally::default(),
+            play: None,
             consensus,
         };
         for entity in 0..world.nodes.len() + users {
             world.agenda.put(Time::ZERO, Event::Start(entity));
         }
-        world.agenda.put(Time::ZERO.after(LOOK), Event::Sample);
         for at in world.faults.partition_starts() {
             world.agenda.put(at, Event::Part);
         }
-        world.write_script();
         world
-    }
-
-    /// Who says what to whom when, and who crashes when.
-    fn write_script(&mut self) {
-        let (users, span) = (self.users, self.quiet.as_nanos());
-        let settings = &self.scenario.packet;
-        for client in 0..users {
-            let entity = self.nodes.len() + client;
-            let mut rng = stream(self.seed, entity, Purpose::Messages);
-            for message in 0..settings.messages_per_user {
-                let message = usize::try_from(message).expect("bounded by the scenario");
-                let at = Time::from_nanos(rng.random_range(0..span));
-                let others = users.saturating_sub(1).max(1);
-                let to = (client + 1 + rng.random_range(0..others)) % users;
-                let name = self.name(client, message);
-                let body = tally::body(name, settings.message_bytes);
-                let to = u32::try_from(to).expect("bounded by the scenario");
-                self.tally.expect(name, to, &body);
-                self.agenda.put(at, Event::Say { client, message });
-            }
-        }
-        let mut rng = stream(self.seed, 0, Purpose::Crash);
-        for _ in 0..settings.restarts {
-            let at = Time::from_nanos(rng.random_range(span / 10..span / 10 * 9 + 1));
-            let entity = rng.random_range(0..self.nodes.len() + users);
-            self.agenda.put(at, Event::Crash(entity));
-        }
-    }
-
-    fn name(&self, client: usize, message: usize) -> Name {
-        let number = |n: usize| u32::try_from(n).expect("bounded by the scenario");
-        Name {
-            client: number(client),
-            message: number(message),
-        }
     }
 
     /// Runs until everything is delivered and acknowledged, or [`DRAIN`] is over.
@@ -289,12 +258,18 @@ impl<'s> World<'s> {
         let span = self.scenario.packet.duration_s;
         let mut told = 0.0;
         while let Some((at, event)) = self.agenda.next() {
-            let done = at > self.quiet && self.tally.is_complete();
+            let done = match &self.play {
+                None => at > self.quiet && self.tally.is_complete(),
+                Some(play) => play.is_over(at, &self.tally),
+            };
             if done || at > end {
                 break;
             }
             self.now = at;
-            let fraction = (at.since(Time::ZERO).as_secs_f64() / span).min(1.0);
+            let fraction = match &self.play {
+                None => (at.since(Time::ZERO).as_secs_f64() / span).min(1.0),
+                Some(_) => self.tally.share(),
+            };
             if fraction >= told + 0.01 {
                 told = fraction;
                 progress(fraction);
@@ -344,6 +319,8 @@ impl<'s> World<'s> {
             }
             Event::Part => self.part(),
             Event::Say { client, message } => self.say(client, message),
+            Event::Batch(client) => self.say_batch(client),
+            Event::Away(client) => self.go_away(client),
             Event::Crash(entity) => self.crash(entity),
             Event::Start(entity) => self.start(entity),
             Event::Sample => {
@@ -476,29 +453,6 @@ impl<'s> World<'s> {
         }
     }
 
-    fn say(&mut self, client: usize, message: usize) {
-        if self.seats[client].client.is_none() {
-            let later = self.now.after(DOWN);
-            return self.agenda.put(later, Event::Say { client, message });
-        }
-        let name = self.name(client, message);
-        let fate = self.tally.fates.get_mut(&name).expect("in the script");
-        fate.said.get_or_insert(self.now);
-        let to = self.seats[fate.to as usize].identity.address();
-        let input = client::Input::Send {
-            ticket: message as u64,
-            to: Target::Address(to),
-            body: tally::body(name, self.scenario.packet.message_bytes),
-            // Every other sender stays unknown and is acknowledged through reply blocks.
-            reply: if message.is_multiple_of(2) {
-                Return::Address
-            } else {
-                Return::Surbs(1)
-            },
-        };
-        self.tell(client, input);
-    }
-
     /// The client inside a node.
     fn inside(&self, node: usize) -> Option<usize> {
         let within = |seat: &Seat| seat.looping.is_some_and(|(of, _)| of == node);
@@ -529,7 +483,10 @@ impl<'s> World<'s> {
 
     fn stop_client(&mut self, client: usize) {
         self.seats[client].client = None;
-        self.seats[client].crashes += 1;
+        self.seats[client].crashes.push(self.now);
+        if self.sabotage == Sabotage::EmptyDisk {
+            self.seats[client].records = Records::default();
+        }
         for link in self.links.of_client(client) {
             let at = self.now.after(self.link_delay());
             self.agenda.put(at, Event::Unlinked(link));
@@ -574,7 +531,7 @@ impl<'s> World<'s> {
         let document = Arc::clone(&self.consensus);
         self.tell(client, client::Input::Consensus(document));
         self.agenda.put(self.now, Event::Connect(client));
-        if looping.is_some() {
+        if looping.is_some() || self.play.is_some() {
             return;
         }
         // What was said but had not reached the disk is said again.

@@ -46,7 +46,7 @@ pub(super) fn outcome(scenario: &Scenario, world: &World<'_>) -> Outcome {
     alarms(world, &mut outcome);
     let fates = world.tally.fates.values();
     let mut latencies: Vec<f64> = fates
-        .filter_map(|fate| Some((fate.delivered?.0, fate.said?)))
+        .filter_map(|fate| Some((fate.delivered?, fate.said?)))
         .map(|(delivered, said)| delivered.since(said).as_secs_f64())
         .collect();
     latency(&mut outcome, "message", "Message latency", &latencies);

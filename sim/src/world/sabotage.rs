@@ -18,6 +18,8 @@ pub enum Sabotage {
     /// A client's disk answers before it has written: what it answered for in its last seconds is lost in a
     /// crash.
     AnswerEarly,
+    /// A client's disk is empty after a crash, or when it has been away.
+    EmptyDisk,
     /// No mistake of a disk, but an (n−1) attack: from [`BLOCKED_AT`] on nothing reaches mix 0.
     Block,
     /// The same, and mix 0 does not heed its own alarms.

@@ -5,13 +5,17 @@
 //! | safety   | what is delivered is what was sent, to whom it was sent, and once            |
 //! | progress | once faults have stopped, every message is delivered and acknowledged        |
 //!
-//! "Once": a recipient that crashed may be given again what it had not yet taken (its contract);
-//! without a crash in between a second delivery is a violation.
+//! "Once": a recipient that crashed may be given again what it had not yet taken (its contract), which is
+//! on its disk a moment after it was delivered; any other second delivery is a violation.
 
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use proto::Time;
 use sha2::{Digest, Sha256};
+
+/// A disk knows after this time, at the latest, that the application has taken a message.
+const TAKEN: Duration = Duration::from_secs(2);
 
 /// A message of the run: who, which, to whom.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,8 +58,12 @@ pub(super) struct Fate {
     pub(super) said: Option<Time>,
     /// Whether the sender has it on its disk.
     pub(super) queued: bool,
-    /// When it was delivered, and how often the recipient had crashed by then.
-    pub(super) delivered: Option<(Time, u64)>,
+    /// When its first burst had left.
+    pub(super) sent: Option<Time>,
+    /// When it was first delivered.
+    pub(super) delivered: Option<Time>,
+    /// When it was last delivered, and how often the recipient had crashed by then.
+    last: (Time, usize),
     /// Whether the sender knows that.
     pub(super) acked: bool,
 }
@@ -64,6 +72,10 @@ pub(super) struct Fate {
 #[derive(Default)]
 pub(super) struct Tally {
     pub(super) fates: BTreeMap<Name, Fate>,
+    delivered: usize,
+    acked: usize,
+    /// Deliveries beyond the first of a message, whether or not they are violations.
+    pub(super) again: u64,
     pub(super) violations: Vec<String>,
     /// Events and drops by name.
     pub(super) counts: BTreeMap<String, u64>,
@@ -86,7 +98,9 @@ impl Tally {
             hash: Sha256::digest(body).into(),
             said: None,
             queued: false,
+            sent: None,
             delivered: None,
+            last: (Time::ZERO, 0),
             acked: false,
         };
         self.fates.insert(name, fate);
@@ -117,9 +131,9 @@ impl Tally {
         hash.iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Judges a delivery to client `to`, which has crashed `crashes` times so far.
-    pub(super) fn delivered(&mut self, at: Time, to: u32, crashes: u64, body: &[u8]) {
-        self.note(at, b'D', to.into(), crashes, body);
+    /// Judges a delivery to client `to`, which has crashed at these times so far.
+    pub(super) fn delivered(&mut self, at: Time, to: u32, crashes: &[Time], body: &[u8]) {
+        self.note(at, b'D', to.into(), crashes.len() as u64, body);
         let fate = name_of(body).and_then(|name| Some((name, self.fates.get_mut(&name)?)));
         let Some((name, fate)) = fate else {
             self.violations
@@ -127,11 +141,13 @@ impl Tally {
             return;
         };
         let hash: [u8; 32] = Sha256::digest(body).into();
+        let (last, before) = fate.last;
+        let taken = |crash: &Time| crash.since(last) > TAKEN;
         let problem = if fate.hash != hash {
             Some("was changed on its way")
         } else if fate.to != to {
             Some("came to somebody else")
-        } else if fate.delivered.is_some_and(|(_, before)| before == crashes) {
+        } else if fate.delivered.is_some() && crashes.get(before).is_none_or(taken) {
             Some("was delivered twice")
         } else {
             None
@@ -139,24 +155,39 @@ impl Tally {
         if let Some(problem) = problem {
             self.violations.push(format!("{name:?} {problem}"));
         }
-        let first = fate.delivered.map_or(at, |(at, _)| at);
-        fate.delivered = Some((first, crashes));
+        match fate.delivered {
+            Some(_) => self.again += 1,
+            None => {
+                fate.delivered = Some(at);
+                self.delivered += 1;
+            }
+        }
+        fate.last = (at, crashes.len());
+    }
+
+    /// The sender of a message knows that it is delivered.
+    pub(super) fn acked(&mut self, name: Name) {
+        let fate = self.fates.get_mut(&name).expect("in the script");
+        if !core::mem::replace(&mut fate.acked, true) {
+            self.acked += 1;
+        }
     }
 
     /// Whether nothing is left to wait for.
     pub(super) fn is_complete(&self) -> bool {
-        self.fates
-            .values()
-            .all(|fate| fate.delivered.is_some() && fate.acked)
+        let all = self.fates.len();
+        self.delivered == all && self.acked == all
+    }
+
+    /// Share of all messages that are delivered; 1 if there are none.
+    #[expect(clippy::cast_precision_loss, reason = "counts of messages")]
+    pub(super) fn share(&self) -> f64 {
+        self.delivered as f64 / self.fates.len().max(1) as f64
     }
 
     /// Messages delivered, and messages known to be by their senders.
     pub(super) fn progress(&self) -> (usize, usize) {
-        let count = |done: fn(&Fate) -> bool| self.fates.values().filter(|fate| done(fate)).count();
-        (
-            count(|fate| fate.delivered.is_some()),
-            count(|fate| fate.acked),
-        )
+        (self.delivered, self.acked)
     }
 }
 
@@ -180,9 +211,10 @@ mod tests {
     fn a_delivery_is_judged() {
         let at = Time::from_nanos(1);
         let (mut good, body) = tally();
-        good.delivered(at, 5, 0, &body);
-        good.delivered(at, 5, 1, &body); // again, after a crash
+        good.delivered(at, 5, &[], &body);
+        good.delivered(at, 5, &[at], &body); // again, after a crash
         assert!(good.violations.is_empty());
+        assert_eq!((good.progress(), good.again), ((1, 0), 1));
         assert!(!good.is_complete()); // not acked
 
         let mut changed = body.clone();
@@ -193,10 +225,17 @@ mod tests {
             (5, &vec![9; 20], "nobody sent"),
         ] {
             let (mut bad, _) = tally();
-            bad.delivered(at, to, 0, body);
+            bad.delivered(at, to, &[], body);
             assert!(bad.violations[0].contains(problem));
         }
-        good.delivered(at, 5, 1, &body);
+        good.delivered(at, 5, &[at], &body);
         assert!(good.violations[0].contains("twice"));
+        // A crash long after the delivery explains none.
+        let (mut late, body) = tally();
+        late.delivered(at, 5, &[], &body);
+        late.delivered(at, 5, &[at.after(2 * TAKEN)], &body);
+        assert!(late.violations[0].contains("twice"));
+        late.acked(NAME);
+        assert!(late.is_complete());
     }
 }
