@@ -1,4 +1,5 @@
-//! `cargo bench -p sphinx`: our packets and those of `sphinx-packet` 0.8.0, side by side.
+//! `cargo bench -p sphinx`: our packets and those of `sphinx-packet` 0.8.0, side by side; and one hop
+//! of `nym-outfox`, another format: one multiplication a hop, four hops, no blinding.
 //!
 //! Everything is measured in one process, interleaved: one short window of each in turn, many
 //! rounds, and of each the fastest window counts. So whatever else the machine does, it does to
@@ -20,6 +21,7 @@ use std::{
 };
 
 use chacha20::ChaCha20Rng;
+use nym_outfox::packet::OutfoxPacket;
 use rand_core::{Rng, SeedableRng};
 use sphinx::{Builder, Draft, HEADER_LEN, Hop, Path, SecretKey, any_size};
 use sphinx_packet::{
@@ -167,6 +169,30 @@ impl Set {
         })
     }
 
+    /// One hop of an Outfox packet of as long a payload.
+    fn outfox(payload: usize) -> Work<'static> {
+        use outfox_sphinx_packet::crypto::{PrivateKey, PublicKey};
+        use outfox_sphinx_packet::route::{
+            Destination, DestinationAddressBytes, Node, NodeAddressBytes,
+        };
+        let keys = [1, 2, 3, 4].map(|seed| PrivateKey::from([seed; 32]));
+        let nodes = keys.each_ref().map(|key| {
+            let address = NodeAddressBytes::from_bytes([1; 32]);
+            Node::new(address, PublicKey::from(key))
+        });
+        let destination = Destination::new(DestinationAddressBytes::from_bytes([7; 32]), [9; 16]);
+        let packet = OutfoxPacket::build(b"", &nodes, &destination, Some(payload));
+        let packet = packet.and_then(|packet| packet.to_bytes()).expect("built");
+        Box::new(move || {
+            for _ in 0..BATCH {
+                let mut packet = OutfoxPacket::try_from(&packet[..]).expect("long enough");
+                packet.decode_next_layer(&keys[0]).expect("honest");
+                black_box(packet);
+            }
+            BATCH
+        })
+    }
+
     fn garbage(&self) -> Self {
         let mut packets = self.packets.clone();
         packets.iter_mut().for_each(|packet| packet[100] ^= 1);
@@ -261,6 +287,7 @@ fn main() {
         ("unwrap 1 KiB, batched", one.batched()),
         ("unwrap 32 KiB, sphinx-packet", thirty_two.theirs()),
         ("unwrap 32 KiB, batched", thirty_two.batched()),
+        ("unwrap 2 KiB, nym-outfox", Set::outfox(2048)),
     ];
     let times = measure(&mut works, rounds);
     print(&works, &times);

@@ -1,10 +1,19 @@
-//! `cargo bench -p sphinx --bench timing`: does the time of an unwrap depend on the key? A statistical
+//! `cargo bench -p sphinx --bench timing`: does the time of an unwrap depend on secrets? A statistical
 //! test after Reparaz, Balasch, Verbauwhede, "Dude, is my code constant time?" (2017).
 //!
-//! Two classes of measurements in random order: one fixed key, or a fresh random one each time. Their
+//! Two classes of measurements in random order, one of a fixed input, one of a fresh random one. Their
 //! mean times are compared by Welch's t, slow outliers cut at the same time for both. |t| above
 //! 4.5 would speak of a leak; noise alone stays below. The positive control is a loop that takes a step
-//! more for each set bit of the key, and is found out. Not timed: finishing, and points that vary.
+//! more for each set bit of the key, and is found out.
+//!
+//! | measured          | fixed or random                                                          |
+//! |-------------------|--------------------------------------------------------------------------|
+//! | open, keys        | the node's private key; fixed is all zeros                               |
+//! | open, points      | α, and so the shared secret and all that is derived; fixed is one point  |
+//! | finish            | the packet, and so blinding factor, stream, payload's keys and payload   |
+//!
+//! An input is made ready, and brought into the cache, before the clock starts. What is not measured:
+//! building.
 //!
 //! What a passed test means: no leak was seen at this many measurements. That there is none by
 //! construction, see the headers of `curve.rs` and `lanes/`.
@@ -15,50 +24,57 @@ use std::{hint::black_box, time::Instant};
 
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sphinx::{HEADER_LEN, Path, SecretKey, any_size};
+use sphinx::{HEADER_LEN, Hop, Opened, Packet, Path, SecretKey, any_size};
 
-const MEASUREMENTS: usize = 40_000;
+const MEASUREMENTS: usize = 20_000;
 /// Share of all measurements that is kept, the fastest.
 const KEPT: f64 = 0.9;
 const LEAK: f64 = 4.5;
+/// Random packets, of which one is drawn a measurement.
+const POOL: usize = 512;
+
+type Header = [u8; HEADER_LEN];
 
 #[expect(clippy::disallowed_methods, reason = "a benchmark needs a clock")]
 fn now() -> Instant {
     Instant::now()
 }
 
-fn key(rng: &mut ChaCha20Rng) -> [u8; 32] {
-    let mut key = [0; 32];
-    rng.fill_bytes(&mut key);
-    key
+fn bytes<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
 }
 
-/// Welch's t between keys fixed and random.
+/// Welch's t between inputs fixed and random: `ready` makes one of the class it is told (random if
+/// true), `work` is timed.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a share"
 )]
-fn welch(mut work: impl FnMut([u8; 32])) -> f64 {
+fn welch<T>(
+    mut ready: impl FnMut(&mut ChaCha20Rng, bool) -> T,
+    mut work: impl FnMut(&mut T),
+) -> f64 {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
-    let fixed = [0; 32]; // as unlike a random one as can be
     let mut times = Vec::with_capacity(MEASUREMENTS);
     for i in 0..MEASUREMENTS + 500 {
-        let class = rng.next_u32() % 2;
-        let random = key(&mut rng);
-        let key = if class == 0 { fixed } else { random };
+        let random = rng.next_u32() % 2 == 1;
+        let mut input = black_box(ready(&mut rng, random));
         let start = now();
-        work(black_box(key));
+        work(&mut input);
         let time = start.elapsed().as_nanos() as f64;
         if i >= 500 {
-            times.push((time, class));
+            times.push((time, random));
         }
     }
     times.sort_by(|a, b| a.0.total_cmp(&b.0));
     times.truncate((KEPT * MEASUREMENTS as f64) as usize);
-    let moments = [0, 1].map(|class| {
-        let of: Vec<f64> = times.iter().filter(|t| t.1 == class).map(|t| t.0).collect();
+    let moments = [false, true].map(|random| {
+        let of = times.iter().filter(|time| time.1 == random).map(|t| t.0);
+        let of: Vec<f64> = of.collect();
         let mean = of.iter().sum::<f64>() / of.len() as f64;
         let spread = of.iter().map(|t| (t - mean).powi(2)).sum::<f64>();
         (mean, spread / (of.len() as f64 - 1.0) / of.len() as f64)
@@ -66,36 +82,98 @@ fn welch(mut work: impl FnMut([u8; 32])) -> f64 {
     (moments[0].0 - moments[1].0) / (moments[0].1 + moments[1].1).sqrt()
 }
 
+fn say(path: Path, what: &str, batch: usize, t: f64) {
+    let word = if t.abs() < LEAK {
+        "no leak seen"
+    } else {
+        "LEAK?"
+    };
+    let batch = match batch {
+        1 => "one at a time",
+        _ => "eight",
+    };
+    println!(
+        "{:<10} {what:<13} {batch:<14} t = {t:>8.2}   {word}",
+        path.name()
+    );
+}
+
 fn main() {
     let mut rng = ChaCha20Rng::seed_from_u64(2);
-    let headers: [[u8; HEADER_LEN]; 8] = core::array::from_fn(|_| {
-        let mut header = [0; HEADER_LEN];
-        rng.fill_bytes(&mut header);
-        header
-    });
+    let headers: [Header; 8] = core::array::from_fn(|_| bytes(&mut rng));
+    let secret = SecretKey::generate(&mut rng);
+    let hop = Hop {
+        address: [1; 32],
+        key: secret.public(),
+        delay_ns: 0,
+    };
+    let mut build = |_| sphinx::build(&mut rng, &[hop; 2], [0; 32], [0; 16], b"");
+    let pool: Vec<Box<Packet>> = (0..POOL).map(&mut build).collect();
     let mut verdicts = Vec::with_capacity(8);
+
     for path in Path::present() {
-        for (batch, name) in [(1, "one at a time"), (8, "eight")] {
-            let t = welch(|key| {
-                let key = SecretKey::from_bytes(key).on(path).expect("present");
-                any_size::open_headers(&key, 0, &headers[..batch], &mut verdicts);
-                verdicts.clear();
-            });
-            let word = if t.abs() < LEAK {
-                "no leak seen"
-            } else {
-                "LEAK?"
-            };
-            println!("{:<10} {name:<14} t = {t:>8.2}   {word}", path.name());
+        let secret = secret.clone().on(path).expect("present");
+        for batch in [1, 8] {
+            let t = welch(
+                |rng, random| {
+                    let drawn = bytes(rng);
+                    let key = SecretKey::from_bytes(if random { drawn } else { [0; 32] });
+                    key.on(path).expect("present")
+                },
+                |key| {
+                    any_size::open_headers(key, 0, &headers[..batch], &mut verdicts);
+                    verdicts.clear();
+                },
+            );
+            say(path, "open, keys", batch, t);
+
+            let fixed = headers[0];
+            let t = welch(
+                |rng, random| {
+                    let drawn: [Header; 8] = core::array::from_fn(|_| bytes(rng));
+                    if random { drawn } else { [fixed; 8] }
+                },
+                |headers| {
+                    any_size::open_headers(&secret, 0, &headers[..batch], &mut verdicts);
+                    verdicts.clear();
+                },
+            );
+            say(path, "open, points", batch, t);
+
+            let t = welch(
+                |rng, random| {
+                    let mut draw = || pool[rng.next_u32() as usize % POOL].clone();
+                    let mut packets: Vec<Box<Packet>> = (0..batch).map(|_| draw()).collect();
+                    if !random {
+                        packets.fill(pool[0].clone());
+                    }
+                    let mut verdicts = Vec::new();
+                    sphinx::open(&secret, 0, packets.iter().map(|p| &**p), &mut verdicts);
+                    let honest = |verdict: Result<Opened, _>| verdict.expect("honest");
+                    let opened = verdicts.into_iter().map(honest);
+                    (opened.collect::<Vec<_>>(), packets)
+                },
+                |(opened, packets)| {
+                    let packets = packets.iter_mut().map(|packet| &mut **packet);
+                    sphinx::finish_batch(opened.iter().zip(packets));
+                },
+            );
+            say(path, "finish", batch, t);
         }
     }
-    let t = welch(|key| {
-        let bits: u32 = key.iter().map(|byte| byte.count_ones()).sum();
-        let mut x = 3u64;
-        for _ in 0..2000 + bits {
-            x = black_box(x.wrapping_mul(x));
-        }
-    });
-    println!("{:<25} t = {t:>8.2}   control", "a step for each set bit");
+    let t = welch(
+        |rng, random| {
+            let drawn: [u8; 32] = bytes(rng);
+            if random { drawn } else { [0; 32] }
+        },
+        |key| {
+            let bits: u32 = key.iter().map(|byte| byte.count_ones()).sum();
+            let mut x = 3u64;
+            for _ in 0..2000 + bits {
+                x = black_box(x.wrapping_mul(x));
+            }
+        },
+    );
+    println!("{:<39} t = {t:>8.2}   control", "a step for each set bit");
     assert!(t.abs() > LEAK, "the control is found out");
 }

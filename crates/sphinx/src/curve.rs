@@ -5,7 +5,7 @@
 //! | path                 | code                                        | where                      |
 //! |----------------------|---------------------------------------------|----------------------------|
 //! | [`Path::Assembly`]   | aws-lc's X25519: formally verified assembly  | x86-64 and aarch64          |
-//! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere                  |
+//! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere; alone in miri   |
 //! | [`Path::Lanes`]      | eight at a time (`lanes/x25519.rs`)          | x86-64 with AVX-512 IFMA    |
 //!
 //! All are constant time by construction and give the same bytes for every input, those of
@@ -77,6 +77,7 @@ impl Path {
     pub fn best() -> Path {
         match Lanes::detect() {
             Some(_) => Path::Lanes,
+            None if cfg!(miri) => Path::Portable,
             None => Path::Assembly,
         }
     }
@@ -88,6 +89,8 @@ impl Path {
     pub fn require(self) -> Result<Path, PathAbsent> {
         match self {
             Path::Lanes if Lanes::detect().is_none() => Err(PathAbsent(self)),
+            // miri runs Rust alone.
+            Path::Assembly if cfg!(miri) => Err(PathAbsent(self)),
             Path::Portable | Path::Assembly | Path::Lanes => Ok(self),
         }
     }

@@ -12,8 +12,8 @@
 //! *Left* is a payload's first 32 bytes, *right* the rest; nonce and counter are zero. Decrypting
 //! takes the steps in the opposite order. The bytes are those of `sphinx-packet`'s `NymLioness`.
 //!
-//! ChaCha20 runs in lanes where the processor has them, else in aws-lc's assembly; BLAKE2b is
-//! `blake2b_simd`'s. Nothing is allocated. Our copies of keys are erased; those that `blake2b_simd` and
+//! ChaCha20 runs in lanes where the processor has them, else in aws-lc's assembly, on the portable
+//! path in pure Rust; BLAKE2b is `blake2b_simd`'s. Nothing is allocated. Our copies of keys are erased; those that `blake2b_simd` and
 //! aws-lc make on the stack while they work are not (neither offers it).
 //!
 //! `unsafe`: one call into aws-lc, which reads 32 bytes of key and 12 of nonce and changes the bytes
@@ -24,6 +24,7 @@
     reason = "a raw call into aws-lc, which the file header justifies"
 )]
 
+use ::chacha20::cipher::{KeyIvInit, StreamCipher};
 use sphinx_packet::constants::PAYLOAD_KEY_SIZE;
 use sphinx_packet::payload::key::derive_payload_key;
 use zeroize::Zeroizing;
@@ -125,6 +126,9 @@ fn chacha20(path: Path, key: &[u8; LEFT_LEN], bytes: &mut [u8]) {
         return lanes.chacha20(key, bytes);
     }
     let nonce = [0u8; 12];
+    if path == Path::Portable {
+        return ::chacha20::ChaCha20::new(key.into(), &nonce.into()).apply_keystream(bytes);
+    }
     let at = bytes.as_mut_ptr();
     // SAFETY: input and output are the same bytes of one slice; key and nonce have the lengths
     // that the function reads.
