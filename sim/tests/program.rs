@@ -64,6 +64,48 @@ fn a_run_writes_a_summary_and_a_page() {
     }
 }
 
+/// A trace and a table of regions come from files; a bad one is named as the key it stands for.
+#[test]
+fn a_trace_and_regions_are_read_from_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        fs::write(&file, text).expect("writable");
+        path(&file).to_owned()
+    };
+    let times: Vec<String> = (1..=400)
+        .map(|n| format!("{:.2}", f64::from(n) * 0.02))
+        .collect();
+    let trace = file("trace.csv", &times.join("\n"));
+    let regions = file("regions.csv", "5,100\n100,5\n");
+    let out = path(folder.path()).to_owned() + "/out";
+    let run = ["run", SCENARIO, "--quiet", "--out", out.as_str()];
+    let figures = |more: &[&str]| {
+        let output = lacuna_sim(&[&run[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        let text = fs::read_to_string(Path::new(&out).join("summary.json")).expect("written");
+        let summary: Value = serde_json::from_str(&text).expect("json");
+        ["mix_packets_per_s", "latency_mean_ms"].map(|name| {
+            summary["figures"][name]["value"]
+                .as_f64()
+                .expect("a number")
+        })
+    };
+    let near = figures(&["--trace", trace.as_str()]);
+    let far = figures(&["--trace", trace.as_str(), "--regions", regions.as_str()]);
+    assert!((near[0] - 50.0).abs() < 1e-6, "{near:?}");
+    // Two links of 52.5 ms on average.
+    assert!((far[1] - near[1] - 105.0).abs() < 40.0, "{near:?} {far:?}");
+    let bad = file("bad.csv", "3\n2\n");
+    let output = lacuna_sim(&[&run[..], &["--trace", bad.as_str()]].concat());
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        error(&output).contains("traffic.trace_s"),
+        "{}",
+        error(&output)
+    );
+}
+
 #[test]
 fn a_bad_scenario_or_command_exits_with_2() {
     let folder = tempfile::tempdir().expect("a folder");

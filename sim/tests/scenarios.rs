@@ -152,6 +152,20 @@ const REFUSED: &[(&str, &str)] = &[
          with free routes",
     ),
     (
+        "version = 1\n[flow]\ncontacts_per_user = 3",
+        "line 3: flow.contacts_per_user = 3: must be 0 unless flow.receivers is above 0",
+    ),
+    (
+        "version = 1\n[links]\njitter_ms = 3\n[flow]\ngames = 8",
+        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time, mixes \
+         have no limit and the adversary only watches",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 1\n[flow]\ngames = 8",
+        "line 5: flow.games = 8: must be 0 unless traffic.users is from 2 to 10000 and at most 20000 \
+         packets are in flight (here 0.15000000000000002)",
+    ),
+    (
         "version = 1\n[network]\ntopology = \"p2p\"\n[traffic]\nusers = 1",
         "line 5: traffic.users = 1: must be from 2 to 106666 for network.topology = \"p2p\"",
     ),

@@ -65,7 +65,10 @@ pub(crate) fn advance(bar: &ProgressBar, done: f64) {
 }
 
 /// Reads the scenario at `path`, one key replaced if `with` says so.
-pub(crate) fn read(path: &Path, with: Option<(&'static str, Value)>) -> Result<Scenario, Failure> {
+pub(crate) fn read(
+    path: &Path,
+    with: impl IntoIterator<Item = (&'static str, Value)>,
+) -> Result<Scenario, Failure> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("reading {name}"))

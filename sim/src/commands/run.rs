@@ -30,6 +30,12 @@ pub(crate) struct Arguments {
     /// Engine, in place of the scenario's
     #[arg(long, value_parser = ["flow", "packet"])]
     engine: Option<String>,
+    /// File with the times of all packets, in place of the scenario's users: as traffic.trace_s
+    #[arg(long)]
+    trace: Option<PathBuf>,
+    /// File with the delays between regions (CSV), in place of the scenario's: as links.regions_ms
+    #[arg(long)]
+    regions: Option<PathBuf>,
     /// Threads; 0 for one per core. The results do not depend on it
     #[arg(long, default_value_t = 0)]
     threads: usize,
@@ -48,12 +54,24 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         seed,
         out,
         engine,
+        trace,
+        regions,
         threads,
         messages,
         quiet,
     } = arguments;
-    let engine = engine.map(|engine| ("engine", Value::Text(engine.into())));
-    let scenario = read(&path, engine)?;
+    let mut with = Vec::new();
+    if let Some(engine) = engine {
+        with.push(("engine", Value::Text(engine.into())));
+    }
+    if let Some(trace) = trace {
+        with.push(("traffic.pattern", Value::Text("trace".into())));
+        with.push(("traffic.trace_s", text(&trace)?));
+    }
+    if let Some(regions) = regions {
+        with.push(("links.regions_ms", text(&regions)?));
+    }
+    let scenario = read(&path, with)?;
     let name = path.display().to_string();
     with_threads(threads, || {
         let bar = bar(quiet);
@@ -85,6 +103,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     })
 }
 
+/// A file as the value of a key.
+fn text(path: &Path) -> Result<Value, Failure> {
+    let text = fs::read_to_string(path)
+        .with_context(|| format!("reading {}", path.display()))
+        .map_err(usage)?;
+    Ok(Value::Text(text.into()))
+}
+
 /// One row for each message that was measured.
 fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::Result<()> {
     let real = |pick: fn(&Target) -> f64| Cells::Real(outcome.messages.iter().map(pick).collect());
@@ -98,6 +124,7 @@ fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::
         .with("renyi2_bits", real(|one| one.renyi2))
         .with("log_loss_bits", real(|one| one.log_loss))
         .with("receiver_entropy_bits", real(|one| one.receiver_entropy))
+        .with("contact_entropy_bits", real(|one| one.contact_entropy))
         .with("guesswork_packets", real(|one| one.guesswork));
     for format in formats {
         let bytes = match format.as_str() {

@@ -4,6 +4,8 @@
 //! Theory is drawn where it is exact: Erlang latency and Poisson pools for Poisson mixes, the
 //! single-mix entropy for one honest Poisson mix; the network limit is an upper bound.
 
+mod people;
+
 use std::collections::BTreeMap;
 
 use super::{LATENCY_STEPS, Pool, Route, Section, Setup, Users, posterior::Target};
@@ -57,10 +59,14 @@ pub(super) fn outcome(
         figures: Vec::new(),
     };
     reader.anonymity();
+    reader.people();
+    reader.games();
     reader.latency();
     reader.pools();
     reader.cost();
-    let failures = reader.miscalibrated().into_iter().collect();
+    let gaps = ["calibration_gap_bits", "contact_calibration_gap_bits"];
+    let failures = gaps.iter().filter_map(|name| reader.miscalibrated(name));
+    let failures = failures.collect();
     let plots = [
         reader.latency_plot(),
         reader.entropy_plot(),
@@ -89,11 +95,8 @@ pub(super) fn outcome(
 impl Reader<'_> {
     /// Says so if posteriors are not what they claim to be: log-loss and entropy differ by more
     /// than chance allows. The bound is that of four normal standard errors, however few the sections.
-    fn miscalibrated(&self) -> Option<String> {
-        let gap = self
-            .figures
-            .iter()
-            .find(|figure| figure.name == "calibration_gap_bits")?;
+    fn miscalibrated(&self, name: &str) -> Option<String> {
+        let gap = self.figures.iter().find(|figure| figure.name == name)?;
         let Estimate {
             value,
             standard_error,
@@ -268,6 +271,9 @@ impl Reader<'_> {
                 degree,
                 Some(Expected::AtMost(1.0)),
             );
+        }
+        if self.setup.contacts > 0 {
+            self.contacts();
         }
         let loss = self.of_targets(|target| target.log_loss);
         self.push(

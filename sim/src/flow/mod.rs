@@ -13,6 +13,8 @@
 //! | `network`   | everything else                                            |
 //! | `pool`      | its mixes                                                  |
 //! | `source`    | when packets enter                                         |
+//! | `contacts`  | whom packets are for                                       |
+//! | `games`     | unlinkability of two pairs, ε of Loopix                    |
 //! | `posterior` | what exits tell of the targets                             |
 //! | `section`   | raw observations                                           |
 //! | `figures`   | from observations to figures and plots                     |
@@ -21,7 +23,9 @@
 //! when each is computed.
 
 mod agenda;
+mod contacts;
 mod figures;
+mod games;
 mod network;
 mod poisson;
 mod pool;
@@ -80,6 +84,12 @@ pub fn study(
                 for replication in mine {
                     network.replicate(seed, replication, &mut section);
                     tell();
+                }
+            }
+            let games = setup.games.div_ceil(games::GAMES).div_ceil(sections);
+            if games::playable(setup) {
+                for game in number * games..(number + 1) * games {
+                    games::replicate(setup, seed, game, &mut section);
                 }
             }
             section

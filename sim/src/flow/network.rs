@@ -103,7 +103,7 @@ impl<'a> Network<'a> {
             packets: Vec::new(),
             vacant: Vec::new(),
             agenda: Agenda::new(setup.rate * setup.layers as f64),
-            posterior: Posterior::new(setup.receivers, setup.guesswork),
+            posterior: Posterior::new(setup.contacts(), setup.guesswork),
             route: stream(Purpose::Route),
             link: stream(Purpose::Link),
             corrupt: stream(Purpose::Corrupt),
@@ -150,6 +150,7 @@ impl<'a> Network<'a> {
         self.link = stream(Purpose::Link);
         self.corrupt = stream(Purpose::Corrupt);
         self.receiver = stream(Purpose::Receiver);
+        self.posterior.renew(&mut stream(Purpose::Contact));
         while self.chosen < LANES || !self.posterior.finished(self.setup.residual) {
             let first = if self.chosen == 0 {
                 source.first_target

@@ -108,7 +108,7 @@ impl<'a> PoissonNetwork<'a> {
             agenda: Agenda::new(setup.rate * setup.layers as f64),
             arena: Vec::new(),
             vacant: Vec::new(),
-            posterior: Posterior::new(setup.receivers, setup.guesswork),
+            posterior: Posterior::new(setup.contacts(), setup.guesswork),
             gap: source(Purpose::Gap),
             target: source(Purpose::Target),
             route: source(Purpose::Route),
@@ -182,6 +182,7 @@ impl<'a> PoissonNetwork<'a> {
         self.target = stream(SOURCE, Purpose::Target);
         self.route = stream(SOURCE, Purpose::Route);
         self.receiver = stream(SOURCE, Purpose::Receiver);
+        self.posterior.renew(&mut stream(SOURCE, Purpose::Contact));
         self.next_arrival = self.arrival_after(ORIGIN);
     }
 

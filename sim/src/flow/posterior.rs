@@ -15,6 +15,7 @@
 //! Invariant: a lane's mass in the network and what has left sum to 1 from the moment its
 //! target entered.
 
+use super::contacts::Contacts;
 use crate::{
     metrics::{guesswork, surprise},
     random::Stream,
@@ -43,6 +44,10 @@ pub struct Target {
     pub log_loss: f64,
     /// Shannon entropy over receivers, bits; 0 if not measured.
     pub receiver_entropy: f64,
+    /// The same to an adversary who knows the sender's contacts; 0 if not measured.
+    pub contact_entropy: f64,
+    /// −log₂ of the probability that it gives to the right receiver; 0 if not measured.
+    pub contact_log_loss: f64,
     /// Expected guesses among exit packets; 0 if not measured.
     pub guesswork: f64,
 }
@@ -64,10 +69,11 @@ pub(crate) struct Posterior {
     log_loss: [Option<f64>; LANES],
     kept: Option<Vec<Vec<f64>>>,
     receivers: Vec<Lanes>,
+    contacts: Contacts,
 }
 
 impl Posterior {
-    pub(crate) fn new(receivers: usize, keep: bool) -> Self {
+    pub(crate) fn new(contacts: Contacts, keep: bool) -> Self {
         let zero = [0.0; LANES];
         Self {
             entropy: zero,
@@ -78,8 +84,14 @@ impl Posterior {
             missed: [false; LANES],
             log_loss: [None; LANES],
             kept: keep.then(|| vec![Vec::new(); LANES]),
-            receivers: vec![zero; receivers],
+            receivers: vec![zero; contacts.receivers()],
+            contacts,
         }
+    }
+
+    /// New senders with new contacts.
+    pub(crate) fn renew(&mut self, random: &mut Stream) {
+        self.contacts.renew(random);
     }
 
     /// A packet leaves with shares `p`, whose [`surprise`] per lane is `spent`; it is the
@@ -102,7 +114,7 @@ impl Posterior {
             self.log_loss[target] = Some(-p[target].log2());
         }
         if !self.receivers.is_empty() {
-            let to = receiver.index(self.receivers.len());
+            let to = self.contacts.receiver(target, receiver);
             for (sum, p) in self.receivers[to].iter_mut().zip(p) {
                 *sum += p;
             }
@@ -149,7 +161,7 @@ impl Posterior {
         let arrived = targets.into_iter().zip(self.missed);
         let arrived = arrived.filter(|(_, missed)| !missed).map(|(one, _)| one);
         let arrived = arrived.collect();
-        *self = Self::new(self.receivers.len(), self.kept.is_some());
+        *self = Self::new(self.contacts.clone(), self.kept.is_some());
         arrived
     }
 
@@ -173,7 +185,15 @@ impl Posterior {
     }
 
     fn targets(&mut self) -> [Target; LANES] {
-        core::array::from_fn(|lane| Target {
+        core::array::from_fn(|lane| self.target(lane))
+    }
+
+    fn target(&mut self, lane: usize) -> Target {
+        let mass = |receiver: usize| self.receivers[receiver][lane];
+        let (contact_entropy, contact_log_loss) = self.contacts.known(lane, mass);
+        Target {
+            contact_entropy,
+            contact_log_loss,
             entropy: self.entropy[lane],
             min_entropy: -self.largest[lane].log2(),
             renyi2: -self.square[lane].log2(),
@@ -186,7 +206,7 @@ impl Posterior {
                 Some(kept) => guesswork(&mut kept[lane]),
                 None => 0.0,
             },
-        })
+        }
     }
 }
 
@@ -202,7 +222,7 @@ mod tests {
     fn the_running_sums_are_the_metrics_of_the_whole_posterior() {
         let p = [0.5, 0.25, 0.125, 0.0625, 0.0625];
         let mut receiver = Stream::new(1, 0, SOURCE, Purpose::Receiver);
-        let mut posterior = Posterior::new(1, true);
+        let mut posterior = Posterior::new(Contacts::new(1, 0, 0.0), true);
         for (number, share) in p.into_iter().enumerate() {
             assert!(!posterior.finished(RESIDUAL));
             let shares = [share; LANES];
@@ -227,7 +247,7 @@ mod tests {
     #[test]
     fn a_target_still_inside_costs_what_is_left_inside() {
         let mut receiver = Stream::new(1, 0, SOURCE, Purpose::Receiver);
-        let mut posterior = Posterior::new(0, false);
+        let mut posterior = Posterior::new(Contacts::new(0, 0, 0.0), false);
         let shares = [0.75; LANES];
         posterior.leave(&shares, &shares.map(surprise), Some(1), &mut receiver);
         let targets = posterior.take();

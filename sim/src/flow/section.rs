@@ -6,11 +6,14 @@
 //! | latency   | hdrhistogram         | [`LATENCY_UNIT`] of the unit of time, exits in the window |
 //! | occupancy | counts by pool size  | arrivals that found this many packets (PASTA)          |
 //! | gaps      | moments              | units of time between exits in the window              |
+//! | users     | list                 | mean and least entropy of one user's [`LANES`](super::posterior::LANES) messages |
+//! | advantages, epsilons | lists     | one number per game (`games`)                           |
 //! | events    | count                | arrivals from the source and departures from mixes      |
 
 use hdrhistogram::Histogram;
 
 use super::posterior::Target;
+use crate::stats::mean;
 
 /// Resolution of latency: this many steps in one unit of time. Histograms are linear up to
 /// eight units and keep four digits beyond.
@@ -21,6 +24,15 @@ pub const LATENCY_STEPS: f64 = 4096.0;
 pub struct Section {
     /// Measured messages, in order.
     pub targets: Vec<Target>,
+    /// Mean and least entropy over the messages of each pass, which stand for a user's: they
+    /// follow each other at a mean distance of some passes of the network.
+    pub users: Vec<(f64, f64)>,
+    /// Advantages of those who tell two pairs of correspondents apart, 0 to 1.
+    pub advantages: Vec<f64>,
+    /// Loopix's ε, where both senders are possible.
+    pub epsilons: Vec<f64>,
+    /// Packets of which ε was to be taken.
+    pub labels: u64,
     /// Latency of the packets that left during windows, in steps.
     pub latency: Histogram<u64>,
     /// How many arrivals found a mix with this many packets, during windows.
@@ -56,6 +68,10 @@ impl Default for Section {
     fn default() -> Self {
         Self {
             targets: Vec::new(),
+            users: Vec::new(),
+            advantages: Vec::new(),
+            epsilons: Vec::new(),
+            labels: 0,
             latency: Histogram::new(4).expect("four digits are allowed"),
             occupancy: Vec::new(),
             gaps: Gaps::default(),
@@ -70,6 +86,11 @@ impl Default for Section {
 impl Section {
     /// What was measured of the targets of one pass.
     pub(crate) fn measure(&mut self, targets: Vec<Target>) {
+        let entropies: Vec<f64> = targets.iter().map(|target| target.entropy).collect();
+        if !entropies.is_empty() {
+            let least = entropies.iter().copied().fold(f64::INFINITY, f64::min);
+            self.users.push((mean(&entropies), least));
+        }
         self.targets.extend(targets);
     }
 
@@ -118,6 +139,10 @@ impl Section {
     /// Adds what another section observed.
     pub fn absorb(&mut self, other: &Self) {
         self.targets.extend_from_slice(&other.targets);
+        self.users.extend_from_slice(&other.users);
+        self.advantages.extend_from_slice(&other.advantages);
+        self.epsilons.extend_from_slice(&other.epsilons);
+        self.labels += other.labels;
         self.latency
             .add(&other.latency)
             .expect("the histogram grows");

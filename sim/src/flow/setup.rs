@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::{
     SECTIONS,
+    contacts::Contacts,
     poisson::Sabotage,
     posterior::{LANES, RESIDUAL},
 };
@@ -139,8 +140,16 @@ pub struct Setup {
     pub window: f64,
     /// Receivers over which exits are aggregated; 0 for none.
     pub receivers: usize,
+    /// Contacts of each sender, among the receivers; 0 for none.
+    pub contacts: usize,
+    /// How unequal receivers are: the r-th has weight `r^-popularity`.
+    pub popularity: f64,
     /// Whether to measure guesswork.
     pub guesswork: bool,
+    /// Games of each kind to play (`games`); 0 for none.
+    pub games: u64,
+    /// Packets of one user per unit, for Loopix's ε; 0 leaves it out.
+    pub sender_rate: f64,
     /// Mass that may be left when a target counts as finished.
     pub residual: f64,
     /// A deliberate mistake, for positive controls.
@@ -178,7 +187,11 @@ impl Default for Setup {
             hold: 0.0,
             window: 8.0,
             receivers: 0,
+            contacts: 0,
+            popularity: 0.0,
             guesswork: false,
+            games: 0,
+            sender_rate: 0.0,
             residual: RESIDUAL,
             sabotage: Sabotage::None,
         }
@@ -277,7 +290,11 @@ impl Setup {
             hold: adversary.delay_s / unit_s,
             window: scenario.flow.window_means * layers as f64,
             receivers: scenario.flow.receivers,
+            contacts: scenario.flow.contacts,
+            popularity: scenario.flow.popularity,
             guesswork: scenario.flow.guesswork,
+            games: scenario.flow.games,
+            sender_rate: scenario.traffic.per_user_per_s() * unit_s,
             ..Self::default()
         };
         (setup, unit_s)
@@ -365,6 +382,11 @@ impl Setup {
                 .flat_map(|layer| choose(layer, self.corrupt, width))
                 .collect(),
         }
+    }
+
+    /// The receivers, and the contacts of senders.
+    pub(super) fn contacts(&self) -> Contacts {
+        Contacts::new(self.receivers, self.contacts, self.popularity)
     }
 
     /// Share of packets that links lose.

@@ -46,6 +46,15 @@ const KEPT_PER_BATCH_MAX: f64 = 100.0;
 /// Longest time online, offline or of a trace, in mean delays or batches: the clock has 2²⁴.
 const TIMES_MAX: f64 = 1e6;
 
+/// Packets in flight for `flow.games`: a second or so for each game.
+const GAMES_IN_FLIGHT_MAX: f64 = 20_000.0;
+
+/// The same where corrupt mixes hold packets that are tracked one by one, pair by pair.
+const GAMES_IN_FLIGHT_MAX_CORRUPT: f64 = 2_000.0;
+
+/// Users for `flow.games`: with more, each sends so seldom that ε takes too long.
+const GAMES_USERS_MAX: u64 = 10_000;
+
 /// Mixes, each with its random streams: about 1 kB.
 const POOLS_MAX: usize = 320_000;
 
@@ -62,6 +71,13 @@ impl Scenario {
         if self.engine == Engine::Packet {
             return self.check_packet(v);
         }
+        if self.flow.contacts > 0 && self.flow.receivers == 0 {
+            return Err(v.refuse(
+                "flow.contacts_per_user",
+                "be 0 unless flow.receivers is above 0",
+            ));
+        }
+        self.check_games(v)?;
         match self.strategy {
             Strategy::Poisson { delay_mean_s } => self.check_in_flight(v, delay_mean_s),
             Strategy::Pool { trigger, kept } => self.check_pools(v, trigger, kept),
@@ -201,6 +217,41 @@ impl Scenario {
         if self.packet.clock_skew_ms > most {
             let allowed = format!("be at most a sixteenth of packet.epoch_s, {most}");
             return Err(v.refuse("packet.clock_skew_ms", &allowed));
+        }
+        Ok(())
+    }
+
+    /// What the games of `flow.games` are defined for, and have the patience for.
+    fn check_games(&self, v: &Values) -> Result<(), ScenarioError> {
+        let name = "flow.games";
+        if self.flow.games == 0 {
+            return Ok(());
+        }
+        let links = &self.links;
+        let adversary = &self.adversary;
+        let still = links.jitter_s + links.loss + adversary.drop + adversary.delay_s == 0.0;
+        let Strategy::Poisson { delay_mean_s } = self.strategy else {
+            return Err(v.refuse(name, "be 0 unless mix.strategy is \"poisson\""));
+        };
+        let steady = self.traffic.pattern == Pattern::Steady && self.capacity.is_none();
+        if !(still && steady && links.regions_s.is_empty()) {
+            let must = "be 0 unless users are steady, links take one constant time, mixes have no \
+                        limit and the adversary only watches";
+            return Err(v.refuse(name, must));
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
+        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
+        let most = if adversary.corrupt_mixes_per_layer > 0 {
+            GAMES_IN_FLIGHT_MAX_CORRUPT
+        } else {
+            GAMES_IN_FLIGHT_MAX
+        };
+        if in_flight > most || !(2..=GAMES_USERS_MAX).contains(&self.traffic.users) {
+            let must = format!(
+                "be 0 unless traffic.users is from 2 to {GAMES_USERS_MAX} and at most {most} packets are in \
+                 flight (here {in_flight})"
+            );
+            return Err(v.refuse(name, &must));
         }
         Ok(())
     }

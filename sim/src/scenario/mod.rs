@@ -138,7 +138,10 @@ impl Scenario {
                 targets: v.count("flow.targets"),
                 window_means: v.real("flow.window_means"),
                 receivers: size("flow.receivers"),
+                contacts: size("flow.contacts_per_user"),
+                popularity: v.real("flow.popularity_exponent"),
                 guesswork: v.flag("flow.guesswork"),
+                games: v.count("flow.games"),
             },
             packet: PacketSettings {
                 duration_s: v.real("packet.duration_s"),

@@ -212,8 +212,14 @@ pub struct FlowSettings {
     pub window_means: f64,
     /// Receivers over which exits are aggregated; 0 for none.
     pub receivers: usize,
+    /// Contacts of each user among them; 0 for none.
+    pub contacts: usize,
+    /// How unequal receivers are: the r-th has weight `r^-popularity`.
+    pub popularity: f64,
     /// Whether posteriors are kept whole and sorted.
     pub guesswork: bool,
+    /// Games of unlinkability and of Loopix's ε to play.
+    pub games: u64,
 }
 
 /// Settings of the packet engine.

@@ -1,0 +1,78 @@
+//! Figures of people instead of packets: users over several messages, pairs of correspondents,
+//! two senders.
+
+use super::{Expected, Reader, Section, mean, quantile};
+
+impl Reader<'_> {
+    /// Quantiles over users. A user's messages here are those of one pass, close together: they
+    /// learn from much the same traffic, so users differ more than over a whole day.
+    pub(super) fn people(&mut self) {
+        let n = self.all.users.len() as u64;
+        if n == 0 {
+            return;
+        }
+        for (q, name, label) in [
+            (
+                0.01,
+                "p01",
+                "Mean entropy of a user's 8 messages, at most this for the worst 1 %",
+            ),
+            (
+                0.05,
+                "p05",
+                "Mean entropy of a user's 8 messages, at most this for the worst 5 %",
+            ),
+            (0.5, "p50", "Mean entropy of a user's 8 messages, median"),
+        ] {
+            let estimate = self.estimate_quantile(n, q, |section| {
+                let mut column: Vec<f64> = section.users.iter().map(|user| user.0).collect();
+                column.sort_unstable_by(f64::total_cmp);
+                quantile(&column, q)
+            });
+            self.push(&format!("user_entropy_{name}_bits"), label, estimate, None);
+        }
+        let least = self.estimate(n, |section| {
+            mean(&section.users.iter().map(|user| user.1).collect::<Vec<_>>())
+        });
+        let label = "Least entropy of a user's 8 messages, mean";
+        self.push("user_entropy_least_mean_bits", label, least, None);
+    }
+
+    /// What an adversary knows of the receiver who knows the sender's contacts.
+    pub(super) fn contacts(&mut self) {
+        let over = self.of_targets(|target| target.contact_entropy);
+        let label = "Shannon entropy over the sender's contacts, known, mean";
+        self.push("contact_entropy_mean_bits", label, over, None);
+        let gap = self.of_targets(|target| target.contact_log_loss - target.contact_entropy);
+        let label = "Calibration over the sender's contacts";
+        let expected = Some(Expected::Equals(0.0));
+        self.push("contact_calibration_gap_bits", label, gap, expected);
+    }
+
+    /// Unlinkability of two pairs, and ε of Loopix.
+    #[expect(clippy::cast_precision_loss, reason = "counts fit in memory")]
+    pub(super) fn games(&mut self) {
+        let n = self.all.advantages.len() as u64;
+        if n > 0 {
+            // In one layer, messages in one mix are alike and others are not.
+            let single = self.setup.layers == 1 && self.setup.corrupt == 0;
+            let width = self.setup.width as f64;
+            let expected = single.then_some(Expected::Equals(1.0 - 1.0 / width));
+            let advantage = self.estimate(n, |section| mean(&section.advantages));
+            let label = "Who of two wrote to whom: advantage of guessing, mean";
+            self.push("unlinkability_advantage_mean", label, advantage, expected);
+        }
+        if self.all.labels > 0 {
+            let epsilon = self.estimate(self.all.epsilons.len() as u64, |section| {
+                mean(&section.epsilons)
+            });
+            let label = "ε of Loopix: |ln| of how much likelier one of two senders is, mean";
+            self.push("loopix_epsilon_mean", label, epsilon, None);
+            let impossible =
+                |section: &Section| 1.0 - section.epsilons.len() as f64 / section.labels as f64;
+            let delta = self.estimate(self.all.labels, impossible);
+            let label = "δ of Loopix: one of two senders is impossible";
+            self.push("loopix_delta", label, delta, None);
+        }
+    }
+}
