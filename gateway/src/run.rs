@@ -26,7 +26,6 @@ use anyhow::{Context, bail};
 use proto::{
     directory::Role,
     gateway::{Gateway, GatewayDrop, GatewayEvent, Input, Limits, Output},
-    wire::{FIELD_LEN, Frame},
 };
 use serde_json::json;
 use shell::{
@@ -85,7 +84,9 @@ impl Node {
             listen: config.listen,
             advertise: config.advertise,
             path: selfcheck::path(&config.crypto_path)?,
+            threads: selfcheck::threads(config.threads),
             replay_max: config.replay_max,
+            pool_max: 0,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(move |notice| {
                 // A full inbox drops it: clients hear of most through their own loops.
@@ -99,13 +100,10 @@ impl Node {
             metrics: metrics.clone(),
         };
         let clients = Clients::new(machine.clone(), config.link_queue_max, &metrics);
-        let (serving, peeled) = (clients.clone(), machine.clone());
-        let peeled = move |packet| {
-            // Fails only while this process stops.
-            let _stopping = peeled.blocking_send(Input::Peeled(packet));
-        };
+        let (serving, inputs) = (clients.clone(), machine.clone());
         let handle = move |incoming| serving.clone().serve(incoming);
-        let mut node = node::Node::start(setup, peeled, handle, stop.clone()).await?;
+        let started = node::Node::start(setup, inputs, Input::Peeled, handle, stop.clone());
+        let mut node = started.await?;
         node.start_loops(|| ()); // a gateway holds nothing back
 
         let status = status(&node, &metrics);
@@ -220,13 +218,10 @@ fn effect(hands: Hands) -> impl FnMut(Output) {
         let event = |reason| hands.metrics.count("lacuna_gateway_events_total", reason);
         match hands.mailboxes.carry_out(output) {
             None => {}
-            Some(Output::Relay { to, packet }) => {
-                let frame = Frame::packet(0, [0; FIELD_LEN], &packet);
-                match hands.outgoing.send(&to, frame) {
-                    Ok(()) => sent.add(1),
-                    Err(why) => dropped(why.reason()),
-                }
-            }
+            Some(Output::Relay { to, packet }) => match hands.outgoing.send(&to, packet) {
+                Ok(()) => sent.add(1),
+                Err(why) => dropped(why.reason()),
+            },
             Some(Output::Frame { link, frame }) => hands.clients.send(link, frame),
             Some(Output::Close { link }) => hands.clients.close(link),
             Some(Output::Dropped(why)) => dropped(reason(why)),
@@ -281,7 +276,8 @@ fn status(
     node: &node::Node,
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
-    let (id, directory, outgoing) = (node.id, node.directory.clone(), node.outgoing.clone());
+    let (id, crypto) = (node.id, node.crypto);
+    let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
     let (up, metrics) = (outgoing.up(), metrics.clone());
     move || {
         let state = directory.state.borrow().clone();
@@ -294,6 +290,7 @@ fn status(
             "links_wanted": outgoing.wanted(),
             "clients": metrics.sum("lacuna_client_links"),
             "mailboxes": metrics.sum("lacuna_mailboxes"),
+            "crypto": crypto.status(),
             "loops": loops::status(&metrics),
             "notices": notices::status(&metrics),
         })

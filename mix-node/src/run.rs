@@ -4,6 +4,8 @@
 //! link ─ peeler ─▶ inbox ─▶ Mix ─▶ link queue of the next hop
 //!                    │       └ dropped: counted        └ full: dropped, counted
 //!                    └ full: the peeler waits, then packets are dropped and counted before it
+//!
+//! All of it on one thread, [`shell::peeler`]'s.
 //! ```
 //!
 //! | metric                               | what                                              |
@@ -14,6 +16,7 @@
 //! | `lacuna_packets_dropped_total`       | by reason, wherever it was                        |
 //! | `lacuna_packets_held`                | in the machine or on the way into it              |
 //! | `lacuna_mix_holds_total`             | times that output was held back (MIX-6)           |
+//! | `lacuna_crypto_rate`                 | packets/s that a processor opens, by path         |
 
 use std::sync::Arc;
 
@@ -21,7 +24,6 @@ use anyhow::Context;
 use proto::{
     directory::Role,
     mix::{Input, Mix, MixDrop, Output},
-    wire::{FIELD_LEN, Frame},
 };
 use serde_json::json;
 use shell::{
@@ -63,7 +65,9 @@ impl Node {
             listen: config.listen,
             advertise: config.advertise,
             path: selfcheck::path(&config.crypto_path)?,
+            threads: selfcheck::threads(config.threads),
             replay_max: config.replay_max,
+            pool_max: config.pool_max,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(|_| ()), // a mix has no clients
             limits: Limits::default(),
@@ -71,15 +75,15 @@ impl Node {
             metrics: metrics.clone(),
         };
         let (machine, inbox) = mpsc::channel(INBOX);
-        let (held, peeled) = (Held::new(&metrics), machine.clone());
+        let held = Held::new(&metrics);
         let entering = held.clone();
         let peeled = move |packet| {
             entering.entered();
-            // Fails only while this process stops.
-            let _stopping = peeled.blocking_send(Input::Peeled(packet));
+            Input::Peeled(packet)
         };
         let no_clients = |_| core::future::ready(());
-        let mut node = node::Node::start(setup, peeled, no_clients, stop.clone()).await?;
+        let inputs = machine.clone();
+        let mut node = node::Node::start(setup, inputs, peeled, no_clients, stop.clone()).await?;
         let (holding, state) = (machine.clone(), node.directory.state.clone());
         node.start_loops(move || {
             let Some(delay_mean) = state
@@ -106,8 +110,8 @@ impl Node {
 
         let steering = steer(directory, node.id, machine, stop.clone());
         let effect = effect(outgoing, metrics, held);
-        // A task, not a part of this future: the main thread would have to be woken for each packet.
-        let driving = tokio::spawn(drive(
+        // Where the packets are: another thread would have to be woken for each.
+        let driving = node.runtime().spawn(drive(
             Mix::new(config.pool_max),
             clock,
             inbox,
@@ -176,12 +180,10 @@ fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output
         }
         match output {
             Output::Holding { .. } => {}
-            Output::Send { to, packet } => {
-                match outgoing.send(&to, Frame::packet(0, [0; FIELD_LEN], &packet)) {
-                    Ok(()) => sent.add(1),
-                    Err(why) => dropped(why.reason()),
-                }
-            }
+            Output::Send { to, packet } => match outgoing.send(&to, packet) {
+                Ok(()) => sent.add(1),
+                Err(why) => dropped(why.reason()),
+            },
             Output::Dropped(MixDrop::PoolFull) => dropped("pool_full"),
             Output::Dropped(MixDrop::WrongNext) => dropped("wrong_next"),
         }
@@ -223,7 +225,8 @@ fn status(
     outgoing: &Outgoing,
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
-    let (id, directory, outgoing) = (node.id, directory.clone(), outgoing.clone());
+    let (id, crypto) = (node.id, node.crypto);
+    let (directory, outgoing) = (directory.clone(), outgoing.clone());
     let metrics = metrics.clone();
     let up = outgoing.up();
     move || {
@@ -237,6 +240,7 @@ fn status(
             "layer": layer.map(|layer| layer + 1),
             "links_up": *up.borrow(),
             "links_wanted": outgoing.wanted(),
+            "crypto": crypto.status(),
             "loops": loops::status(&metrics),
             "notices": notices::status(&metrics),
         })

@@ -42,6 +42,8 @@ pub struct Config {
     pub pool_max: usize,
     /// Which path computes packets: `best`, or one that is forced.
     pub crypto_path: String,
+    /// Threads that read node links and open packets; 0: one for each processor.
+    pub threads: usize,
     /// Most packets opened under one key.
     pub replay_max: usize,
     /// Most frames that wait for one link.

@@ -8,7 +8,7 @@
 //! | received       | [`Time`]      | when the link read the packet, <= `now`       |
 //! | delay          | `Duration`    | drawn by the builder, <= the consensus' cap   |
 //! | due            | [`Time`]      | `received + delay`                            |
-//! | pool           | heap          | packets, <= `pool_max`                        |
+//! | pool           | heap          | packets, <= `pool_max`, of [`HELD_LEN`] bytes |
 //!
 //! The mix sees packets already peeled and admitted: it holds no key, no replay set, and does no
 //! cryptography ([`crate::peel`] does). Holding starts when the packet was received: the time it
@@ -26,6 +26,9 @@ use sphinx::Packet;
 
 use crate::{Machine, NodeId, Time, client::exponential, peel::Peeled};
 
+/// Most bytes of memory that a packet takes in the pool: itself with its allocation, and its place
+/// in the heap twice, since that grows by doubling.
+pub const HELD_LEN: usize = sphinx::PACKET_LEN + 24 + 2 * size_of::<Held>();
 /// How long output is held back after an alarm (MIX-6).
 pub const HOLD: Duration = Duration::from_secs(30);
 /// Least time between the beginnings of two holds.

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Pure, so that the simulator runs it inline and injects faults between the two halves; the
-//! shell runs it on a worker thread. Nothing reaches a machine before the journal's write has
+//! shell runs it on worker threads, each with a [`Ring`] of the same keys. Nothing reaches a machine before the journal's write has
 //! returned (RPL-4): the borrow checker sees to it, since only [`Pending::finish`] gives packets.
 //!
 //! No epoch stands on the wire: the current key is tried first, then its neighbours while their
@@ -16,7 +16,7 @@
 //! verdict.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sphinx::{Address, Opened, Packet, Reject, Routing, SecretKey};
 
@@ -73,47 +73,121 @@ pub enum PeelDrop {
     NoKey,
 }
 
-struct Key {
-    secret: SecretKey,
-    seen: ReplaySet,
+/// The keys alone: opens packets, on as many threads as there are clones.
+#[derive(Clone, Default)]
+pub struct Ring(BTreeMap<Epoch, Arc<SecretKey>>);
+
+/// What a [`Ring`] opened, before the replay sets are asked.
+#[derive(Default)]
+pub struct Batch(Vec<(Epoch, Vec<Open>)>);
+
+struct Open {
+    arrival: Arrival,
+    next: Address,
+    delay_ns: u64,
+    opened: Opened,
+}
+
+impl Ring {
+    /// Opens a batch that came at about `now`. `dropped` counts what no key opens.
+    #[must_use]
+    pub fn open(
+        &self,
+        schedule: &Schedule,
+        now: Utc,
+        delay_max: Duration,
+        batch: Vec<Arrival>,
+        mut dropped: impl FnMut(PeelDrop),
+    ) -> Batch {
+        let cap = u64::try_from(delay_max.as_nanos()).unwrap_or(u64::MAX);
+        // The current epoch's key opens nearly everything; neighbours follow.
+        let current = schedule.at(now).unwrap_or(schedule.first);
+        let open_now = |epoch: &Epoch| schedule.opens(*epoch).contains(&now);
+        let mut keys: Vec<_> = self.0.iter().filter(|(epoch, _)| open_now(epoch)).collect();
+        keys.sort_by_key(|(epoch, _)| (**epoch != current, **epoch));
+
+        let mut rest: Vec<(Arrival, PeelDrop)> = batch
+            .into_iter()
+            .map(|arrival| (arrival, PeelDrop::NoKey))
+            .collect();
+        let mut verdicts = Vec::with_capacity(rest.len());
+        let mut opened_by = Batch::default();
+        for (epoch, secret) in keys {
+            let packets = rest.iter().map(|(arrival, _)| &*arrival.packet);
+            sphinx::open(secret, cap, packets, &mut verdicts);
+            let tried = core::mem::take(&mut rest);
+            let mut open = Vec::with_capacity(tried.len());
+            for ((arrival, first), verdict) in tried.into_iter().zip(verdicts.drain(..)) {
+                match (verdict, first) {
+                    (Ok(opened), _) => match *opened.routing() {
+                        Routing::Forward { next, delay_ns } => open.push(Open {
+                            arrival,
+                            next,
+                            delay_ns,
+                            opened,
+                        }),
+                        Routing::Final { .. } => dropped(PeelDrop::Final),
+                    },
+                    // Only a wrong MAC may mean another epoch's key.
+                    (Err(Reject::Mac), PeelDrop::NoKey) => {
+                        rest.push((arrival, PeelDrop::Rejected(Reject::Mac)));
+                    }
+                    (Err(Reject::Mac), first) => rest.push((arrival, first)),
+                    (Err(why), _) => dropped(PeelDrop::Rejected(why)),
+                }
+            }
+            opened_by.0.push((*epoch, open));
+        }
+        rest.into_iter().for_each(|(_, why)| dropped(why));
+        opened_by
+    }
 }
 
 /// The keys that a node holds, each with its replay set.
 #[derive(Default)]
 pub struct Stage {
-    keys: BTreeMap<Epoch, Key>,
+    ring: Ring,
+    sets: BTreeMap<Epoch, ReplaySet>,
 }
 
 impl Stage {
     /// Puts the key of `epoch` in, with what its journal remembers.
     pub fn install(&mut self, epoch: Epoch, secret: SecretKey, seen: ReplaySet) {
-        self.keys.insert(epoch, Key { secret, seen });
+        self.ring.0.insert(epoch, Arc::new(secret));
+        self.sets.insert(epoch, seen);
     }
 
-    /// Forgets every key whose window has ended, and says which (EPO-5).
+    /// Forgets every key whose window has ended, and says which (EPO-5). Clones of its ring have
+    /// to be replaced.
     pub fn retire(&mut self, schedule: &Schedule, now: Utc) -> Vec<Epoch> {
         let ended = |epoch: &Epoch| schedule.opens(*epoch).end <= now;
-        let (gone, kept) = core::mem::take(&mut self.keys)
-            .into_iter()
-            .partition(|(epoch, _)| ended(epoch));
-        self.keys = kept;
-        BTreeMap::into_keys(gone).collect()
+        let gone: Vec<Epoch> = self.sets.keys().copied().filter(ended).collect();
+        gone.iter().for_each(|epoch| self.burn(*epoch));
+        gone
     }
 
-    /// Forgets the key of `epoch`: its journal can no longer be trusted (RPL-4, fail closed).
+    /// Forgets the key of `epoch`: its journal can no longer be trusted (RPL-4, fail closed). What a
+    /// clone of its ring still opens is not admitted.
     pub fn burn(&mut self, epoch: Epoch) {
-        self.keys.remove(&epoch);
+        self.ring.0.remove(&epoch);
+        self.sets.remove(&epoch);
     }
 
     /// Whether the key of `epoch` is in.
     #[must_use]
     pub fn holds(&self, epoch: Epoch) -> bool {
-        self.keys.contains_key(&epoch)
+        self.sets.contains_key(&epoch)
     }
 
     /// The replay set of each key that is in.
     pub fn sets(&self) -> impl Iterator<Item = (Epoch, &ReplaySet)> {
-        self.keys.iter().map(|(epoch, key)| (*epoch, &key.seen))
+        self.sets.iter().map(|(epoch, seen)| (*epoch, seen))
+    }
+
+    /// The keys that are in now.
+    #[must_use]
+    pub fn ring(&self) -> &Ring {
+        &self.ring
     }
 
     /// Opens a batch that came at about `now` and admits its tags. `dropped` counts the rest.
@@ -125,75 +199,47 @@ impl Stage {
         batch: Vec<Arrival>,
         mut dropped: impl FnMut(PeelDrop),
     ) -> Pending {
-        let cap = u64::try_from(delay_max.as_nanos()).unwrap_or(u64::MAX);
-        // The current epoch's key opens nearly everything; neighbours follow.
-        let current = schedule.at(now).unwrap_or(schedule.first);
-        let mut open_now: Vec<(Epoch, &mut Key)> = self
-            .keys
-            .iter_mut()
-            .filter(|(epoch, _)| schedule.opens(**epoch).contains(&now))
-            .map(|(epoch, key)| (*epoch, key))
-            .collect();
-        open_now.sort_by_key(|(epoch, _)| (*epoch != current, *epoch));
+        let opened = self
+            .ring
+            .open(schedule, now, delay_max, batch, &mut dropped);
+        self.admit(opened, dropped)
+    }
 
-        let mut rest: Vec<(Arrival, PeelDrop)> = batch
-            .into_iter()
-            .map(|arrival| (arrival, PeelDrop::NoKey))
-            .collect();
+    /// Asks the replay sets. `dropped` counts what they refuse.
+    pub fn admit(&mut self, batch: Batch, mut dropped: impl FnMut(PeelDrop)) -> Pending {
         let mut pending = Pending::default();
-        let (mut verdicts, mut opened) = (Vec::with_capacity(rest.len()), Vec::new());
-        let mut fingerprints = Vec::with_capacity(rest.len());
-        for (epoch, key) in open_now {
-            let packets = rest.iter().map(|(arrival, _)| &*arrival.packet);
-            sphinx::open(&key.secret, cap, packets, &mut verdicts);
-            let tried = core::mem::take(&mut rest);
-            for ((arrival, first), verdict) in tried.into_iter().zip(verdicts.drain(..)) {
-                match (verdict, first) {
-                    (Ok(open), _) => match *open.routing() {
-                        Routing::Forward { next, delay_ns } => {
-                            fingerprints.push(key.seen.fingerprint(open.tag()));
-                            opened.push((arrival, next, delay_ns, open));
-                        }
-                        Routing::Final { .. } => dropped(PeelDrop::Final),
-                    },
-                    // Only a wrong MAC may mean another epoch's key.
-                    (Err(Reject::Mac), PeelDrop::NoKey) => {
-                        rest.push((arrival, PeelDrop::Rejected(Reject::Mac)));
+        for (epoch, open) in batch.0 {
+            let Some(seen) = self.sets.get_mut(&epoch) else {
+                open.iter().for_each(|_| dropped(PeelDrop::NoKey));
+                continue;
+            };
+            let fingerprint = |open: &Open| seen.fingerprint(open.opened.tag());
+            let fingerprints: Vec<Fingerprint> = open.iter().map(fingerprint).collect();
+            let mut open = open.into_iter();
+            seen.admit_batch(&fingerprints, |fingerprint, admitted| {
+                let Some(open) = open.next() else { return };
+                match admitted {
+                    Ok(()) => {
+                        pending.journal.push((epoch, fingerprint));
+                        pending.opened.push(open.opened);
+                        pending.admitted.push(Peeled {
+                            received: open.arrival.received,
+                            next: open.next,
+                            delay: Duration::from_nanos(open.delay_ns),
+                            packet: open.arrival.packet,
+                        });
                     }
-                    (Err(Reject::Mac), first) => rest.push((arrival, first)),
-                    (Err(why), _) => dropped(PeelDrop::Rejected(why)),
+                    Err(why) => dropped(PeelDrop::Replay(why)),
                 }
-            }
-            let mut opened = opened.drain(..);
-            key.seen
-                .admit_batch(&fingerprints, |fingerprint, admitted| {
-                    let Some((arrival, next, delay_ns, open)) = opened.next() else {
-                        return;
-                    };
-                    match admitted {
-                        Ok(()) => {
-                            pending.journal.push((epoch, fingerprint));
-                            pending.opened.push(open);
-                            pending.admitted.push(Peeled {
-                                received: arrival.received,
-                                next,
-                                delay: Duration::from_nanos(delay_ns),
-                                packet: arrival.packet,
-                            });
-                        }
-                        Err(why) => dropped(PeelDrop::Replay(why)),
-                    }
-                });
-            fingerprints.clear();
+            });
         }
-        rest.into_iter().for_each(|(_, why)| dropped(why));
         pending
     }
 }
 
 impl core::fmt::Debug for Stage {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.debug_list().entries(self.keys.keys()).finish()
+        f.debug_list().entries(self.sets.keys()).finish()
     }
 }
 

@@ -164,6 +164,20 @@ impl core::fmt::Debug for Frame {
     }
 }
 
+/// What stands before the packet in a frame between nodes: the kind, then zeros.
+pub const PACKET_HEADER: [u8; BODY] = {
+    let mut header = [0; BODY];
+    header[KIND] = Kind::Packet as u8;
+    header
+};
+
+/// The packet that a frame carries, read in place; none if it is of another kind (LNK-2).
+#[must_use]
+pub fn packet_in(frame: &[u8; FRAME_LEN]) -> Option<&Packet> {
+    let packet = frame[KIND] == Kind::Packet as u8 && frame[ZERO] == 0;
+    packet.then_some(&frame[BODY..])?.first_chunk()
+}
+
 /// A field of two numbers and zeros.
 #[must_use]
 pub fn field_of(first: u64, second: u64) -> [u8; FIELD_LEN] {

@@ -5,12 +5,13 @@
 //! | quantity        | value                                                             |
 //! |-----------------|-------------------------------------------------------------------|
 //! | links           | one for each target; the set changes with the consensus           |
-//! | queue           | a bounded number of frames for each link, up or down              |
+//! | queue           | a bounded number of packets for each link, up or down             |
 //! | wait to redial  | doubling from 0.1 s to 10 s, jittered; reset by a link that held  |
 //!
 //! A node link carries frames from its dialler only; if the other end says anything, it
-//! misbehaves and the link ends. Frames that wait when a link breaks go over the next one; what
-//! was in the broken one's socket is lost, like any packet.
+//! misbehaves and the link ends. Packets that wait when a link breaks go over the next one; what
+//! was in the broken one's socket is lost, like any packet. The links live on a runtime of the
+//! caller's choice.
 
 use core::time::Duration;
 use std::{
@@ -22,12 +23,16 @@ use proto::{
     NodeId,
     wire::{Frame, Hello, Purpose, WIRE_VERSION},
 };
-use tokio::sync::{mpsc, watch};
+use sphinx::Packet;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     entropy::Backoff,
-    link::{Dialler, LinkError, NotSent, Target},
+    link::{Dialler, LinkError, NotSent, Onward, Target},
     metrics::{Cell, Metrics},
 };
 
@@ -45,13 +50,14 @@ struct Shared {
     hops: RwLock<BTreeMap<NodeId, Hop>>,
     up: watch::Sender<usize>,
     failures: Cell,
+    runtime: Handle,
     stop: CancellationToken,
 }
 
 #[derive(Debug)]
 struct Hop {
     target: Target,
-    queue: mpsc::Sender<Frame>,
+    queue: mpsc::Sender<Onward>,
     /// Cancelled when the hop is dropped: its task ends.
     ended: CancellationToken,
 }
@@ -63,12 +69,14 @@ impl Drop for Hop {
 }
 
 impl Outgoing {
-    /// No links yet. Each will queue at most `queue_max` frames; all end with `stop`.
+    /// No links yet. Each will queue at most `queue_max` packets and live on `runtime`; all end with
+    /// `stop`.
     #[must_use]
     pub fn new(
         dialler: Dialler,
         queue_max: usize,
         metrics: &Metrics,
+        runtime: Handle,
         stop: CancellationToken,
     ) -> Self {
         Self(Arc::new(Shared {
@@ -77,6 +85,7 @@ impl Outgoing {
             hops: RwLock::default(),
             up: watch::Sender::new(0),
             failures: metrics.cell("lacuna_dials_failed_total", ""),
+            runtime,
             stop,
         }))
     }
@@ -96,7 +105,8 @@ impl Outgoing {
         let ended = self.0.stop.child_token();
         let keep = keep(Arc::clone(&self.0), target.clone(), frames);
         let until = ended.clone();
-        tokio::spawn(async move { until.run_until_cancelled(keep).await });
+        let keep = async move { until.run_until_cancelled(keep).await };
+        self.0.runtime.spawn(keep);
         Hop {
             target,
             queue,
@@ -104,22 +114,24 @@ impl Outgoing {
         }
     }
 
-    /// Queues a frame for `to`; never waits.
+    /// Queues a packet for `to`; never waits.
     ///
     /// # Errors
     ///
     /// [`NotSent::Full`] if its queue is, [`NotSent::Down`] if `to` is no next hop.
-    pub fn send(&self, to: &NodeId, frame: Frame) -> Result<(), NotSent> {
+    pub fn send(&self, to: &NodeId, packet: Box<Packet>) -> Result<(), NotSent> {
         let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
         let hop = hops.get(to).ok_or(NotSent::Down)?;
-        hop.queue.try_send(frame).map_err(|_| NotSent::Full)
+        hop.queue
+            .try_send(Onward::Packet(packet))
+            .map_err(|_| NotSent::Full)
     }
 
     /// Queues a copy of `frame` for each next hop whose queue has room.
     pub fn broadcast(&self, frame: &Frame) {
         let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
         for hop in hops.values() {
-            let _full = hop.queue.try_send(frame.clone());
+            let _full = hop.queue.try_send(Onward::Notice(frame.clone()));
         }
     }
 
@@ -132,7 +144,7 @@ impl Outgoing {
         }
     }
 
-    fn queues(&self) -> Vec<mpsc::Sender<Frame>> {
+    fn queues(&self) -> Vec<mpsc::Sender<Onward>> {
         let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
         hops.values().map(|hop| hop.queue.clone()).collect()
     }
@@ -171,7 +183,7 @@ impl Drop for Up<'_> {
 }
 
 /// Dials `target` again and again, and writes what is queued. Ends only by being dropped.
-async fn keep(shared: Arc<Shared>, target: Target, mut frames: mpsc::Receiver<Frame>) {
+async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<Onward>) {
     let hello = Hello {
         version: WIRE_VERSION,
         purpose: Purpose::Node,
@@ -185,7 +197,7 @@ async fn keep(shared: Arc<Shared>, target: Target, mut frames: mpsc::Receiver<Fr
                 let dialled = shared.dialler.clock.now();
                 let (mut silent, mut writer) = (link.reader, link.writer);
                 let ended = tokio::select! {
-                    written = writer.pump(&mut frames) => written.err(),
+                    written = writer.pump_onwards(&mut queued) => written.err(),
                     heard = silent.frame() => Some(heard.map_or_else(
                         |error| error,
                         |_| LinkError::PeerMisbehaved("a node link has one direction"),
@@ -207,7 +219,7 @@ async fn keep(shared: Arc<Shared>, target: Target, mut frames: mpsc::Receiver<Fr
 
 #[cfg(test)]
 mod tests {
-    use proto::wire::{Kind, field_of};
+    use proto::wire::FIELD_LEN;
 
     use super::*;
     use crate::{
@@ -219,12 +231,17 @@ mod tests {
     fn outgoing(seed: u8, queue_max: usize) -> (Outgoing, CancellationToken) {
         let stop = CancellationToken::new();
         let dialler = dialler(Clock::start(), Some(seed));
-        let outgoing = Outgoing::new(dialler, queue_max, &Metrics::default(), stop.clone());
+        let (metrics, here) = (Metrics::default(), Handle::current());
+        let outgoing = Outgoing::new(dialler, queue_max, &metrics, here, stop.clone());
         (outgoing, stop)
     }
 
-    fn numbered(number: u64) -> Frame {
-        Frame::new(Kind::Packet, 0, field_of(number, 0))
+    fn numbered(number: u8) -> Box<Packet> {
+        Box::new([number; sphinx::PACKET_LEN])
+    }
+
+    fn framed(number: u8) -> Frame {
+        Frame::packet(0, [0; FIELD_LEN], &numbered(number))
     }
 
     #[tokio::test]
@@ -236,7 +253,7 @@ mod tests {
         outgoing.set([target.clone()]);
         outgoing.send(&target.id, numbered(1)).unwrap();
         let mut first = links.recv().await.unwrap();
-        assert_eq!(first.link.reader.frame().await.unwrap().1, numbered(1));
+        assert_eq!(first.link.reader.frame().await.unwrap().1, framed(1));
 
         // The link breaks; it is dialled again, and what is queued goes over the new one.
         first.ended.cancel();
@@ -244,7 +261,7 @@ mod tests {
         let mut second = links.recv().await.unwrap();
         outgoing.up().wait_for(|up| *up == 1).await.unwrap();
         outgoing.send(&target.id, numbered(2)).unwrap();
-        assert_eq!(second.link.reader.frame().await.unwrap().1, numbered(2));
+        assert_eq!(second.link.reader.frame().await.unwrap().1, framed(2));
     }
 
     #[tokio::test]
@@ -282,7 +299,7 @@ mod tests {
         let (outgoing, _stop) = outgoing(101, 2);
         outgoing.set([target(2, address)]);
         let mut taken = links.recv().await.unwrap();
-        taken.link.writer.write(&[numbered(1)]).await.unwrap();
+        taken.link.writer.write(&[framed(1)]).await.unwrap();
         assert!(taken.link.reader.frame().await.is_err());
         assert!(links.recv().await.is_some(), "and dialled again");
     }

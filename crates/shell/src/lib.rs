@@ -17,7 +17,9 @@
 //! | [`ask`]        | one question to a directory, and how to answer many                        |
 //! | [`follow`]     | [`follow::Follow::start`] gives a [`follow::Directory`]: the consensus as it changes |
 //! | [`neighbours`] | who may dial a node, and whom it dials                                     |
-//! | [`peeler`]     | the thread that opens packets, between journal and machine                 |
+//! | [`peeler`]     | the thread of packets: links in, opening, journal, the mix, links out      |
+//! | [`selfcheck`]  | which path computes packets here, and how fast                             |
+//! | [`budget`]     | what a node's settings may cost in memory, said at its start               |
 //! | [`client`]     | [`client::run`]: a client machine with its two links                        |
 //! | [`loops`]      | that machine inside a node, for its own loops                              |
 //! | [`node`]       | [`node::Node::start`]: all of the above around a mix or a gateway            |
@@ -31,16 +33,18 @@
 //! | [`log`]        | lines on standard error                                                    |
 //! | [`role`]       | signals, exit codes, last words of a daemon                                |
 //!
-//! A mix is [`node::Node::start`] with a closure that sends `Input::Peeled` to the machine's
-//! inbox, [`drive::drive`] with an effect that calls [`dial::Outgoing::send`], and a task that
-//! turns changes of [`follow::Directory::state`] into inputs. A gateway adds client links and a
+//! A mix is [`node::Node::start`] with the machine's inbox for `Input::Peeled`, [`drive::drive`] on
+//! [`node::Node::runtime`] with an effect that calls [`dial::Outgoing::send`], and a task that turns
+//! changes of [`follow::Directory::state`] into inputs. A gateway adds client links and a
 //! [`store`]. A client has no node: [`follow`] with [`follow::Follower::Client`], and two links
 //! that it dials itself.
 
 pub mod accept;
 pub mod ask;
+pub mod budget;
 pub mod client;
 pub mod clock;
+mod describe;
 pub mod dial;
 pub mod drive;
 pub mod entropy;

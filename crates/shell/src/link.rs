@@ -18,7 +18,7 @@
 //! | [`SILENT_MS`]       | longest that TCP may have no word of what was sent            |
 //! | idle time           | set by the reader's owner: longest without a whole frame      |
 //! | read buffer         | 7 frames of text, and as much again below TLS                 |
-//! | write batch         | up to 16 frames that are queued anyhow, in one write          |
+//! | write batch         | up to 24 frames that are queued anyhow, in one write          |
 //!
 //! A frame is stamped when the read that completed it returns (MIX-1 counts from there).
 //!
@@ -42,10 +42,10 @@ use rustls::ServerConfig;
 use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-pub use self::halves::{NotSent, Outbox, Reader, Writer};
+pub use self::halves::{NotSent, Onward, Outbox, READ_BATCH, Reader, Writer};
 use crate::{
     clock::Clock,
-    tls::{self, Peer, Records},
+    tls::{self, Peer, RECORD_FRAMES, Records},
 };
 
 /// Longest that TCP, TLS and the first two frames may take together (LNK-9).
@@ -375,6 +375,51 @@ pub(crate) mod tests {
         let mut read = Vec::new();
         while reader.frames(&mut read).await.is_ok() {}
         assert_eq!(read.len(), 2);
+    }
+
+    /// LNK-2: a link between nodes tells packets from other frames. It does so on another runtime
+    /// too, and what the first one had read is not lost.
+    #[tokio::test]
+    async fn packets_cross_to_another_runtime() {
+        let certificate = certified(2, Clock::start());
+        let (dialled, taken) = pair(|_| {}, certificate, Purpose::Node).await;
+        let (mut here, mut there) = (dialled.unwrap(), taken.unwrap().0);
+        let packet = |i| Frame::packet(0, [0; 32], &[i; sphinx::PACKET_LEN]);
+        here.writer.write(&[0, 1, 2].map(packet)).await.unwrap();
+        assert_eq!(there.reader.frame().await.unwrap().1, packet(0));
+        let (sent, mut moved) = tokio::sync::mpsc::channel(1);
+        let other = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(async move {
+                let mut link = there.rehome().unwrap();
+                let (mut packets, mut others) = (Vec::new(), Vec::new());
+                while packets.len() < 12 {
+                    let read = link.reader.packets(&mut packets, &mut others);
+                    read.await.unwrap();
+                    sent.send(packets.len()).await.unwrap();
+                }
+                assert!(others.is_empty());
+                while others.is_empty() {
+                    let read = link.reader.packets(&mut packets, &mut others);
+                    read.await.unwrap();
+                }
+                (packets, others)
+            })
+        });
+        while moved.recv().await.unwrap() < 2 {}
+        let frames: Vec<_> = (3..13).map(packet).collect();
+        here.writer.write(&frames).await.unwrap();
+        while moved.recv().await.is_some_and(|packets| packets < 12) {}
+        let dummy = Frame::new(Kind::Dummy, 0, [0; 32]);
+        let last = [packet(13), dummy.clone()];
+        here.writer.write(&last).await.unwrap();
+        let (packets, others) = other.join().unwrap();
+        assert_eq!(others, [dummy]);
+        let bytes: Vec<u8> = packets.iter().map(|arrival| arrival.packet[7]).collect();
+        assert_eq!(bytes, (1..14).collect::<Vec<_>>());
+        assert!(packets.is_sorted_by_key(|arrival| arrival.received));
     }
 
     /// LNK-7: a client's link shows no key, even if the process has one.

@@ -1,7 +1,7 @@
 //! What a mix and a gateway have in common, wired: everything around their machine.
 //!
 //! ```text
-//!  node links ─ accept ─▶ peeler (thread: open, journal, finish) ─ peeled ─▶ the role's machine
+//!  node links ─ accept ─▶ peeler (read, open, journal, finish) ─── peeled ─▶ the role's machine
 //!                 │                                                              │
 //!  client links ──┴─▶ the role                     next hops ◀─ Node::outgoing ◀─┘
 //!  authorities ◀─ follow ─▶ consensus ─▶ who may dial, whom to dial, keys, the role
@@ -20,38 +20,45 @@
 //!
 //! Not done here: the machine, its driver, and what its outputs mean.
 
-use core::{fmt, future::Future, net::SocketAddr, time::Duration};
-use std::{
-    io,
-    sync::{Arc, Mutex, PoisonError},
-};
+use core::{fmt, future::Future, net::SocketAddr, num::NonZeroUsize, time::Duration};
+use std::{io, sync::Arc};
 
 use proto::{
-    NetworkId, NodeId, Time,
-    directory::{Network, Params, Role, SignedDescriptor, ask::GATEWAY_QUESTION_LEN_MAX},
+    NodeId,
+    directory::{Consensus, Network, Role, ask::GATEWAY_QUESTION_LEN_MAX},
     notice::{NoticeDrop, What},
-    peel::{Arrival, PeelDrop, Peeled},
+    peel::{PeelDrop, Peeled},
     replay::Refused,
     wire::{Frame, Kind, Purpose},
 };
 use sphinx::Reject;
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::{
+    net::TcpListener,
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use crate::{
     accept::{AdmitNode, Door, Incoming, Limits, accept},
     ask,
+    budget::{Budget, replay_lasts},
     clock::Clock,
+    describe::Describer,
     dial::Outgoing,
     follow::{Directory, Follow, FollowError, Follower, State},
-    keys::{About, Keys, KeysError},
+    keys::{About, Keys},
     link::{Dialler, LinkError, certificate_frame},
     loops::Loops,
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
     notices::{Notices, Tell},
-    peeler::{self, Peeler, Verdict},
-    selfcheck,
+    peeler::{self, Feed, Peeler, Verdict},
+    selfcheck::Measured,
     state::StateError,
 };
 
@@ -82,8 +89,12 @@ pub struct Setup {
     pub advertise: String,
     /// On which path packets are computed, one of this processor's.
     pub path: sphinx::Path,
+    /// Threads that read node links and open packets.
+    pub threads: NonZeroUsize,
     /// Most packets opened under one key.
     pub replay_max: usize,
+    /// Most packets that its machine holds in memory; a gateway's holds none.
+    pub pool_max: usize,
     /// Most frames that wait for one link.
     pub link_queue_max: usize,
     /// Hears of each new notice besides the next hops (LOOP-9).
@@ -124,6 +135,8 @@ pub struct Node {
     pub id: NodeId,
     /// The address it listens on.
     pub listening: SocketAddr,
+    /// What its processor can do.
+    pub crypto: Measured,
     /// What it knows of the network.
     pub directory: Directory,
     /// Links to its next hops.
@@ -144,23 +157,25 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Starts everything around the machine. `peeled` takes each opened packet, on the peeler's
-    /// thread; it may wait for room. `clients` runs for each entry and mailbox link, which only a
-    /// gateway has; it owns the link and returns when the link ends or `Incoming::ended` is
-    /// cancelled.
+    /// Starts everything around the machine, whose inbox gets each opened packet as what `peeled`
+    /// makes of it. `clients` runs for each entry and mailbox link, which only a gateway has; it
+    /// owns the link and returns when the link ends or `Incoming::ended` is cancelled.
     ///
     /// # Errors
     ///
     /// [`NodeError`].
-    pub async fn start<F>(
+    pub async fn start<I, F>(
         setup: Setup,
-        peeled: impl FnMut(Peeled) + Send + 'static,
+        machine: mpsc::Sender<I>,
+        peeled: impl Fn(Peeled) -> I + Clone + Send + 'static,
         clients: impl Fn(Incoming) -> F + Clone + Send + Sync + 'static,
         stop: CancellationToken,
     ) -> Result<Self, NodeError>
     where
+        I: Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        let budget = Budget::now(&setup);
         let Setup {
             keys,
             network,
@@ -183,12 +198,7 @@ impl Node {
             key,
             clock,
         };
-        let describer = Describer {
-            keys: Arc::clone(&keys),
-            network: network.id,
-            about,
-            made: Mutex::new(None),
-        };
+        let describer = Describer::new(Arc::clone(&keys), network.id, about);
         let follow = Follow {
             network: Arc::clone(&network),
             dialler: dialler(None),
@@ -203,31 +213,38 @@ impl Node {
         // What nearly every packet comes to is counted without a lock.
         let opened = metrics.cell("lacuna_packets_peeled_total", "");
         let overload = metrics.cell("lacuna_packets_dropped_total", "overload");
+        let crypto = Measured::now(setup.path, clock);
+        crypto.show(&metrics);
+        tracing::info!(
+            path = crypto.path.name(),
+            rate_per_s = crypto.rate_per_s,
+            "packets that one processor opens"
+        );
         let peeling = peeler::Setup {
             clock,
             keys: Arc::clone(&keys),
             journals: keys.state().folder("replay")?,
             path: setup.path,
+            rate_per_s: crypto.rate_per_s,
             replay_max: setup.replay_max,
+            threads: setup.threads,
         };
-        tracing::info!(
-            path = setup.path.name(),
-            rate_per_s = selfcheck::rate(setup.path, clock).round(),
-            "packets that one processor opens"
-        );
-        let (peeler, peeler_ended) = Peeler::start(peeling, peeled, move |verdict| match verdict {
+        tracing::info!(%budget, "memory");
+        let counted = move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
             Verdict::Overload => overload.add(1),
             Verdict::Unjournaled => count(&counting, "unjournaled"),
             Verdict::Dropped(why) => count(&counting, reason(why)),
-        })
-        .map_err(NodeError::Peeler)?;
+        };
+        let peeling = Peeler::start(peeling, machine, peeled, counted);
+        let (peeler, peeler_ended) = peeling.map_err(NodeError::Peeler)?;
 
         let link_key = Some(keys.link().clone());
         let outgoing = Outgoing::new(
             dialler(link_key),
             setup.link_queue_max,
             &metrics,
+            peeler.runtime().clone(),
             stop.clone(),
         );
         let admitted = Admitted::default();
@@ -238,6 +255,8 @@ impl Node {
             admitted: admitted.clone(),
             outgoing: outgoing.clone(),
             peeler: peeler.clone(),
+            replay_max: setup.replay_max,
+            crypto,
         };
         let watched = stop.clone();
         tasks.spawn(async move { watched.run_until_cancelled(watching.run()).await });
@@ -298,6 +317,7 @@ impl Node {
         Ok(Self {
             id,
             listening,
+            crypto,
             directory,
             outgoing,
             peeler,
@@ -308,6 +328,13 @@ impl Node {
             tasks,
             stop,
         })
+    }
+
+    /// Where packets are read, opened and written: the place for the machine of a role that does
+    /// nothing else.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        self.peeler.runtime()
     }
 
     /// Starts the node's own loops (LOOP-1), once. `alarmed` is told when too many are lost, and
@@ -344,62 +371,13 @@ impl Node {
         self.stop.cancel();
         self.tasks.wait().await;
         let _ = self.following.await;
-        let peeler = self.peeler;
-        let asked = tokio::task::spawn_blocking(move || peeler.stop());
-        let _ = asked.await;
+        self.peeler.stop().await;
         let _ = self.peeler_ended.await;
     }
 }
 
 fn or(text: String, default: impl FnOnce() -> String) -> String {
     if text.is_empty() { default() } else { text }
-}
-
-/// What this node says of itself: made once for a period, then said again word for word, so that
-/// all authorities hold the same, whoever asks first and however often.
-struct Describer {
-    keys: Arc<Keys>,
-    network: NetworkId,
-    about: About,
-    made: Mutex<Option<Made>>,
-}
-
-/// A descriptor, and what it was made for.
-struct Made {
-    period: u64,
-    params: Params,
-    made_s: u64,
-    said: SignedDescriptor,
-}
-
-impl Describer {
-    fn describe(
-        &self,
-        period: u64,
-        params: &Params,
-        now_s: u64,
-    ) -> Result<SignedDescriptor, KeysError> {
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |made: &&Made| {
-            // Its link certificate is renewed daily while no document comes.
-            let fresh = now_s.abs_diff(made.made_s) < DAY_S;
-            made.period == period && made.params == *params && fresh
-        };
-        if let Some(made) = made.as_ref().filter(fits) {
-            return Ok(made.said.clone());
-        }
-        let described = self
-            .keys
-            .descriptor(&self.network, &self.about, period, params, now_s);
-        let said = described?;
-        *made = Some(Made {
-            period,
-            params: params.clone(),
-            made_s: now_s,
-            said: said.clone(),
-        });
-        Ok(said)
-    }
 }
 
 /// Follows the consensus with everything that depends on it.
@@ -409,6 +387,8 @@ struct Watching {
     admitted: Admitted,
     outgoing: Outgoing,
     peeler: Peeler,
+    replay_max: usize,
+    crypto: Measured,
 }
 
 impl Watching {
@@ -438,9 +418,25 @@ impl Watching {
         self.admitted.set(before);
         self.outgoing.set(after);
         if let Some(consensus) = state.consensus() {
-            let (peeler, consensus) = (self.peeler.clone(), Arc::clone(consensus));
-            let renewing = tokio::task::spawn_blocking(move || peeler.renew(consensus));
-            let _ = renewing.await;
+            self.warn_of_replay_max(consensus);
+            self.peeler.renew(Arc::clone(consensus)).await;
+        }
+    }
+
+    /// RPL-3: once the set is full, nothing passes until its key closes.
+    fn warn_of_replay_max(&self, consensus: &Consensus) {
+        let schedule = consensus.schedule();
+        let opens = schedule.opens(schedule.first);
+        let opens = Duration::from_nanos(opens.end.0 - opens.start.0);
+        if let Err(small) = replay_lasts(self.replay_max, self.crypto.rate_per_s, opens) {
+            tracing::warn!(
+                replay_max = self.replay_max,
+                full_after_s = small.lasts.as_secs(),
+                key_opens_s = opens.as_secs(),
+                "at the rate of one processor the replay set would be full before its key closes, and \
+                 then drop everything; for that load set replay_max to {}",
+                small.enough
+            );
         }
     }
 }
@@ -457,56 +453,56 @@ struct Inside {
 
 impl Inside {
     /// Reads packets from a node link until it ends or the node may no longer be here.
-    async fn node(mut self, incoming: Incoming) {
+    async fn node(self, incoming: Incoming) {
+        let node = incoming.node;
+        let feed = self.peeler.feed().clone();
+        let reading = feed.runtime().clone().spawn(self.read(incoming, feed));
+        // The handler's end is the link's end, wherever it lives.
+        let ended = AbortOnDropHandle::new(reading).await;
+        if let Ok(error) = ended {
+            tracing::debug!(?node, %error, "a node link has ended");
+        }
+    }
+
+    /// On the runtime of one of the peeler's threads, to which the link moves.
+    async fn read(mut self, incoming: Incoming, feed: Feed) -> LinkError {
         let received = self.metrics.cell("lacuna_packets_received_total", "");
         let full = self
             .metrics
             .cell("lacuna_packets_dropped_total", "peel_queue_full");
-        let mut reader = incoming.link.reader;
-        let (mut frames, mut changes) = (Vec::new(), true);
-        let ended = loop {
+        let mut link = match incoming.link.rehome() {
+            Ok(link) => link,
+            Err(error) => return error.into(),
+        };
+        let (mut others, mut changes) = (Vec::new(), true);
+        loop {
+            let mut arrivals = Vec::new();
             tokio::select! {
-                read = reader.frames(&mut frames) => if let Err(error) = read { break error },
+                read = link.reader.packets(&mut arrivals, &mut others) => if let Err(error) = read { return error },
                 changed = self.directory.state.changed(), if changes => {
                     changes = changed.is_ok();
-                    let key = incoming.link.peer.link_key;
+                    let key = link.peer.link_key;
                     if key.and_then(|key| (self.admit)(&key)).is_none() {
-                        break LinkError::Closed; // LNK-8
+                        return LinkError::Closed; // LNK-8
                     }
+                    continue;
                 }
             }
-            if !self.heard(&mut frames) {
-                break LinkError::PeerMisbehaved("node links carry packets and true notices");
+            let mut others = others.drain(..);
+            if !others.all(|frame| self.heard(&frame)) {
+                return LinkError::PeerMisbehaved("node links carry packets and true notices");
             }
-            received.add(frames.len() as u64);
-            let arrival = |(received, frame): (_, Frame)| Arrival {
-                received,
-                packet: frame.to_packet(),
-            };
-            let arrivals: Vec<Arrival> = frames.drain(..).map(arrival).collect();
             let count = arrivals.len() as u64;
-            if !self.peeler.arrived(arrivals) {
+            received.add(count);
+            if !feed.arrived(arrivals) {
                 full.add(count);
             }
-        };
-        tracing::debug!(node = ?incoming.node, error = %ended, "a node link has ended");
+        }
     }
 
-    /// Takes notices out of what a link read, rare as they are; whether all is as it should be.
-    fn heard(&self, frames: &mut Vec<(Time, Frame)>) -> bool {
-        let mut sound = true;
-        frames.retain(|(_, frame)| match frame.kind() {
-            Some(Kind::Packet) => true,
-            Some(Kind::Notice) => {
-                sound &= self.notices.hear(frame) != Err(NoticeDrop::Forged);
-                false
-            }
-            _ => {
-                sound = false;
-                false
-            }
-        });
-        sound
+    /// Whether a frame that is no packet is as it should be.
+    fn heard(&self, frame: &Frame) -> bool {
+        frame.kind() == Some(Kind::Notice) && self.notices.hear(frame) != Err(NoticeDrop::Forged)
     }
 
     /// Answers questions to the directory (DIR-11).
@@ -532,49 +528,5 @@ fn reason(why: PeelDrop) -> &'static str {
         PeelDrop::Rejected(Reject::Version) => "version",
         PeelDrop::Rejected(Reject::Flag) => "flag",
         PeelDrop::Rejected(Reject::DelayTooLong) => "delay_too_long",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::thread;
-
-    use super::*;
-    use crate::state::StateDir;
-
-    /// DIR-4: authorities that ask at once hear the same, and its keys are those on the disk.
-    #[test]
-    fn a_node_says_one_thing_to_all() {
-        let root = tempfile::tempdir().unwrap();
-        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
-        let describer = Describer {
-            keys: Arc::new(keys),
-            network: NetworkId([1; 32]),
-            about: About {
-                role: Role::Mix,
-                address: "127.0.0.1:9000".to_owned(),
-                family: "nobody".to_owned(),
-            },
-            made: Mutex::new(None),
-        };
-        let params = Params::default();
-        let now_s = 100 * DAY_S;
-        let say = |now_s| describer.describe(0, &params, now_s).unwrap();
-        let all: Vec<_> = thread::scope(|scope| {
-            let asked: Vec<_> = (0..4)
-                .map(|i| scope.spawn(move || say(now_s + i)))
-                .collect();
-            asked.into_iter().map(|said| said.join().unwrap()).collect()
-        });
-        assert!(all.iter().all(|said| *said == all[0]));
-        let said = all[0].verify(&NetworkId([1; 32])).unwrap();
-        for (epoch, key) in (0..).map(proto::calendar::Epoch).zip(&said.packet_keys) {
-            let secret = describer.keys.packet_secret(epoch).unwrap().unwrap();
-            assert_eq!(secret.public(), *key);
-        }
-        // A day later with a new certificate, and still with the same keys.
-        let later = say(now_s + 2 * DAY_S).verify(&NetworkId([1; 32])).unwrap();
-        assert_ne!(later.link, said.link);
-        assert_eq!(later.packet_keys, said.packet_keys);
     }
 }

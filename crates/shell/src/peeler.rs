@@ -1,66 +1,99 @@
-//! The thread that holds a node's packet keys: it opens packets, journals their tags, finishes them.
+//! The threads of a node's packets: they read node links, open packets, journal their tags, finish
+//! them, run the mix and write to the next hops.
 //!
-//! Rules RPL-4 and EPO-2; the pure half is [`proto::peel`].
+//! Rules RPL-4 and EPO-2; the pure half of opening is [`proto::peel`].
+//!
+//! ```text
+//! one turn:  links that have bytes ─▶ waiting ─▶ one batch ─▶ machine ─▶ links with packets queued
+//! ```
 //!
 //! | quantity | unit, range                                                                    |
 //! |----------|--------------------------------------------------------------------------------|
+//! | threads  | 1 or more; each reads its share of the links and opens what they bring          |
 //! | waiting  | packets that links have read, <= [`WAITING_MAX`]; more are dropped and counted  |
-//! | batch    | whatever waits, <= [`BATCH_MAX`] packets, the newest first: one journal write   |
+//! | batch    | whatever waits, <= `batch_max` packets, the newest first: one journal write     |
+//! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
 //! | age      | packets that a batch passes over are dropped and counted past [`PASSED_OVER_MAX`] |
 //! | tend     | at least every [`TEND_EVERY`]: keys come and go with their windows              |
 //!
-//! A thread and not a task: peeling is arithmetic, and its write to the journal blocks. A slow
-//! machine holds up this thread, then the queue before it, and then packets are dropped and
-//! counted; no link ever waits.
+//! A packet stays on the thread that read it until it is opened, because packets that change threads
+//! cost more than they gain: two threads on one processor share it by halves, whatever each has to
+//! do, and wake each other for every packet. Each thread has a runtime of its own. In turns, what
+//! came while a batch was computed is read with a few calls and written with a few, so that the
+//! dearer the moment, the cheaper a packet. By at most a turn may a packet be stamped, or leave,
+//! late. The first thread also runs the mix and the links to the next hops ([`Peeler::runtime`]).
+//! What the threads share ([`desk`]) is locked once for a batch, never for a packet.
 //!
 //! Beyond capacity some packets have to go. In order of arrival every packet would wait as long as
 //! the queue is, and the holding times of all would be late by it (ATTACKS t05, t06); newest first,
 //! those that pass are as fresh as ever and their law stays exponential, and the rest is dropped.
 //! The order in which packets are opened shows nowhere: the mix sorts them by due time (MIX-2).
-//! Below capacity all that waits fits one batch, and no age counts.
+//! Below capacity all that waits fits one batch, and no age counts. No link ever waits: each turn
+//! reads them all.
 //!
 //! Fail closed: an epoch whose journal can't be opened or written has no key until it ends.
 
-use core::time::Duration;
+mod desk;
+#[cfg(test)]
+mod dwell;
+
+use core::{num::NonZeroUsize, time::Duration};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::VecDeque,
     io,
     path::PathBuf,
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
 
 use proto::{
     Time,
-    calendar::Epoch,
     directory::Consensus,
-    peel::{Arrival, PeelDrop, Peeled, Stage},
-    replay::{Fingerprint, ReplaySet},
+    peel::{Arrival, PeelDrop, Peeled},
 };
-use tokio::sync::oneshot;
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::{mpsc, oneshot},
+    task::yield_now,
+    time::timeout,
+};
 
-use crate::{
-    clock::Clock,
-    journal::{BootId, Journal, JournalError},
-    keys::Keys,
-    state::StateError,
-};
+use self::desk::Desk;
+use crate::{clock::Clock, keys::Keys, link::READ_BATCH};
 
 /// Most packets that wait to be opened, besides those on their way from the links.
 pub const WAITING_MAX: usize = 512;
-/// Most packets opened at once: four times eight lanes, and some 2 ms of arithmetic without them.
-pub const BATCH_MAX: usize = 32;
+/// Most packets opened at once: four times eight lanes share one inversion, and more gain nothing.
+pub const BATCH_MAX: usize = 4 * LANES;
+const LANES: usize = 8;
+/// What a batch may take, since neither is a link read meanwhile nor a packet let go.
+pub const TURN: Duration = Duration::from_millis(1);
 /// Longest that a packet may have been here when a batch passes it over for newer ones.
 pub const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
-/// Most reads of links, of some dozen packets each, that wait for the thread.
+/// Most reads of links, of some dozen packets each, that wait for a batch to end.
 const READS_MAX: usize = 128;
-/// It is said when less than one in so many places of a replay set is left.
-const NEARLY: usize = 5;
+/// Most packets between the links and the batches of one thread, all told.
+pub const QUEUED_MAX: usize = WAITING_MAX + READS_MAX * READ_BATCH;
 /// Keys are looked after at least this often, traffic or none.
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
+
+/// Most packets opened at once by a processor that opens `rate` per second: what fits a [`TURN`].
+/// Whole lanes, if it is more than that.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive, and cut to a few"
+)]
+fn batch_max(rate: f64) -> usize {
+    let fits = (rate * TURN.as_secs_f64()) as usize;
+    match fits {
+        0..LANES => fits.max(1),
+        _ => (fits - fits % LANES).min(BATCH_MAX),
+    }
+}
 
 /// What the peeler counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,52 +118,35 @@ pub struct Setup {
     pub journals: PathBuf,
     /// On which path packets are computed, one of this processor's.
     pub path: sphinx::Path,
+    /// How many packets per second this processor opens on it.
+    pub rate_per_s: f64,
     /// Most packets opened under one key.
     pub replay_max: usize,
+    /// Threads that read links and open packets.
+    pub threads: NonZeroUsize,
 }
 
+#[derive(Debug)]
 enum Work {
     Packets(Vec<Arrival>),
+    /// To the first thread alone.
     Consensus(Arc<Consensus>),
     Stop,
 }
 
-/// The thread's near end. Clones feed the same thread.
-#[derive(Clone)]
-pub struct Peeler {
-    work: SyncSender<Work>,
+/// Where one thread takes its work.
+#[derive(Clone, Debug)]
+pub struct Feed {
+    work: mpsc::Sender<Work>,
+    runtime: Handle,
 }
 
-impl Peeler {
-    /// Starts the thread. `passed` takes each finished packet and may wait; `counted` hears what
-    /// became of every packet. The receiver resolves when the thread has closed its journals.
-    ///
-    /// # Errors
-    ///
-    /// If no thread can be started, or the kernel does not say which boot this is.
-    pub fn start(
-        setup: Setup,
-        passed: impl FnMut(Peeled) + Send + 'static,
-        counted: impl FnMut(Verdict) + Send + 'static,
-    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
-        let (work, waiting) = sync_channel(READS_MAX);
-        let (ended, end) = oneshot::channel();
-        let bench = Bench {
-            setup,
-            boot: BootId::current()?,
-            consensus: None,
-            stage: Stage::default(),
-            journals: BTreeMap::new(),
-            burned: BTreeSet::new(),
-            told: BTreeSet::new(),
-        };
-        thread::Builder::new()
-            .name("peeler".to_owned())
-            .spawn(move || {
-                bench.run(&waiting, passed, counted);
-                let _nobody_waits = ended.send(());
-            })?;
-        Ok((Self { work }, end))
+impl Feed {
+    /// The thread's runtime: what is spawned there takes turns with the opening of packets, must
+    /// never block, and ends with the thread at the latest.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Hands over what one read of a link brought; says whether there was room for it.
@@ -138,16 +154,108 @@ impl Peeler {
     pub fn arrived(&self, arrivals: Vec<Arrival>) -> bool {
         self.work.try_send(Work::Packets(arrivals)).is_ok()
     }
+}
 
-    /// Hands over the newest consensus. Waits while packets wait; not for an async task's hot path.
-    pub fn renew(&self, consensus: Arc<Consensus>) {
-        let _ended = self.work.send(Work::Consensus(consensus));
+/// The threads' near end. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Peeler {
+    first: Feed,
+    others: Arc<[Feed]>,
+    fed: Arc<AtomicUsize>,
+}
+
+impl Peeler {
+    /// Starts the threads. Each finished packet goes to `machine` as what `passed` makes of it, and
+    /// waits there for room; `counted` hears what became of every packet. The receiver resolves
+    /// when all threads have ended and the journals are closed.
+    ///
+    /// # Errors
+    ///
+    /// If no thread can be started, or the kernel does not say which boot this is.
+    pub fn start<I: Send + 'static>(
+        setup: Setup,
+        machine: mpsc::Sender<I>,
+        passed: impl Fn(Peeled) -> I + Clone + Send + 'static,
+        counted: impl Fn(Verdict) + Clone + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+        let (threads, batch_max) = (setup.threads.get(), batch_max(setup.rate_per_s));
+        let desk = Arc::new(Desk::open(setup)?);
+        let bench = || Bench {
+            desk: Arc::clone(&desk),
+            batch_max,
+            machine: machine.clone(),
+            passed: passed.clone(),
+            counted: counted.clone(),
+        };
+        let mut others = Vec::new();
+        for _ in 1..threads {
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            let (feed, waiting) = Feed::to(runtime.handle());
+            let bench = bench();
+            let run = move || runtime.block_on(bench.run(waiting, Place::Other));
+            others.push((feed, named().spawn(run)?));
+        }
+        let feeds = others.iter().map(|(feed, _)| feed.clone()).collect();
+
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (first, waiting) = Feed::to(runtime.handle());
+        let (ended, end) = oneshot::channel();
+        let bench = bench();
+        named().spawn(move || {
+            runtime.block_on(bench.run(waiting, Place::First));
+            drop(runtime); // and a machine with it, so that none of the others waits for room there
+            for (feed, thread) in others {
+                let _ended = feed.work.blocking_send(Work::Stop);
+                let _panicked = thread.join();
+            }
+            desk.close();
+            let _nobody_waits = ended.send(());
+        })?;
+        let peeler = Self {
+            first,
+            others: feeds,
+            fed: Arc::default(),
+        };
+        Ok((peeler, end))
     }
 
-    /// Asks the thread to close its journals and end, after what waits.
-    pub fn stop(&self) {
-        let _ended = self.work.send(Work::Stop);
+    /// The runtime of the first thread: the place for a machine that does nothing but mix, and for
+    /// the links to its next hops.
+    #[must_use]
+    pub fn runtime(&self) -> &Handle {
+        self.first.runtime()
     }
+
+    /// The thread for one more link: each in turn.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        let turn = self.fed.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
+        turn.checked_sub(1)
+            .and_then(|other| self.others.get(other))
+            .unwrap_or(&self.first)
+    }
+
+    /// Hands over the newest consensus.
+    pub async fn renew(&self, consensus: Arc<Consensus>) {
+        let _ended = self.first.work.send(Work::Consensus(consensus)).await;
+    }
+
+    /// Asks the threads to end, after what waits, and to close the journals.
+    pub async fn stop(&self) {
+        let _ended = self.first.work.send(Work::Stop).await;
+    }
+}
+
+impl Feed {
+    fn to(runtime: &Handle) -> (Self, mpsc::Receiver<Work>) {
+        let (work, waiting) = mpsc::channel(READS_MAX);
+        let runtime = runtime.clone();
+        (Self { work, runtime }, waiting)
+    }
+}
+
+fn named() -> thread::Builder {
+    thread::Builder::new().name("packets".to_owned())
 }
 
 /// Packets that wait to be opened, the oldest first.
@@ -159,10 +267,10 @@ impl Backlog {
         self.0.is_empty()
     }
 
-    /// The newest [`BATCH_MAX`], and how many of those passed over are dropped for their age or
-    /// their number.
-    fn take(&mut self, now: Time) -> (Vec<Arrival>, usize) {
-        let over = self.0.len().saturating_sub(BATCH_MAX);
+    /// The newest, at most `batch_max`, and how many of those passed over are dropped for their age
+    /// or their number.
+    fn take(&mut self, batch_max: usize, now: Time) -> (Vec<Arrival>, usize) {
+        let over = self.0.len().saturating_sub(batch_max);
         let batch = self.0.split_off(over).into();
         let old = |arrival: &&Arrival| now.since(arrival.received) > PASSED_OVER_MAX;
         let aged = self.0.iter().take_while(old).count();
@@ -172,230 +280,69 @@ impl Backlog {
     }
 }
 
-/// The thread's own state.
-struct Bench {
-    setup: Setup,
-    boot: BootId,
-    consensus: Option<Arc<Consensus>>,
-    stage: Stage,
-    journals: BTreeMap<Epoch, Journal>,
-    /// Epochs whose key must open nothing more.
-    burned: BTreeSet<Epoch>,
-    /// Epochs of which it has been said that their set is nearly full, or full.
-    told: BTreeSet<(Epoch, bool)>,
+/// Which thread it is: the first one tends the keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    First,
+    Other,
 }
 
-impl Bench {
-    fn run(
-        mut self,
-        waiting: &Receiver<Work>,
-        mut passed: impl FnMut(Peeled),
-        mut counted: impl FnMut(Verdict),
-    ) {
-        let mut tended = self.setup.clock.now();
+/// What one thread works with.
+struct Bench<I, P, C> {
+    desk: Arc<Desk>,
+    batch_max: usize,
+    machine: mpsc::Sender<I>,
+    passed: P,
+    counted: C,
+}
+
+impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
+    async fn run(self, mut waiting: mpsc::Receiver<Work>, place: Place) {
+        let clock = self.desk.clock();
+        let mut tended = clock.now();
         let mut backlog = Backlog::default();
+        let mut works = Vec::new();
         loop {
-            let mut news = None;
-            let mut stop = false;
-            let first = if backlog.is_empty() {
-                match waiting.recv_timeout(TEND_EVERY) {
-                    Ok(work) => Some(work),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => break,
+            if backlog.is_empty() {
+                let taken = timeout(TEND_EVERY, waiting.recv_many(&mut works, READS_MAX));
+                if taken.await == Ok(0) {
+                    return;
                 }
             } else {
-                None
-            };
-            for work in first.into_iter().chain(waiting.try_iter().take(READS_MAX)) {
+                yield_now().await; // every link that has bytes is read before
+                works.extend(core::iter::from_fn(|| waiting.try_recv().ok()).take(READS_MAX));
+            }
+            let mut news = None;
+            let mut stop = false;
+            for work in works.drain(..) {
                 match work {
                     Work::Packets(arrivals) => backlog.0.extend(arrivals),
                     Work::Consensus(consensus) => news = Some(consensus),
                     Work::Stop => stop = true,
                 }
             }
-            let now = self.setup.clock.now();
-            if news.is_some() || now.since(tended) >= TEND_EVERY {
-                self.consensus = news.or(self.consensus);
-                self.tend();
-                tended = now;
+            let due = news.is_some() || clock.now().since(tended) >= TEND_EVERY;
+            if place == Place::First && due {
+                self.desk.tend(news).await;
+                tended = clock.now();
             }
             while !backlog.is_empty() {
-                let (batch, overload) = backlog.take(self.setup.clock.now());
-                (0..overload).for_each(|_| counted(Verdict::Overload));
-                self.peel(batch, &mut passed, &mut counted);
+                let (batch, overload) = backlog.take(self.batch_max, clock.now());
+                (0..overload).for_each(|_| (self.counted)(Verdict::Overload));
+                for peeled in self.desk.peel(batch, &self.counted) {
+                    // Fails only while the machine's driver stops.
+                    let _stopping = self.machine.send((self.passed)(peeled)).await;
+                    (self.counted)(Verdict::Peeled);
+                }
                 if !stop {
                     break; // first see whether newer ones have come
                 }
             }
             if stop {
-                break;
-            }
-        }
-        for journal in core::mem::take(&mut self.journals).into_values() {
-            if let Err(error) = journal.close(self.setup.clock.utc()) {
-                tracing::error!(%error, "a replay journal was not closed; a reboot burns its key");
+                return;
             }
         }
     }
-
-    /// Opens one batch and passes on what may go on.
-    fn peel(
-        &mut self,
-        batch: Vec<Arrival>,
-        passed: &mut impl FnMut(Peeled),
-        counted: &mut impl FnMut(Verdict),
-    ) {
-        let Some(consensus) = &self.consensus else {
-            let dropped = Verdict::Dropped(PeelDrop::NoKey);
-            return batch.iter().for_each(|_| counted(dropped));
-        };
-        let (schedule, delay_max) = (consensus.schedule(), consensus.params.delay_cap());
-        let now = self.setup.clock.utc();
-        let pending = self.stage.open(&schedule, now, delay_max, batch, |why| {
-            counted(Verdict::Dropped(why));
-        });
-        let mut tags: BTreeMap<Epoch, Vec<Fingerprint>> = BTreeMap::new();
-        for (epoch, tag) in &pending.journal {
-            tags.entry(*epoch).or_default().push(*tag);
-        }
-        for (epoch, tags) in tags {
-            let journal = self.journals.get_mut(&epoch);
-            let written = journal.map(|journal| journal.append(&tags));
-            if !matches!(written, Some(Ok(()))) {
-                self.burn(epoch, written.and_then(Result::err).as_ref());
-                return (0..pending.len()).for_each(|_| counted(Verdict::Unjournaled)); // RPL-4
-            }
-        }
-        // All of the batch before any is passed on: whoever takes them is woken once, not for each.
-        let finished: Vec<Peeled> = pending.finish().collect();
-        for peeled in finished {
-            passed(peeled);
-            counted(Verdict::Peeled);
-        }
-    }
-
-    fn burn(&mut self, epoch: Epoch, why: Option<&JournalError>) {
-        let why = why.map(ToString::to_string).unwrap_or_default();
-        tracing::error!(
-            epoch = epoch.0,
-            why,
-            "no packets are taken in this key epoch"
-        );
-        self.stage.burn(epoch);
-        self.journals.remove(&epoch);
-        self.burned.insert(epoch);
-    }
-
-    /// Lets keys come and go with their windows (EPO-2, EPO-5).
-    fn tend(&mut self) {
-        let Some(consensus) = self.consensus.clone() else {
-            return;
-        };
-        let (schedule, now) = (consensus.schedule(), self.setup.clock.utc());
-        for epoch in self.stage.retire(&schedule, now) {
-            self.journals.remove(&epoch);
-        }
-        self.told.retain(|(epoch, _)| self.stage.holds(*epoch));
-        for (epoch, set) in self.stage.sets() {
-            let (held, capacity) = (set.held(), set.capacity());
-            let full = held >= capacity;
-            if held >= capacity - capacity / NEARLY && self.told.insert((epoch, full)) {
-                let remedy = "raise replay_max and start again";
-                if full {
-                    tracing::error!(
-                        epoch = epoch.0,
-                        capacity,
-                        remedy,
-                        "the replay set is full: every packet of this key epoch is dropped"
-                    );
-                } else {
-                    tracing::warn!(
-                        epoch = epoch.0,
-                        held,
-                        capacity,
-                        remedy,
-                        "the replay set is nearly full"
-                    );
-                }
-            }
-        }
-        // Also those that ended while this node was off.
-        let on_disk = self.setup.keys.epochs().unwrap_or_default();
-        for epoch in on_disk {
-            if schedule.opens(epoch).end <= now {
-                self.erase(epoch);
-                self.burned.remove(&epoch);
-            }
-        }
-        for epoch in schedule.epochs() {
-            let open = schedule.opens(epoch).contains(&now);
-            let wanted = open && !self.stage.holds(epoch) && !self.burned.contains(&epoch);
-            if wanted && let Err(why) = self.install(&consensus, epoch) {
-                tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
-                self.burned.insert(epoch);
-            }
-        }
-    }
-
-    /// Puts one key in, with what its journal remembers.
-    fn install(&mut self, consensus: &Consensus, epoch: Epoch) -> Result<(), NoKey> {
-        let Setup {
-            keys,
-            journals,
-            replay_max,
-            path,
-            ..
-        } = &self.setup;
-        let secret = keys.packet_secret(epoch)?.ok_or(NoKey::Erased)?;
-        let published = consensus
-            .node(&keys.id())
-            .and_then(|own| consensus.packet_key(own, epoch));
-        if published != Some(secret.public()) {
-            return Err(NoKey::Unpublished);
-        }
-        let secret = secret.on(*path).map_err(NoKey::Path)?;
-        let mut seen = ReplaySet::new(&secret, *replay_max);
-        // A journal longer than the set can hold leaves the set full: it takes no more.
-        let known = |tags: &[Fingerprint]| seen.admit_batch(tags, |_, _known| ());
-        let now = self.setup.clock.utc();
-        let journal = match Journal::open(journals, epoch, *replay_max, self.boot, now, known) {
-            Err(burned @ JournalError::Burned(_)) => {
-                self.erase(epoch);
-                return Err(burned.into());
-            }
-            opened => opened?,
-        };
-        self.journals.insert(epoch, journal);
-        self.stage.install(epoch, secret, seen);
-        tracing::info!(epoch = epoch.0, "key epoch opened");
-        Ok(())
-    }
-
-    /// Erases what the disk holds of `epoch`.
-    fn erase(&self, epoch: Epoch) {
-        let key = self.setup.keys.erase(epoch);
-        let journal = Journal::erase(&self.setup.journals, epoch);
-        match (key, journal) {
-            (Ok(()), Ok(())) => tracing::info!(epoch = epoch.0, "key erased"),
-            (Err(error), _) => tracing::error!(epoch = epoch.0, %error, "key not erased"),
-            (_, Err(error)) => tracing::error!(epoch = epoch.0, %error, "journal not erased"),
-        }
-    }
-}
-
-/// Why an epoch has no key.
-#[derive(Debug, thiserror::Error)]
-enum NoKey {
-    #[error("its key is not on the disk: never made, or erased")]
-    Erased,
-    #[error("its key on the disk is not the one that the consensus names")]
-    Unpublished,
-    #[error(transparent)]
-    State(#[from] StateError),
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    #[error(transparent)]
-    Path(sphinx::PathAbsent),
 }
 
 #[cfg(test)]
@@ -416,21 +363,27 @@ mod tests {
     fn the_newest_go_first_and_only_those_passed_over_age() {
         let step = Duration::from_micros(100);
         let late = Time::ZERO.after(Duration::from_secs(1));
-        let (batch, dropped) = backlog(BATCH_MAX, step).take(late);
+        let (batch, dropped) = backlog(BATCH_MAX, step).take(BATCH_MAX, late);
         assert_eq!((batch.len(), dropped), (BATCH_MAX, 0));
 
         let mut waiting = backlog(BATCH_MAX + 100, step);
         let now = Time::ZERO.after(step * 80).after(PASSED_OVER_MAX);
-        let (batch, dropped) = waiting.take(now);
+        let (batch, dropped) = waiting.take(BATCH_MAX, now);
         let fresh = |arrival: &Arrival| arrival.received >= Time::ZERO.after(step * 100);
         assert!(batch.len() == BATCH_MAX && batch.iter().all(fresh));
         assert_eq!((dropped, waiting.0.len()), (80, 20));
     }
 
     #[test]
+    fn a_batch_fits_a_turn() {
+        let rates = [100.0, 2_000.0, 9_000.0, 19_000.0, 66_000.0, 1e9];
+        assert_eq!(rates.map(batch_max), [1, 2, 8, 16, 32, 32]);
+    }
+
+    #[test]
     fn what_waits_is_bounded() {
         let mut waiting = backlog(BATCH_MAX + WAITING_MAX + 7, Duration::ZERO);
-        let (_, dropped) = waiting.take(Time::ZERO);
+        let (_, dropped) = waiting.take(BATCH_MAX, Time::ZERO);
         assert_eq!((dropped, waiting.0.len()), (7, WAITING_MAX));
     }
 }

@@ -9,13 +9,15 @@
 //! (docs/PERFORMANCE.md has what a whole node carries). Not done here: choosing another path because
 //! of what was measured.
 
-use core::time::Duration;
+use core::{num::NonZeroUsize, time::Duration};
+use std::thread::available_parallelism;
 
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
+use serde_json::{Value, json};
 use sphinx::{Hop, Packet, Path, PathAbsent, SecretKey};
 
-use crate::{clock::Clock, entropy};
+use crate::{clock::Clock, entropy, metrics::Metrics};
 
 /// How long the rate is measured.
 const MEASURED: Duration = Duration::from_millis(100);
@@ -45,6 +47,13 @@ pub fn path(word: &str) -> Result<Path, PathError> {
     }
 }
 
+/// How many threads open packets by a setting `threads`: as many as processors, if it is 0.
+#[must_use]
+pub fn threads(setting: usize) -> NonZeroUsize {
+    let processors = || available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    NonZeroUsize::new(setting).unwrap_or_else(processors)
+}
+
 /// The path of that name, if `require` finds it on the processor.
 fn named(
     word: &str,
@@ -53,6 +62,45 @@ fn named(
     let path = Path::ALL.into_iter().find(|path| path.name() == word);
     let path = path.ok_or_else(|| PathError::Unknown(word.to_owned()))?;
     require(path).map_err(PathError::Absent)
+}
+
+/// What was found, for the log, `/status` and metrics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// The path that is used.
+    pub path: Path,
+    /// Packets per second that one processor opens on it.
+    pub rate_per_s: f64,
+}
+
+impl Measured {
+    /// On `path`, now.
+    ///
+    /// # Panics
+    ///
+    /// As [`rate`].
+    #[must_use]
+    pub fn now(path: Path, clock: Clock) -> Self {
+        let rate_per_s = rate(path, clock).round();
+        Self { path, rate_per_s }
+    }
+
+    /// As `/status` says it.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        json!({"path": self.path.name(), "rate_per_s": self.rate_per_s})
+    }
+
+    /// As the gauge `lacuna_crypto_rate`, whose reason is the path.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive and whole"
+    )]
+    pub fn show(&self, metrics: &Metrics) {
+        let cell = metrics.cell("lacuna_crypto_rate", self.path.name());
+        cell.set(self.rate_per_s as u64);
+    }
 }
 
 /// Packets per second that one processor opens and finishes on `path`, measured now for a tenth of a

@@ -48,6 +48,9 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-lacuna mailbox";
 const SPKI_PREFIX: [u8; 12] = *b"\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00";
 /// RFC 8410: version 1 `PrivateKeyInfo` of an Ed25519 key is this and its 32-byte seed.
 const PKCS8_PREFIX: [u8; 16] = *b"\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20";
+/// Most frames in a record between nodes: as many as the most text of one (RFC 8446, 5.1) holds
+/// whole (LNK-1).
+pub const RECORD_FRAMES: usize = (1 << 14) / FRAME_LEN;
 /// What rustls counts to a fragment besides its text.
 const RECORD_OVERHEAD: usize = 5;
 
@@ -76,7 +79,7 @@ impl fmt::Debug for Peer {
 pub enum Records {
     /// Exactly one frame in each record: client links, both directions.
     OneFrame,
-    /// As many as are queued: between nodes.
+    /// Up to [`RECORD_FRAMES`] whole ones, as many as are queued: between nodes.
     Packed,
 }
 
@@ -165,10 +168,11 @@ fn client_with(
     config.resumption = Resumption::disabled();
     config.enable_sni = false;
     config.enable_early_data = false;
-    config.max_fragment_size = match records {
-        Records::OneFrame => Some(FRAME_LEN + RECORD_OVERHEAD),
-        Records::Packed => None,
+    let frames = match records {
+        Records::OneFrame => 1,
+        Records::Packed => RECORD_FRAMES,
     };
+    config.max_fragment_size = Some(frames * FRAME_LEN + RECORD_OVERHEAD);
     Arc::new(config)
 }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
@@ -218,14 +219,15 @@ async fn node(
         family: String::new(),
         listen: "127.0.0.1:0".parse().unwrap(),
         advertise: String::new(),
+        threads: NonZeroUsize::new(2).unwrap(),
         replay_max: 1000,
+        pool_max: 100,
         link_queue_max: 100,
         limits: Limits::default(),
         clock: authorities.clock,
         metrics: metrics.clone(),
     };
     let (inbox, peeled) = mpsc::channel(100);
-    let passed = move |peeled| inbox.blocking_send(peeled).expect("the test listens");
     let clients = move |incoming: Incoming| {
         let links = links.clone();
         async move {
@@ -237,7 +239,7 @@ async fn node(
             ended.cancelled().await;
         }
     };
-    let node = Node::start(setup, passed, clients, stop.clone())
+    let node = Node::start(setup, inbox, |peeled| peeled, clients, stop.clone())
         .await
         .unwrap();
     (node, peeled, metrics)
@@ -254,9 +256,7 @@ async fn mix(
     let outgoing = node.outgoing.clone();
     let effect = move |output| match output {
         mix::Output::Send { to, packet } => {
-            outgoing
-                .send(&to, Frame::packet(0, [0; 32], &packet))
-                .expect("a queue for 100");
+            outgoing.send(&to, packet).expect("a queue for 100");
         }
         mix::Output::Dropped(why) => panic!("{why:?}"),
         mix::Output::Holding { .. } => unreachable!("nobody asked"),
@@ -340,11 +340,12 @@ async fn a_packet_crosses_three_mixes_once() {
     let _entry = dial(&authorities, &gateway, Purpose::Entry).await.unwrap();
     assert_eq!(linked.recv().await.unwrap().hello.purpose, Purpose::Entry);
 
-    // LNK-2: anything but a packet ends a node link; it is dialled again.
+    // LNK-2: what is neither packet nor notice ends a node link; it is dialled again.
     let layer_1 = consensus.layers[0][0];
     let mut up = gateway.outgoing.up();
-    let dummy = Frame::new(Kind::Dummy, 0, [0; 32]);
-    gateway.outgoing.send(&layer_1, dummy).unwrap();
+    gateway
+        .outgoing
+        .broadcast(&Frame::new(Kind::Dummy, 0, [0; 32]));
     up.wait_for(|up| *up == 0).await.unwrap();
     up.wait_for(|up| *up == 1).await.unwrap();
 
@@ -379,10 +380,7 @@ async fn a_packet_crosses_three_mixes_once() {
     let mut build = |text: &[u8]| sphinx::build(&mut rng, &hops, [0; 32], [0; 16], text);
     let (first, second) = (build(b"first"), build(b"second"));
     for packet in [&first, &first, &second] {
-        gateway
-            .outgoing
-            .send(&layer_1, Frame::packet(0, [0; 32], packet))
-            .unwrap();
+        gateway.outgoing.send(&layer_1, packet.clone()).unwrap();
     }
     for _ in 0..2 {
         let arrived = peeled.recv().await.unwrap();

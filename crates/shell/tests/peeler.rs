@@ -1,12 +1,10 @@
 //! The peeler with real keys, packets and journals: each packet once, also across a restart, and
-//! no key longer than its window.
+//! no key longer than its window. Two threads take the packets in turn, so that what one admits the
+//! other has to know.
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use std::{
-    path::Path,
-    sync::{Arc, mpsc},
-};
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use chacha20::ChaCha20Rng;
 use proto::{
@@ -24,7 +22,7 @@ use shell::{
     state::StateDir,
 };
 use sphinx::{Hop, Packet, SecretKey};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 const NETWORK: NetworkId = NetworkId([7; 32]);
 
@@ -81,26 +79,34 @@ struct Running {
     peeler: Peeler,
     end: oneshot::Receiver<()>,
     passed: mpsc::Receiver<Peeled>,
-    counted: mpsc::Receiver<Verdict>,
+    counted: std::sync::mpsc::Receiver<Verdict>,
+}
+
+fn wait<T>(done: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.unwrap().block_on(done)
 }
 
 fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
-    let (pass, passed) = mpsc::channel();
-    let (count, counted) = mpsc::channel();
+    let (pass, passed) = mpsc::channel(100);
+    let (count, counted) = std::sync::mpsc::channel();
     let setup = Setup {
         path: sphinx::Path::best(),
         clock: Clock::start(),
         keys: Arc::clone(keys),
         journals: keys.state().folder("replay").unwrap(),
+        rate_per_s: 10_000.0,
         replay_max: 100,
+        threads: NonZeroUsize::new(2).unwrap(),
     };
     let (peeler, end) = Peeler::start(
         setup,
-        move |peeled| pass.send(peeled).unwrap(),
+        pass,
+        |peeled| peeled,
         move |verdict| count.send(verdict).unwrap(),
     )
     .unwrap();
-    peeler.renew(Arc::clone(consensus));
+    wait(peeler.renew(Arc::clone(consensus)));
     Running {
         peeler,
         end,
@@ -113,12 +119,16 @@ impl Running {
     fn try_packet(&self, packet: &Packet) -> Verdict {
         let received = Clock::start().now();
         let packet = Box::new(*packet);
-        assert!(self.peeler.arrived(vec![Arrival { received, packet }]));
+        assert!(
+            self.peeler
+                .feed()
+                .arrived(vec![Arrival { received, packet }])
+        );
         self.counted.recv().unwrap()
     }
 
     fn stop(self) {
-        self.peeler.stop();
+        wait(self.peeler.stop());
         self.end.blocking_recv().unwrap();
     }
 }
@@ -132,9 +142,9 @@ fn a_packet_passes_once_also_across_a_restart() {
     let first = packet(1, &consensus, mix.id(), 0);
     let again = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
 
-    let running = start(&mix, &consensus);
+    let mut running = start(&mix, &consensus);
     assert_eq!(running.try_packet(&first), Verdict::Peeled);
-    let peeled = running.passed.recv().unwrap();
+    let peeled = running.passed.blocking_recv().unwrap();
     assert_eq!((peeled.next, peeled.delay.as_nanos()), ([3; 32], 5));
     assert_eq!(running.try_packet(&first), again);
     running.stop();

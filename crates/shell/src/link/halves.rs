@@ -6,33 +6,35 @@
 //! one frame between calls; nobody waits for an [`Outbox`].
 
 use core::{
+    fmt,
     future::{pending, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io, os::fd::AsFd};
 
 use proto::{
     Time,
-    wire::{FRAME_LEN, Frame},
+    peel::Arrival,
+    wire::{FRAME_LEN, Frame, PACKET_HEADER, packet_in},
 };
+use sphinx::Packet;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
+    net::TcpStream,
     sync::mpsc,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{LinkError, READ_BUFFER_LEN, Stream, WRITE_TIME};
+use super::{Link, LinkError, READ_BUFFER_LEN, RECORD_FRAMES, Stream, WRITE_TIME};
 use crate::clock::Clock;
 
-/// Frames handed over at a time, once read.
-const READ_BATCH: usize = 16;
-/// Frames written at a time: as many as one TLS record holds whole (LNK-1).
-const WRITE_BATCH: usize = RECORD_LEN_MAX / FRAME_LEN;
-/// Most plaintext of one TLS record (RFC 8446, 5.1).
-const RECORD_LEN_MAX: usize = 1 << 14;
+/// Frames handed over at a time, once read: as soon as it is reached, the rest waits for the next call.
+pub const READ_BATCH: usize = 64;
+/// Frames written at a time: four TLS records between nodes (LNK-1).
+const WRITE_BATCH: usize = 4 * RECORD_FRAMES;
 
 /// Both halves of `stream`.
 pub(super) fn split(stream: Stream, clock: Clock) -> (Reader, Writer) {
@@ -42,7 +44,7 @@ pub(super) fn split(stream: Stream, clock: Clock) -> (Reader, Writer) {
         half: read,
         buffer: vec![0; READ_BUFFER_LEN].into_boxed_slice(),
         filled: 0,
-        whole: VecDeque::new(),
+        early: VecDeque::new(),
         clock,
         idle: None,
         closed: closed.clone(),
@@ -61,7 +63,8 @@ pub struct Reader {
     half: ReadHalf<Stream>,
     buffer: Box<[u8]>,
     filled: usize,
-    whole: VecDeque<(Time, Frame)>,
+    /// Frames that came with one that was asked for by itself.
+    early: VecDeque<(Time, Frame)>,
     clock: Clock,
     idle: Option<Duration>,
     closed: CancellationToken,
@@ -80,10 +83,12 @@ impl Reader {
     /// As [`Reader::frames`].
     pub async fn frame(&mut self) -> Result<(Time, Frame), LinkError> {
         loop {
-            if let Some(frame) = self.whole.pop_front() {
+            if let Some(frame) = self.early.pop_front() {
                 return Ok(frame);
             }
-            self.fill().await?;
+            let mut frames = Vec::new();
+            self.frames(&mut frames).await?;
+            self.early.extend(frames);
         }
     }
 
@@ -94,14 +99,49 @@ impl Reader {
     /// [`LinkError::Closed`] when either end closed the link, [`LinkError::PeerSlow`] past the
     /// idle time, or what the network says.
     pub async fn frames(&mut self, frames: &mut Vec<(Time, Frame)>) -> Result<(), LinkError> {
-        if self.whole.is_empty() {
-            self.fill().await?;
+        if !self.early.is_empty() {
+            frames.extend(self.early.drain(..));
+            return Ok(());
         }
-        frames.extend(self.whole.drain(..));
+        let mut take = |now, bytes: &[u8; FRAME_LEN]| {
+            frames.push((now, Frame::from_bytes(Box::new(*bytes))));
+        };
+        self.fill(&mut take).await
+    }
+
+    /// As [`Reader::frames`], of a link between nodes: each packet is copied once, and what is none
+    /// goes to `others`.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn packets(
+        &mut self,
+        packets: &mut Vec<Arrival>,
+        others: &mut Vec<Frame>,
+    ) -> Result<(), LinkError> {
+        let mut take = |received, bytes: &[u8; FRAME_LEN]| match packet_in(bytes) {
+            Some(packet) => packets.push(Arrival {
+                received,
+                packet: Box::new(*packet),
+            }),
+            None => others.push(Frame::from_bytes(Box::new(*bytes))),
+        };
+        if self.early.is_empty() {
+            return self.fill(&mut take).await;
+        }
+        for (received, frame) in self.early.drain(..) {
+            take(received, frame.as_bytes());
+        }
         Ok(())
     }
 
-    async fn fill(&mut self) -> Result<(), LinkError> {
+    /// Waits for at least one whole frame; `take` gets those that have come. When the future is
+    /// dropped, it has taken nothing.
+    async fn fill(
+        &mut self,
+        take: &mut impl FnMut(Time, &[u8; FRAME_LEN]),
+    ) -> Result<(), LinkError> {
         let (closed, idle) = (self.closed.clone(), self.idle);
         let patience = async {
             match idle {
@@ -112,49 +152,94 @@ impl Reader {
         tokio::select! {
             biased;
             () = closed.cancelled() => Err(LinkError::Closed),
-            read = poll_fn(|cx| self.poll_fill(cx)) => read,
+            read = poll_fn(|cx| self.poll_fill(cx, take)) => read,
             () = patience => Err(LinkError::PeerSlow("no frame")),
         }
     }
 
     /// Reads as long as there is something to read, until at least one frame is whole.
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), LinkError>> {
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: &mut impl FnMut(Time, &[u8; FRAME_LEN]),
+    ) -> Poll<Result<(), LinkError>> {
+        let mut taken = 0;
         loop {
             let mut free = ReadBuf::new(&mut self.buffer[self.filled..]);
             let polled = Pin::new(&mut self.half).poll_read(cx, &mut free);
             let read = free.filled().len();
-            if polled.is_pending() && !self.whole.is_empty() {
+            if taken > 0 && read == 0 {
+                // Nothing more for now, or an end, which shows itself again.
                 return Poll::Ready(Ok(()));
             }
-            let ended = match ready!(polled) {
-                Ok(()) if read > 0 => None,
-                Ok(()) => Some(LinkError::Closed),
-                Err(error) => Some(error.into()),
-            };
-            if let Some(why) = ended {
-                // What came before the end is handed over first; the end shows itself again.
-                let last = self.whole.is_empty();
-                return Poll::Ready(if last { Err(why) } else { Ok(()) });
+            ready!(polled)?;
+            if read == 0 {
+                return Poll::Ready(Err(LinkError::Closed));
             }
             self.filled += read;
-            self.split();
-            if self.whole.len() >= READ_BATCH {
+            taken += self.split(take);
+            if taken >= READ_BATCH {
                 return Poll::Ready(Ok(()));
             }
         }
     }
 
     /// Takes whole frames off the buffer; it then holds less than one.
-    fn split(&mut self) {
+    fn split(&mut self, take: &mut impl FnMut(Time, &[u8; FRAME_LEN])) -> usize {
         let now = self.clock.now();
         let (frames, rest) = self.buffer[..self.filled].as_chunks::<FRAME_LEN>();
-        let rest = (self.filled - rest.len())..self.filled;
-        let frames = frames
-            .iter()
-            .map(|bytes| Frame::from_bytes(Box::new(*bytes)));
-        self.whole.extend(frames.map(|frame| (now, frame)));
+        let (whole, rest) = (frames.len(), (self.filled - rest.len())..self.filled);
+        frames.iter().for_each(|frame| take(now, frame));
         self.filled = rest.len();
         self.buffer.copy_within(rest, 0);
+        whole
+    }
+}
+
+impl Link {
+    /// Moves the link to the runtime that this is called in: until then, another one watches its
+    /// socket.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the link is gone.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime.
+    pub fn rehome(self) -> io::Result<Self> {
+        let Self {
+            peer,
+            mut reader,
+            mut writer,
+        } = self;
+        let mut stream = reader.half.unsplit(writer.half);
+        let socket = stream.get_mut().0.get_mut();
+        // What has been read from it stays where it is. The old descriptor leaves its runtime when
+        // it is dropped; the new one is the same connection.
+        let same = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
+        *socket = TcpStream::from_std(same)?;
+        (reader.half, writer.half) = tokio::io::split(stream);
+        Ok(Self {
+            peer,
+            reader,
+            writer,
+        })
+    }
+}
+
+/// What goes from node to node: packets, copied into a frame as they are written, and now and then
+/// a notice.
+pub enum Onward {
+    /// A packet.
+    Packet(Box<Packet>),
+    /// A frame of its own.
+    Notice(Frame),
+}
+
+impl fmt::Debug for Onward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Onward(..)")
     }
 }
 
@@ -174,9 +259,13 @@ impl Writer {
     /// A [`LinkError`]; the link is of no more use. Dropping the future half way breaks it too.
     pub async fn write(&mut self, frames: &[Frame]) -> Result<(), LinkError> {
         self.batch.clear();
-        frames
-            .iter()
-            .for_each(|frame| self.batch.extend_from_slice(frame.as_bytes()));
+        for frame in frames {
+            self.batch.extend_from_slice(frame.as_bytes());
+        }
+        self.write_batch().await
+    }
+
+    async fn write_batch(&mut self) -> Result<(), LinkError> {
         let write = async {
             self.half.write_all(&self.batch).await?;
             self.half.flush().await
@@ -190,11 +279,38 @@ impl Writer {
     /// # Errors
     ///
     /// As [`Writer::write`].
-    pub async fn pump(&mut self, queue: &mut mpsc::Receiver<Frame>) -> Result<(), LinkError> {
+    async fn pump(&mut self, queue: &mut mpsc::Receiver<Frame>) -> Result<(), LinkError> {
         let mut frames = Vec::with_capacity(WRITE_BATCH);
         while queue.recv_many(&mut frames, WRITE_BATCH).await > 0 {
             self.write(&frames).await?;
             frames.clear();
+        }
+        Ok(())
+    }
+
+    /// As [`Writer::write`], of all that comes out of the queue of a link between nodes, until it
+    /// closes.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn pump_onwards(
+        &mut self,
+        queue: &mut mpsc::Receiver<Onward>,
+    ) -> Result<(), LinkError> {
+        let mut onwards = Vec::with_capacity(WRITE_BATCH);
+        while queue.recv_many(&mut onwards, WRITE_BATCH).await > 0 {
+            self.batch.clear();
+            for onward in onwards.drain(..) {
+                match onward {
+                    Onward::Packet(packet) => {
+                        self.batch.extend_from_slice(&PACKET_HEADER);
+                        self.batch.extend_from_slice(&*packet);
+                    }
+                    Onward::Notice(frame) => self.batch.extend_from_slice(frame.as_bytes()),
+                }
+            }
+            self.write_batch().await?;
         }
         Ok(())
     }

@@ -1,0 +1,173 @@
+//! What a node's settings may cost, said at its start: memory at most, and how long its replay set lasts.
+//!
+//! ```text
+//! memory <= base + keys open x replay set + pool + threads x peel queue + next hops x link queue
+//! ```
+//!
+//! | part       | bytes                                                                         |
+//! |------------|-------------------------------------------------------------------------------|
+//! | base       | what the process holds when it starts to listen: code, runtimes, keys          |
+//! | replay set | [`replay_bytes`] of `replay_max`; [`KEYS_OPEN`] keys at most open at once       |
+//! | pool       | `pool_max` packets of [`HELD_LEN`] bytes; a gateway has none                   |
+//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes                         |
+//! | link queue | `link_queue_max` packets of [`QUEUED_LEN`] bytes, for each next hop            |
+//!
+//! [`HELD_LEN`] is measured by `cargo test --release -p proto --test mix_pool -- --ignored`.
+//! Not counted: buffers of TLS and of the kernel, some 100 kB for each link.
+
+use core::{fmt, time::Duration};
+use std::fs;
+
+use proto::mix::HELD_LEN;
+
+use crate::{node::Setup, peeler};
+
+/// Keys that are open at once at most: the current epoch's and, around its edges, a neighbour's.
+pub const KEYS_OPEN: usize = 2;
+/// Bytes of a packet in a queue: itself, its allocation, its place in line.
+pub const QUEUED_LEN: usize = 2_464;
+/// What a node may hold at most, by its settings. `Display` is the formula with its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that the process held when this was made.
+    pub base: usize,
+    /// Most packets opened under one key.
+    pub replay_max: usize,
+    /// Most packets held by a mix.
+    pub pool_max: usize,
+    /// Threads that open packets.
+    pub threads: usize,
+    /// Most packets that wait for one link.
+    pub link_queue_max: usize,
+}
+
+impl Budget {
+    /// Of `setup`, with what the process holds now as its base; zero where the system does not say.
+    #[must_use]
+    pub fn now(setup: &Setup) -> Self {
+        Self {
+            base: resident().unwrap_or(0),
+            replay_max: setup.replay_max,
+            pool_max: setup.pool_max,
+            threads: setup.threads.get(),
+            link_queue_max: setup.link_queue_max,
+        }
+    }
+
+    /// Bytes at most with links to `next_hops` nodes.
+    #[must_use]
+    pub fn bytes(&self, next_hops: usize) -> usize {
+        let [base, replay, pool, peel, link] = self.parts();
+        base + replay + pool + peel + next_hops * link
+    }
+
+    fn parts(&self) -> [usize; 5] {
+        [
+            self.base,
+            KEYS_OPEN * replay_bytes(self.replay_max),
+            self.pool_max * HELD_LEN,
+            self.threads * peeler::QUEUED_MAX * QUEUED_LEN,
+            self.link_queue_max * QUEUED_LEN,
+        ]
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [base, replay, pool, peel, link] = self.parts().map(megabytes);
+        let all = megabytes(self.bytes(0));
+        write!(
+            f,
+            "at most {all} MB = base {base} + replay sets {replay} + pool {pool} + peel queues {peel}, \
+             and {link} MB for each next hop that takes no packets"
+        )
+    }
+}
+
+/// Bytes of one replay set: lines of 64 bytes, each filled with six packets at most.
+#[must_use]
+pub fn replay_bytes(replay_max: usize) -> usize {
+    (replay_max.div_ceil(6) + 2) * 64
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{}.{}", bytes / 1_000_000, bytes / 100_000 % 10)
+}
+
+/// Bytes of memory that this process holds.
+fn resident() -> Option<usize> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: usize = statm.split_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size())
+}
+
+/// A replay set that is full before its key closes, from which on all packets are dropped (RPL-3).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TooSmall {
+    /// How long it lasts at the rate.
+    pub lasts: Duration,
+    /// `replay_max` that lasts until the key closes.
+    pub enough: usize,
+}
+
+/// Whether `replay_max` packets last as long as a key opens, at `rate` packets per second.
+///
+/// # Errors
+///
+/// [`TooSmall`] if they don't.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an estimate, of positive numbers below 2^53"
+)]
+pub fn replay_lasts(replay_max: usize, rate: f64, opens: Duration) -> Result<(), TooSmall> {
+    let enough = (rate * opens.as_secs_f64()).ceil() as usize;
+    if replay_max >= enough {
+        return Ok(());
+    }
+    Err(TooSmall {
+        lasts: Duration::from_secs_f64(replay_max as f64 / rate),
+        enough,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_formula_adds_up() {
+        assert!(resident().unwrap() > 1_000_000, "a process holds something");
+        let budget = Budget {
+            base: 20_000_000,
+            replay_max: 2_000_000,
+            pool_max: 100_000,
+            threads: 2,
+            link_queue_max: 1024,
+        };
+        let text = budget.to_string();
+        for part in [
+            "at most 358.7",
+            "base 20.0",
+            "sets 42.6",
+            "pool 253.2",
+            "2.5 MB for each",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(budget.bytes(3), budget.bytes(0) + 3 * 1024 * QUEUED_LEN);
+        assert_eq!(replay_bytes(6_000_000), 64_000_128);
+    }
+
+    #[test]
+    fn a_set_that_fills_too_soon_is_told() {
+        let hours = |hours: u64| Duration::from_secs(3600 * hours);
+        assert_eq!(replay_lasts(36_000, 10.0, hours(1)), Ok(()));
+        let small = TooSmall {
+            lasts: hours(1),
+            enough: 108_000,
+        };
+        assert_eq!(replay_lasts(36_000, 10.0, hours(3)), Err(small));
+    }
+}

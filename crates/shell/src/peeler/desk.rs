@@ -1,0 +1,292 @@
+//! What the threads of packets share: the keys, their replay sets and journals.
+//!
+//! | part    | lock                                                                              |
+//! |---------|-----------------------------------------------------------------------------------|
+//! | keys    | read for a batch to take a snapshot; written when keys come and go                  |
+//! | books   | locked for a batch while its tags are admitted and journaled: a few microseconds    |
+//!
+//! A batch is opened without a lock, by the snapshot. A key that is taken away meanwhile admits
+//! nothing any more. One thread tends; the disk is yet another thread's work.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+};
+
+use proto::{
+    calendar::Epoch,
+    directory::Consensus,
+    peel::{PeelDrop, Peeled, Pending, Ring, Stage},
+    replay::{Fingerprint, ReplaySet},
+};
+use sphinx::SecretKey;
+use tokio::task::spawn_blocking;
+
+use super::{Arrival, Setup, Verdict};
+use crate::{
+    clock::Clock,
+    journal::{BootId, Journal, JournalError},
+    state::StateError,
+};
+
+/// It is said when less than one in so many places of a replay set is left.
+const NEARLY: usize = 5;
+
+pub(super) struct Desk {
+    setup: Arc<Setup>,
+    boot: BootId,
+    keys: RwLock<Option<Arc<Snapshot>>>,
+    books: Mutex<Books>,
+}
+
+/// What batches are opened by.
+struct Snapshot {
+    consensus: Arc<Consensus>,
+    ring: Ring,
+}
+
+#[derive(Default)]
+struct Books {
+    stage: Stage,
+    journals: BTreeMap<Epoch, Journal>,
+    /// Epochs whose key must open nothing more.
+    burned: BTreeSet<Epoch>,
+    /// Epochs of which it has been said that their set is nearly full, or full.
+    told: BTreeSet<(Epoch, bool)>,
+}
+
+impl Books {
+    /// Writes down the tags of what may go on.
+    fn journal(&mut self, pending: &Pending) -> Result<(), (Epoch, Option<JournalError>)> {
+        let mut tags: BTreeMap<Epoch, Vec<Fingerprint>> = BTreeMap::new();
+        for (epoch, tag) in &pending.journal {
+            tags.entry(*epoch).or_default().push(*tag);
+        }
+        for (epoch, tags) in tags {
+            let journal = self.journals.get_mut(&epoch).ok_or((epoch, None))?;
+            journal.append(&tags).map_err(|why| (epoch, Some(why)))?;
+        }
+        Ok(())
+    }
+
+    /// Says once of each set that it is nearly full, and that it is full.
+    fn tell(&mut self) {
+        self.told.retain(|(epoch, _)| self.stage.holds(*epoch));
+        for (epoch, set) in self.stage.sets() {
+            let (held, capacity) = (set.held(), set.capacity());
+            let full = held >= capacity;
+            if held >= capacity - capacity / NEARLY && self.told.insert((epoch, full)) {
+                let remedy = "raise replay_max and start again";
+                if full {
+                    tracing::error!(
+                        epoch = epoch.0,
+                        capacity,
+                        remedy,
+                        "the replay set is full: every packet of this key epoch is dropped"
+                    );
+                } else {
+                    tracing::warn!(
+                        epoch = epoch.0,
+                        held,
+                        capacity,
+                        remedy,
+                        "the replay set is nearly full"
+                    );
+                }
+            }
+        }
+    }
+}
+
+impl Desk {
+    pub(super) fn open(setup: Setup) -> io::Result<Self> {
+        Ok(Self {
+            setup: Arc::new(setup),
+            boot: BootId::current()?,
+            keys: RwLock::default(),
+            books: Mutex::default(),
+        })
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        self.setup.clock
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.clone()
+    }
+
+    /// From now on, batches are opened by the keys that `books` hold.
+    fn publish(&self, consensus: &Arc<Consensus>, books: &Books) {
+        let snapshot = Snapshot {
+            consensus: Arc::clone(consensus),
+            ring: books.stage.ring().clone(),
+        };
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        *keys = Some(Arc::new(snapshot));
+    }
+
+    /// Opens one batch; what comes out may go on.
+    pub(super) fn peel(&self, batch: Vec<Arrival>, counted: &impl Fn(Verdict)) -> Vec<Peeled> {
+        let dropped = |why| counted(Verdict::Dropped(why));
+        let Some(snapshot) = self.snapshot() else {
+            batch.iter().for_each(|_| dropped(PeelDrop::NoKey));
+            return Vec::new();
+        };
+        let Snapshot { consensus, ring } = &*snapshot;
+        let (schedule, delay_max) = (consensus.schedule(), consensus.params.delay_cap());
+        let opened = ring.open(&schedule, self.clock().utc(), delay_max, batch, dropped);
+        let mut books = self.books();
+        let pending = books.stage.admit(opened, dropped);
+        if let Err((epoch, why)) = books.journal(&pending) {
+            let why = why.map(|why| why.to_string()).unwrap_or_default();
+            tracing::error!(
+                epoch = epoch.0,
+                why,
+                "no packets are taken in this key epoch"
+            );
+            books.stage.burn(epoch);
+            books.journals.remove(&epoch);
+            books.burned.insert(epoch);
+            self.publish(consensus, &books);
+            (0..pending.len()).for_each(|_| counted(Verdict::Unjournaled)); // RPL-4
+            return Vec::new();
+        }
+        drop(books);
+        pending.finish().collect()
+    }
+
+    /// Lets keys come and go with their windows (EPO-2, EPO-5), by the newest consensus. Meanwhile
+    /// packets of this thread wait, but links are read and the mix goes on.
+    pub(super) async fn tend(&self, news: Option<Arc<Consensus>>) {
+        let known = || self.snapshot().map(|known| Arc::clone(&known.consensus));
+        let Some(consensus) = news.or_else(known) else {
+            return;
+        };
+        let (schedule, now) = (consensus.schedule(), self.clock().utc());
+        {
+            let mut books = self.books();
+            for epoch in books.stage.retire(&schedule, now) {
+                books.journals.remove(&epoch);
+            }
+            books.tell();
+            self.publish(&consensus, &books);
+        }
+        // Also those that ended while this node was off.
+        let on_disk = self.setup.keys.epochs().unwrap_or_default();
+        for epoch in on_disk {
+            if schedule.opens(epoch).end <= now {
+                self.away(move |setup, _| setup.erase(epoch)).await;
+                self.books().burned.remove(&epoch);
+            }
+        }
+        for epoch in schedule.epochs() {
+            let closed = {
+                let books = self.books();
+                books.stage.holds(epoch) || books.burned.contains(&epoch)
+            };
+            if closed || !schedule.opens(epoch).contains(&now) {
+                continue;
+            }
+            let current = Arc::clone(&consensus);
+            let opened = self.away(move |setup, boot| setup.open(&current, epoch, boot));
+            let opened = opened.await;
+            let mut books = self.books();
+            match opened {
+                Ok((secret, seen, journal)) => {
+                    books.journals.insert(epoch, journal);
+                    books.stage.install(epoch, secret, seen);
+                    self.publish(&consensus, &books);
+                    tracing::info!(epoch = epoch.0, "key epoch opened");
+                }
+                Err(why) => {
+                    tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
+                    books.burned.insert(epoch);
+                }
+            }
+        }
+    }
+
+    /// Does `work` on a thread that may wait.
+    async fn away<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Setup, BootId) -> T + Send + 'static,
+    ) -> T {
+        let (setup, boot) = (Arc::clone(&self.setup), self.boot);
+        let done = spawn_blocking(move || work(&setup, boot)).await;
+        done.expect("it does not panic, and nobody cancels it")
+    }
+
+    /// Closes the journals; no batch may follow.
+    pub(super) fn close(&self) {
+        for journal in core::mem::take(&mut self.books().journals).into_values() {
+            if let Err(error) = journal.close(self.clock().utc()) {
+                tracing::error!(%error, "a replay journal was not closed; a reboot burns its key");
+            }
+        }
+    }
+}
+
+impl Setup {
+    /// Reads the key of `epoch`, and what its journal remembers.
+    fn open(
+        &self,
+        consensus: &Consensus,
+        epoch: Epoch,
+        boot: BootId,
+    ) -> Result<(SecretKey, ReplaySet, Journal), NoKey> {
+        let secret = self.keys.packet_secret(epoch)?.ok_or(NoKey::Erased)?;
+        let published = consensus
+            .node(&self.keys.id())
+            .and_then(|own| consensus.packet_key(own, epoch));
+        if published != Some(secret.public()) {
+            return Err(NoKey::Unpublished);
+        }
+        let secret = secret.on(self.path).map_err(NoKey::Path)?;
+        let mut seen = ReplaySet::new(&secret, self.replay_max);
+        // A journal longer than the set can hold leaves the set full: it takes no more.
+        let known = |tags: &[Fingerprint]| seen.admit_batch(tags, |_, _known| ());
+        let now = self.clock.utc();
+        let opened = Journal::open(&self.journals, epoch, self.replay_max, boot, now, known);
+        let journal = match opened {
+            Err(burned @ JournalError::Burned(_)) => {
+                self.erase(epoch);
+                return Err(burned.into());
+            }
+            opened => opened?,
+        };
+        Ok((secret, seen, journal))
+    }
+
+    /// Erases what the disk holds of `epoch`.
+    fn erase(&self, epoch: Epoch) {
+        let key = self.keys.erase(epoch);
+        let journal = Journal::erase(&self.journals, epoch);
+        match (key, journal) {
+            (Ok(()), Ok(())) => tracing::info!(epoch = epoch.0, "key erased"),
+            (Err(error), _) => tracing::error!(epoch = epoch.0, %error, "key not erased"),
+            (_, Err(error)) => tracing::error!(epoch = epoch.0, %error, "journal not erased"),
+        }
+    }
+}
+
+/// Why an epoch has no key.
+#[derive(Debug, thiserror::Error)]
+enum NoKey {
+    #[error("its key is not on the disk: never made, or erased")]
+    Erased,
+    #[error("its key on the disk is not the one that the consensus names")]
+    Unpublished,
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error(transparent)]
+    Path(sphinx::PathAbsent),
+}
