@@ -91,6 +91,15 @@ enum What {
         #[arg(long, default_value_t = 5.0, value_parser = seconds)]
         seconds: f64,
     },
+    /// Each engine of mailboxes: packets per second made durable, and how long one waits.
+    Mailbox {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Length of each of the seven measured runs, in seconds.
+        #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+        seconds: f64,
+    },
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -118,12 +127,8 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Up { dir } => in_folder(fresh(&dir), |root| {
             role::daemon(NAME, GRACE, |stop| up(root, stop))
         }),
-        Command::Bench {
-            what: What::Node { json, seconds },
-        } => in_folder(temporary(), |root| {
-            role::daemon(NAME, GRACE, |stop| {
-                until(stop, bench_in(root, seconds, json))
-            })
+        Command::Bench { what } => in_folder(temporary(), |root| {
+            role::daemon(NAME, GRACE, |stop| until(stop, bench_in(root, what)))
         }),
         Command::Role { role, args } => match die_with_parent() {
             Ok(()) => play(&role, args),
@@ -195,16 +200,20 @@ async fn demo_in(root: PathBuf, keep: bool, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn bench_in(root: PathBuf, seconds: f64, json: bool) -> anyhow::Result<()> {
+async fn bench_in(root: PathBuf, what: What) -> anyhow::Result<()> {
     let progress = Progress::new();
-    let done = bench::node::run(&root, seconds, &progress).await;
+    let text = match what {
+        What::Node { json, seconds } => {
+            let done = bench::node::run(&root, seconds, &progress).await;
+            done.and_then(|report| text(&report, json))
+        }
+        What::Mailbox { json, seconds } => {
+            let done = bench::mailbox::run(&root, seconds, &progress).await;
+            done.and_then(|report| text(&report, json))
+        }
+    };
     drop(progress);
-    let report = done.with_context(|| format!("everything is kept in {}", root.display()))?;
-    print(&if json {
-        serde_json::to_string(&report)?
-    } else {
-        report.to_string()
-    });
+    print(&text.with_context(|| format!("everything is kept in {}", root.display()))?);
     fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
 }
 
@@ -243,6 +252,15 @@ fn how_to_use(root: &Path) -> anyhow::Result<String> {
         root = root.display(),
         program = program.display(),
     ))
+}
+
+/// A report for people, or for programs.
+fn text(report: &(impl ToString + serde::Serialize), json: bool) -> anyhow::Result<String> {
+    Ok(if json {
+        serde_json::to_string(report)?
+    } else {
+        report.to_string()
+    })
 }
 
 /// A new or empty folder.
