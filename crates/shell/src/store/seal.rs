@@ -151,8 +151,7 @@ impl Seal {
         let lost = folder.join(LOST).exists();
         let refuse = |what| {
             Err(unopened(format!(
-                "{shown} {what}: put back the folder that belongs to this store (of a gateway with \
-                 several front ends all have the same); if its keys are lost for good, so are the \
+                "{shown} {what}: put back the folder that belongs to this store; if its keys are lost for good, so are the \
                  packets sealed under them: run `touch {shown}/{LOST}`, start again, and the store \
                  goes on without them"
             )))

@@ -1,4 +1,4 @@
-//! Mailboxes in PostgreSQL: for a gateway that outgrows one file, or one front end.
+//! Mailboxes in PostgreSQL: for a gateway that outgrows one file.
 //!
 //! | table            | columns                                                                  |
 //! |------------------|--------------------------------------------------------------------------|
@@ -10,7 +10,7 @@
 //!
 //! A batch of calls is one transaction (`calls`) of few statements: `batch` gathers them. A batch
 //! that changes something first raises the store's version, which holds its row until the commit:
-//! front ends take turns, so numbers, quotas and versions need no other lock, no two transactions
+//! engines on one store take turns, so numbers, quotas and versions need no other lock, no two transactions
 //! wait for each other, and versions appear in the order in which they were given. Packets are
 //! sealed here; the server sees ids, numbers, times and counts.
 //!
@@ -40,7 +40,7 @@ pub use server::{Server, ServerError};
 
 /// Of the tables.
 const FORM: i32 = 1;
-/// Front ends that start at once make the tables one after another.
+/// Engines that start at once make the tables one after another.
 const MAKING: i64 = 0x4c61_6375_6e61_4d42;
 /// A packet stays in its row: 2.5 kB would be cut up, and tried to be compressed, in vain.
 const TABLES: &str = "
