@@ -9,6 +9,9 @@
 //! |-----------------------------------------------------------------|----------------------------------|
 //! | `{"op":"status"}`                                               | one `status`                     |
 //! | `{"op":"address"}`                                              | one `address`                    |
+//! | `{"op":"addresses"}`                                            | one `addresses`                  |
+//! | `{"op":"new_address","label":L}`                                | one `address`                    |
+//! | `{"op":"revoke_address","label":L}`                             | one `ok`                         |
 //! | `{"op":"send","to":A,"body":B64,"reply":R,"wait":W}`            | `progress`, until W or the end   |
 //! | `{"op":"send","reply_to":T,"body":B64}`                         | the same                         |
 //! | `{"op":"receive","follow":F,"timeout_s":N}`                     | `message`s, then `end`           |
@@ -19,7 +22,8 @@
 //! |---------|------------------------------------------------------------------------------|
 //! | A       | an address, `lacuna1…`                                                       |
 //! | B64     | Base64 with padding, at most 128 MiB of bytes                                |
-//! | R       | `"none"` (default), `"address"` or `{"surbs":N}`, N from 1 to 96               |
+//! | L       | a label, 1 to 64 bytes                                                       |
+//! | R       | `"none"` (default), `"address"`, `{"at":L}` or `{"surbs":N}`, N from 1 to 96   |
 //! | T       | the `reply` of a message that was received                                   |
 //! | W       | `"queued"` (default), `"sent"`, `"acked"`                                    |
 //! | I       | id of a message, 32 hex digits                                               |
@@ -52,6 +56,18 @@ pub enum Request {
     Status {},
     /// Where this client is reached.
     Address {},
+    /// All addresses of this client.
+    Addresses {},
+    /// Make one.
+    NewAddress {
+        /// The owner's name for it.
+        label: String,
+    },
+    /// Forget one, for good.
+    RevokeAddress {
+        /// Its label.
+        label: String,
+    },
     /// Send a message; exactly one of `to` and `reply_to`.
     Send {
         /// An address.
@@ -88,14 +104,16 @@ pub enum Request {
 }
 
 /// How a recipient may answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// Not at all.
     #[default]
     None,
-    /// To the sender's address, which it thereby learns.
+    /// To the sender's oldest address, which it thereby learns.
     Address,
+    /// To the sender's address of this label.
+    At(String),
     /// By so many single-use reply blocks, which name nobody.
     Surbs(u8),
 }
@@ -124,6 +142,11 @@ pub enum Response {
         /// `lacuna1…`
         address: String,
     },
+    /// This client's addresses.
+    Addresses {
+        /// The oldest first.
+        addresses: Vec<Labelled>,
+    },
     /// A message reached a state.
     Progress {
         /// Its id.
@@ -137,6 +160,9 @@ pub enum Response {
         id: String,
         /// Base64.
         body: String,
+        /// Label of the address that it came to; absent if that was revoked meanwhile.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
         /// How to answer, if its sender gave a way.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply: Option<String>,
@@ -152,6 +178,15 @@ pub enum Response {
         /// One line for a person, with the remedy.
         message: String,
     },
+}
+
+/// One of this client's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Labelled {
+    /// The owner's name for it.
+    pub label: String,
+    /// `lacuna1…`
+    pub address: String,
 }
 
 /// What kind of failure. Numbers in docs/CLIENT.md are the exit codes of the command.
@@ -202,6 +237,16 @@ mod tests {
             (
                 r#"{"op":"send","to":"lacuna1x","body":"Zg==","reply":"address","wait":"sent"}"#,
                 send("lacuna1x", Reply::Address, Wait::Sent),
+            ),
+            (
+                r#"{"op":"send","to":"lacuna1x","body":"Zg==","reply":{"at":"bob"}}"#,
+                send("lacuna1x", Reply::At("bob".to_owned()), Wait::Queued),
+            ),
+            (
+                r#"{"op":"new_address","label":"bob"}"#,
+                Request::NewAddress {
+                    label: "bob".to_owned(),
+                },
             ),
             (
                 r#"{"op":"receive","follow":true}"#,

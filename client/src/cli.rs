@@ -3,8 +3,10 @@
 //! | subcommand | needs a running daemon | standard output                                      |
 //! |------------|------------------------|------------------------------------------------------|
 //! | `init`     | no                     | what it made                                         |
+//! | `backup`   | no, it must not run    | the key that opens the backup                        |
+//! | `restore`  | no                     | what it made                                         |
 //! | `run`      | it is the daemon       | JSON lines: `{"listening":…}`, `{"state":…}`         |
-//! | `address`  | yes                    | the address                                          |
+//! | `address`  | yes                    | the oldest address; `new`: a new one; `list`: all     |
 //! | `send`     | yes                    | the message's id and state                           |
 //! | `receive`  | yes                    | message bodies, or JSON lines                        |
 //! | `status`   | yes                    | a table, or JSON                                     |
@@ -33,10 +35,11 @@ use shell::{
     role::{FAILED, USAGE, fail},
     settings::Flag,
 };
+use zeroize::Zeroizing;
 
 use crate::{
     api::{Code, Reply, Request, Response, SURBS_DEFAULT, Wait},
-    base64,
+    backup, base64,
     call::{Call, CallError},
     run, settings,
     settings::Config,
@@ -102,7 +105,7 @@ pub fn command() -> Command {
                 .long("reply")
                 .value_name("HOW")
                 .default_value("none")
-                .help("How the recipient may answer: none, address, surbs or surbs=N"),
+                .help("How the recipient may answer: none, address, at=LABEL, surbs or surbs=N"),
         )
         .arg(
             Arg::new("wait")
@@ -134,15 +137,62 @@ pub fn command() -> Command {
         .subcommands(
             [
                 Command::new("init").about("Make this client's identity; needs --network FILE"),
+                file(
+                    "backup",
+                    "Write this client to a sealed file; print the key that opens it",
+                ),
+                file(
+                    "restore",
+                    "Make the client of a backup in a new state directory",
+                )
+                .arg(
+                    Arg::new("key")
+                        .long("key")
+                        .value_name("FILE")
+                        .default_value("-")
+                        .help("File with the key that `backup` printed; -: standard input"),
+                ),
                 Command::new("run")
                     .about("Run the daemon, which owns the links, until it is told to stop"),
-                Command::new("address").about("Print where this client is reached"),
+                addresses(),
                 send,
                 receive,
                 status,
             ]
             .map(with_settings),
         )
+}
+
+fn file(name: &'static str, about: &'static str) -> Command {
+    let file = Arg::new("file")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .required(true)
+        .help("The backup");
+    Command::new(name).about(about).arg(file)
+}
+
+fn addresses() -> Command {
+    let label = || {
+        Arg::new("label")
+            .long("label")
+            .value_name("NAME")
+            .required(true)
+            .help("Your name for it; it never leaves this machine")
+    };
+    let verbs = [
+        Command::new("list").about("Print all addresses, with their labels"),
+        Command::new("new")
+            .about("Make an address, for one correspondent, and print it")
+            .arg(label()),
+        Command::new("revoke")
+            .about("Forget an address for good: nothing sent there is read any more")
+            .arg(label()),
+    ];
+    Command::new("address")
+        .about("Print where this client is reached")
+        .args_conflicts_with_subcommands(true)
+        .subcommands(verbs.map(with_settings))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -180,6 +230,11 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some((name, matches)) = matches.subcommand() else {
         return ExitCode::from(USAGE); // clap requires one
     };
+    // The settings stand with the last word: `lacuna address new --state-dir …`.
+    let (verb, matches) = match matches.subcommand() {
+        Some((verb, matches)) => (Some(verb), matches),
+        None => (None, matches),
+    };
     let config = match load(matches) {
         Ok(config) => config,
         Err(error) => return fail(NAME, &error, USAGE),
@@ -195,10 +250,12 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     let done = match name {
         "init" => init(&config).map_err(Failure::Usage),
+        "backup" => backup(&config, matches).map_err(Failure::Usage),
+        "restore" => in_runtime(async { restore(&config, matches).await.map_err(Failure::Usage) }),
         "run" => return run::main(config),
         _ => in_runtime(async {
             match name {
-                "address" => address(&config).await,
+                "address" => address(&config, verb, matches).await,
                 "send" => send(&config, matches).await,
                 "receive" => receive(&config, matches).await,
                 _ => status(&config, matches).await,
@@ -249,15 +306,56 @@ fn init(config: &Config) -> anyhow::Result<()> {
     ))
 }
 
-async fn address(config: &Config) -> Result<(), Failure> {
-    let answer = Call::open(&config.socket)
-        .await?
-        .ask(&Request::Address {})
-        .await?;
-    let Response::Address { address } = answer else {
-        return Err(unexpected(&answer));
+fn backup(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
+    let file = matches
+        .get_one::<PathBuf>("file")
+        .context("backup: name a FILE")?;
+    let key = backup::make(config, file)?;
+    print(&format!("{}\n", &*backup::key_text(&key)))
+}
+
+async fn restore(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
+    let file = matches
+        .get_one::<PathBuf>("file")
+        .context("restore: name a FILE")?;
+    let from = matches.get_one::<String>("key").map_or("-", String::as_str);
+    let text = Zeroizing::new(String::from_utf8_lossy(&read(from)?).into_owned());
+    backup::restore(config, file, &backup::parse_key(&text)?).await?;
+    let folder = config.state_dir.display();
+    print(&format!(
+        "restored the client to {folder}; run it nowhere else at the same time\n\
+         next: lacuna run --state-dir {folder}\n"
+    ))
+}
+
+async fn address(config: &Config, verb: Option<&str>, matches: &ArgMatches) -> Result<(), Failure> {
+    let label = || {
+        matches
+            .get_one::<String>("label")
+            .cloned()
+            .unwrap_or_default()
     };
-    print(&format!("{address}\n")).map_err(Failure::Failed)
+    let request = match verb {
+        Some("new") => Request::NewAddress { label: label() },
+        Some("revoke") => Request::RevokeAddress { label: label() },
+        Some(_) => Request::Addresses {},
+        None => Request::Address {},
+    };
+    let answer = Call::open(&config.socket).await?.ask(&request).await?;
+    let text = match &answer {
+        Response::Address { address } => format!("{address}\n"),
+        Response::Addresses { addresses } => addresses
+            .iter()
+            .map(|own| format!("{} {}\n", own.address, own.label))
+            .collect(),
+        Response::Ok => String::new(),
+        Response::Status(_)
+        | Response::Progress { .. }
+        | Response::Message { .. }
+        | Response::End
+        | Response::Error { .. } => return Err(unexpected(&answer)),
+    };
+    print(&text).map_err(Failure::Failed)
 }
 
 async fn status(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
@@ -333,12 +431,13 @@ fn reply(text: &str) -> anyhow::Result<Reply> {
     Ok(match text.split_once('=') {
         None if text == "none" => Reply::None,
         None if text == "address" => Reply::Address,
+        Some(("at", label)) => Reply::At(label.to_owned()),
         None if text == "surbs" => Reply::Surbs(SURBS_DEFAULT),
         Some(("surbs", count)) => {
             let count = count.parse().ok().filter(|count| (1..=96).contains(count));
             Reply::Surbs(count.context("send: --reply surbs=N takes 1 to 96")?)
         }
-        _ => bail!("send: --reply takes none, address, surbs or surbs=N, not `{text}`"),
+        _ => bail!("send: --reply takes none, address, at=LABEL, surbs or surbs=N, not `{text}`"),
     })
 }
 
@@ -386,6 +485,7 @@ async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
             Response::End => return Err(Failure::Failed(anyhow!("no message in time"))),
             Response::Status(_)
             | Response::Address { .. }
+            | Response::Addresses { .. }
             | Response::Progress { .. }
             | Response::Error { .. } => return Err(unexpected(&answer)),
         }
@@ -427,6 +527,7 @@ mod tests {
             ("address", Some(Reply::Address)),
             ("surbs", Some(Reply::Surbs(SURBS_DEFAULT))),
             ("surbs=9", Some(Reply::Surbs(9))),
+            ("at=bob", Some(Reply::At("bob".to_owned()))),
             ("surbs=0", None),
             ("surbs=97", None),
             ("never", None),

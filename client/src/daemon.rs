@@ -35,7 +35,12 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    handle::Handle, inbox::Inbox, outbox::Outbox, settings::Config, state_dir::StateDir,
+    addresses::Orders,
+    handle::Handle,
+    inbox::Inbox,
+    outbox::Outbox,
+    settings::Config,
+    state_dir::{RECORDS, StateDir},
     status::Counts,
 };
 
@@ -49,10 +54,12 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) inbox: Arc<Inbox<Delivery>>,
     pub(crate) outbox: Outbox,
+    pub(crate) orders: Orders,
     pub(crate) counts: Mutex<Counts>,
     pub(crate) links: Arc<Links>,
     pub(crate) directory: watch::Receiver<follow::State>,
-    pub(crate) address: watch::Sender<Option<Address>>,
+    /// The address to name before the machine has named its own.
+    pub(crate) address: Option<Address>,
     pub(crate) input: mpsc::Sender<Input>,
     pub(crate) next_ticket: AtomicU64,
     pub(crate) stop: CancellationToken,
@@ -71,8 +78,9 @@ impl Daemon {
     pub async fn start(config: Config) -> anyhow::Result<Handle> {
         let folder = StateDir::open(&config)?;
         let network = shell::network::read(&config.network)?;
-        let (records, found) = Records::open(&folder.path("client.redb"))?;
+        let (records, found) = Records::open(&folder.path(RECORDS))?;
         let identity = folder.identity()?;
+        let untouched = !found.iter().any(|(key, _)| key.first() == Some(&b'a'));
         let clock = Clock::start();
         let (input, inputs) = mpsc::channel(INBOX);
         let stop = CancellationToken::new();
@@ -93,10 +101,15 @@ impl Daemon {
             clock,
             inbox: Arc::default(),
             outbox: Outbox::default(),
+            orders: Orders::default(),
             counts: Mutex::default(),
             links: Arc::default(),
             directory: directory.state,
-            address: watch::Sender::new(identity.as_ref().map(Identity::address)),
+            // The machine says it in a moment, and which one holds if this one was revoked.
+            address: identity
+                .as_ref()
+                .map(Identity::address)
+                .filter(|_| untouched),
             input,
             // Tickets of another run must not be mistaken for ours.
             next_ticket: AtomicU64::new(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1),
@@ -124,6 +137,7 @@ impl Daemon {
             }
             ending.stop.cancel();
             ending.outbox.close();
+            ending.orders.close();
         });
         Ok(Handle { shared })
     }
@@ -176,7 +190,6 @@ impl Shared {
                 start.folder.choose(gateway)?
             }
         };
-        self.address.send_replace(Some(identity.address()));
         let setup = Setup {
             config: proto::client::Config {
                 network: start.dialler.network,
@@ -259,6 +272,7 @@ impl Shared {
         match said {
             Said::Deliver(delivery) => self.inbox.offer(delivery.message.0, delivery),
             Said::Progress(progress) => self.outbox.note(progress),
+            Said::Addressed(ticket, outcome) => self.orders.note(ticket, outcome),
             Said::Event(event) => {
                 if event == ClientEvent::EntryReplaced {
                     tracing::warn!("the entry gateway is dead; another one is entered by");

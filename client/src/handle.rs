@@ -31,13 +31,17 @@ use proto::{
     client::{Delivery, Failure, Input, MessageId, ReplyToken, Return, Target},
     directory::{Consensus, consensus::LAYERS_MAX},
 };
-use shell::{client::Known, follow};
+use shell::{
+    client::{Known, Port},
+    follow,
+};
 
 use crate::{
     daemon::Shared,
+    expect,
     inbox::Lease,
     outbox::{SendError, Sending},
-    status::{Link, State, Status, Watch, bytes_per_day, entry_trouble, mailbox_trouble},
+    status::{Link, Measured, State, Status, Watch, bytes_per_day, entry_trouble, mailbox_trouble},
 };
 
 /// A running daemon. Clones are the same daemon; it stops when told to, not when dropped.
@@ -159,7 +163,9 @@ impl Handle {
     /// Where this client is reached, once its mailbox gateway is chosen.
     #[must_use]
     pub fn address(&self) -> Option<Address> {
-        *self.shared.address.borrow()
+        let own = self.shared.links.addresses();
+        own.first()
+            .map_or(self.shared.address, |own| Some(own.address))
     }
 
     /// Hands over a message. It is on its way when [`Sending::reached`] says that it is queued.
@@ -234,6 +240,8 @@ impl Handle {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let view = shared.links.view();
+        let [entry, mailbox] = [&shared.links.entry, &shared.links.mailbox].map(Port::frames);
+        let frames = [entry[0] + mailbox[0], entry[1] + mailbox[1]];
         Status {
             state,
             reason,
@@ -252,6 +260,12 @@ impl Handle {
             ),
             up_bytes_per_day,
             down_bytes_per_day,
+            measured: Measured::of(frames, shared.clock.now().since(Time::ZERO).as_secs()),
+            latency: consensus
+                .as_ref()
+                .zip(profile)
+                .and_then(|(consensus, profile)| expect::latency(&consensus.params, profile)),
+            floor: consensus.as_ref().map(|_| expect::floor()),
             messages_under_way: view.held.outgoing.0 as u64,
             loss: view.loss,
             watch: Watch::of(&view.watching, profile),
@@ -313,6 +327,15 @@ impl Received {
     #[must_use]
     pub fn id(&self) -> [u8; 16] {
         self.lease.id()
+    }
+
+    /// The label of the address that it came to; none if that was revoked meanwhile.
+    #[must_use]
+    pub fn to(&self) -> Option<String> {
+        let slot = self.lease.message().slot;
+        let own = self.handle.addresses();
+        let own = own.into_iter().find(|own| own.slot == slot);
+        own.map(|own| own.label)
     }
 
     /// What was sent.

@@ -46,6 +46,7 @@ impl SendError {
                 | Failure::TooFewSurbs
                 | Failure::SurbsExpired
                 | Failure::TooManySurbs => true,
+                Failure::NoAddress => true,
                 Failure::NotReady | Failure::OutboxFull | Failure::NoRoute => false,
             },
             Self::Expired | Self::Stopped => false,
@@ -67,6 +68,7 @@ impl core::fmt::Display for SendError {
                 Failure::TooFewSurbs => "the answer needs more reply blocks than are left: send less",
                 Failure::SurbsExpired => "the reply blocks' epoch is over: the message can't be answered any more",
                 Failure::TooManySurbs => "a message brings at most 96 reply blocks, and fewer while many are under way",
+                Failure::NoAddress => "the address to answer to was revoked: name another one",
                 Failure::NoRoute => "the network has no route now: try again later",
             },
         })

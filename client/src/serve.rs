@@ -32,7 +32,8 @@ use tokio::{
 };
 
 use crate::{
-    api::{Code, Reply, Request, Response, Wait},
+    addresses::AddressRefused,
+    api::{Code, Labelled, Reply, Request, Response, Wait},
     base64,
     call::read_line,
     handle::{Handle, Received},
@@ -159,10 +160,31 @@ impl Connection {
                         Some(address) => Response::Address {
                             address: address.to_string(),
                         },
-                        None => Response::error(
-                            Code::Unavailable,
-                            "the mailbox gateway is drawn from the first consensus: try again when `lacuna status` says ready",
-                        ),
+                        None => unaddressed(AddressRefused::NotReady),
+                    };
+                    self.say(&answer).await?;
+                }
+                Ok(Request::Addresses {}) => {
+                    let own = self.handle.addresses().into_iter().map(|own| Labelled {
+                        label: own.label,
+                        address: own.address.to_string(),
+                    });
+                    let addresses = own.collect();
+                    self.say(&Response::Addresses { addresses }).await?;
+                }
+                Ok(Request::NewAddress { label }) => {
+                    let answer = match self.handle.new_address(&label).await {
+                        Ok(own) => Response::Address {
+                            address: own.address.to_string(),
+                        },
+                        Err(why) => unaddressed(why),
+                    };
+                    self.say(&answer).await?;
+                }
+                Ok(Request::RevokeAddress { label }) => {
+                    let answer = match self.handle.revoke_address(&label).await {
+                        Ok(()) => Response::Ok,
+                        Err(why) => unaddressed(why),
                     };
                     self.say(&answer).await?;
                 }
@@ -172,7 +194,7 @@ impl Connection {
                     body,
                     reply,
                     wait,
-                }) => match message(to, reply_to, &body, reply) {
+                }) => match message(&self.handle, to, reply_to, &body, reply) {
                     Err(refusal) => self.say(&refusal).await?,
                     Ok((to, body, back)) => self.send(to, body, back, wait).await?,
                 },
@@ -278,6 +300,7 @@ impl Connection {
         let answer = Response::Message {
             id: id.clone(),
             body: base64::encode(received.body()),
+            to: received.to(),
             reply: received.reply().map(|token| hex(&token.to_bytes())),
         };
         self.leases.insert(id, received);
@@ -301,6 +324,7 @@ impl Connection {
 
 /// Reads what a request to send is about.
 fn message(
+    handle: &Handle,
     to: Option<String>,
     reply_to: Option<String>,
     body: &str,
@@ -324,7 +348,14 @@ fn message(
     let body = body.ok_or_else(|| usage("`body` must be Base64 with padding".to_owned()))?;
     let back = match reply {
         Reply::None => Return::None,
+        // The message came to one of them: the answer must not show another by default (CLI-33).
+        Reply::Address if matches!(to, Target::Reply(_)) && handle.addresses().len() > 1 => {
+            return Err(usage(
+                "this client has several addresses: say which one the answer shows, \"reply\":{\"at\":LABEL} or --reply at=LABEL".to_owned(),
+            ));
+        }
         Reply::Address => Return::Address,
+        Reply::At(label) => Return::At(handle.slot_of(&label).map_err(unaddressed)?),
         Reply::Surbs(count) => Return::Surbs(count),
     };
     Ok((to, body, back))
@@ -332,6 +363,15 @@ fn message(
 
 fn unreadable(error: &serde_json::Error) -> Response {
     Response::error(Code::Usage, format!("this line is no request: {error}"))
+}
+
+fn unaddressed(why: AddressRefused) -> Response {
+    let code = match why {
+        AddressRefused::Refused(_) => Code::Usage,
+        AddressRefused::NotReady => Code::Unavailable,
+        AddressRefused::Stopped => Code::Stopping,
+    };
+    Response::error(code, why.to_string())
 }
 
 fn refused(error: SendError) -> Response {

@@ -11,9 +11,10 @@
 //! Modes, atomic writes and the lock are [`shell::state`]'s. `init` never overwrites an identity:
 //! whoever holds the old address would write into the void.
 //!
-//! Deliberately not here: a passphrase. Whoever reads the folder is the client.
+//! Deliberately not here: a passphrase. Whoever reads the folder is the client. `backup` writes what
+//! of it may be restored, sealed ([`crate::backup`]).
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::ErrorKind, path::PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use chacha20::ChaCha20Rng;
@@ -29,6 +30,8 @@ use crate::settings::Config;
 
 const IDENTITY: &str = "identity";
 const NETWORK: &str = "network.toml";
+/// Of the machine's records.
+pub(crate) const RECORDS: &str = "client.redb";
 const GATEWAY_AT: usize = IDENTITY_LEN - 32;
 /// Stands where no gateway is chosen yet; the key of nobody.
 const UNCHOSEN: NodeId = NodeId([0; 32]);
@@ -55,19 +58,38 @@ impl StateDir {
         network::read(&config.network)?;
         let text = fs::read(&config.network)
             .with_context(|| format!("reading {}", config.network.display()))?;
+        let mailbox = config.mailbox()?.unwrap_or(UNCHOSEN);
+        let made = Self::begin(config, &text)?;
+        let mut rng = ChaCha20Rng::from_seed(entropy::seed());
+        made.adopt(&Identity::generate(&mut rng, mailbox).to_bytes())?;
+        Ok(made)
+    }
+
+    /// Makes a folder that has a network and no identity yet. What an attempt left behind that did
+    /// not come to its end is removed.
+    ///
+    /// # Errors
+    ///
+    /// If there is an identity already.
+    pub(crate) fn begin(config: &Config, network: &[u8]) -> anyhow::Result<Self> {
+        let path = &config.state_dir;
         ensure!(
             !path.join(IDENTITY).exists(),
-            "init: {} holds an identity already; choose another --state-dir, or move it away",
+            "{} holds an identity already; choose another --state-dir, or move it away",
             path.display()
         );
         let state = state::StateDir::open(path)?;
-        if config.network != own {
-            state.write(NETWORK, &text)?;
+        match fs::remove_file(state.path(RECORDS)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
-        let mut rng = ChaCha20Rng::from_seed(entropy::seed());
-        let identity = Identity::generate(&mut rng, config.mailbox()?.unwrap_or(UNCHOSEN));
-        state.write(IDENTITY, &*identity.to_bytes())?;
+        state.write(NETWORK, network)?;
         Ok(Self { state })
+    }
+
+    /// Makes it the folder of this identity: from now on it is one that can be run.
+    pub(crate) fn adopt(&self, identity: &[u8; IDENTITY_LEN]) -> anyhow::Result<()> {
+        Ok(self.state.write(IDENTITY, identity)?)
     }
 
     /// Opens a folder that [`StateDir::create`] has made.
@@ -139,7 +161,7 @@ fn read(bytes: &[u8; IDENTITY_LEN]) -> anyhow::Result<Identity> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
 
     use super::*;
@@ -175,7 +197,7 @@ mod tests {
         shell::keys::Keys::open(state).unwrap().id().0
     }
 
-    fn config(folder: &Path) -> Config {
+    pub(crate) fn config(folder: &Path) -> Config {
         let mut config = Config::in_folder(&folder.join("state")).unwrap();
         config.network = network_file(folder);
         config

@@ -4,6 +4,7 @@
 //! |---------------------|-------------------------------------------------------------------|
 //! | `up_bytes_per_day`  | (λP + λL + 1/confirm) × 2432 B × 86 400 s, whatever is sent        |
 //! | `down_bytes_per_day`| μD × 2432 B × 86 400 s, whatever arrives                           |
+//! | `measured`          | frames that both links carried since the start, scaled to a day    |
 //!
 //! Both follow from the profile alone: nothing that a user does changes them. TLS and TCP add
 //! about 4 %, the directory a document per period.
@@ -18,6 +19,8 @@ use proto::{
 };
 use serde::{Deserialize, Serialize};
 use shell::client::Known;
+
+use crate::expect::{Floor, Latency};
 
 /// The three states of a client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,12 @@ pub struct Status {
     pub up_bytes_per_day: u64,
     /// What it receives in a day, in bytes, by formula.
     pub down_bytes_per_day: u64,
+    /// What the links carried since the daemon started.
+    pub measured: Measured,
+    /// Expected time from `send` to delivery; none without a consensus.
+    pub latency: Option<Latency>,
+    /// The least anonymity: with node loops alone, as if nobody else used the network.
+    pub floor: Option<Floor>,
     /// Messages on their way out: not acked, or without a way back not sent, nor given up.
     pub messages_under_way: u64,
     /// Probability that a packet is lost, as first bursts are sized for: the 95 % upper bound of
@@ -74,6 +83,33 @@ pub struct Status {
     pub messages_waiting: u64,
     /// Counts since the daemon started.
     pub counts: Counts,
+}
+
+/// What the links carried, as a day of the same would.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Measured {
+    /// Seconds since the daemon started, links down or up.
+    pub seconds: u64,
+    /// Bytes sent a day.
+    pub up_bytes_per_day: u64,
+    /// Bytes received a day.
+    pub down_bytes_per_day: u64,
+}
+
+impl Measured {
+    /// So many frames, up and down, in so many seconds.
+    #[must_use]
+    pub fn of([up, down]: [u64; 2], seconds: u64) -> Self {
+        let a_day = |frames: u64| {
+            let bytes = u128::from(frames) * FRAME_LEN as u128 * 86_400;
+            u64::try_from(bytes / u128::from(seconds.max(1))).unwrap_or(u64::MAX)
+        };
+        Self {
+            seconds,
+            up_bytes_per_day: a_day(up),
+            down_bytes_per_day: a_day(down),
+        }
+    }
 }
 
 /// The test for loops that are lost, and how far it has brought the client.
@@ -250,6 +286,28 @@ impl fmt::Display for Status {
             megabytes(self.up_bytes_per_day),
             megabytes(self.down_bytes_per_day),
         )?;
+        writeln!(
+            f,
+            "measured  {} MB up and {} MB down a day, over the {} s since the start",
+            megabytes(self.measured.up_bytes_per_day),
+            megabytes(self.measured.down_bytes_per_day),
+            self.measured.seconds,
+        )?;
+        if let Some(latency) = &self.latency {
+            writeln!(
+                f,
+                "latency   of a short message to a client of the same profile: mean {:.1} s, half within {:.1} s, 95 % within {:.1} s",
+                latency.mean_s, latency.p50_s, latency.p95_s,
+            )?;
+        }
+        if let Some(floor) = &self.floor {
+            writeln!(
+                f,
+                "anonymity node loops alone (a floor; other users add to it): {:.1} other packets in each of three mixes; 1 packet in {:.0} meets no other",
+                floor.others_in_mix,
+                1.0 / floor.alone,
+            )?;
+        }
         match self.epoch {
             Some(epoch) => writeln!(f, "epoch     {epoch}")?,
             None => writeln!(f, "epoch     none")?,
@@ -339,6 +397,15 @@ mod tests {
             mailbox_trouble(&new, true, now).as_deref(),
             Some("no word yet; dialling")
         );
+    }
+
+    /// A day of frames of a known rate.
+    #[test]
+    fn what_was_measured_is_scaled_to_a_day() {
+        let measured = Measured::of([36, 60], 60);
+        assert_eq!(measured.up_bytes_per_day, 36 * 1440 * 2432);
+        assert_eq!(measured.down_bytes_per_day, 60 * 1440 * 2432);
+        assert_eq!(Measured::of([1, 0], 0).up_bytes_per_day, 2432 * 86_400);
     }
 
     /// What each profile costs a day, confirmations included.

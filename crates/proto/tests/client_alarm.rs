@@ -76,7 +76,10 @@ impl Alone {
                 Output::Event(event) => self.events.push((self.now, event)),
                 Output::Entry(_) => self.sent.push(self.now),
                 Output::Store { txn, .. } => self.client.handle(self.now, Input::Stored { txn }),
-                Output::Mailbox(_) | Output::Deliver(_) | Output::Progress(_) => {}
+                Output::Mailbox(_)
+                | Output::Deliver(_)
+                | Output::Progress(_)
+                | Output::Addressed { .. } => {}
             }
         }
     }

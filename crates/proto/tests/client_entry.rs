@@ -115,6 +115,7 @@ impl Alone {
                 Output::Mailbox(_)
                 | Output::Deliver(_)
                 | Output::Progress(_)
+                | Output::Addressed { .. }
                 | Output::Event(_) => {}
             }
         }

@@ -136,3 +136,70 @@ fn a_second_reply_on_one_block_is_dropped() {
     let dropped = ClientEvent::Dropped(ClientDrop::Surb);
     assert_eq!(net.count(0, dropped), 2 * acks);
 }
+
+/// CLI-18, CLI-25: reply blocks are counted, absolutely: each packet of an answer and each ack uses
+/// one, none is used twice, and what is used up is said before an answer is begun.
+#[test]
+fn reply_blocks_are_counted_down_and_run_dry() {
+    let mut net = Net::new(14, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+    net.run(secs(1.0), |_| false);
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(8));
+    assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
+    net.run(secs(65.0), |_| false);
+    let held = |net: &Net| net.client(1).held().returns.1;
+    let mut before = held(&net);
+    assert_eq!(before, 8 + 4 - 1);
+    let mut answers = 0;
+    while before > 0 {
+        let ticket = 10 + answers;
+        reply(&mut net, 1, ticket, body(10, 3), Return::None);
+        let limit = net.now.after(Duration::from_secs(60));
+        assert!(net.run(limit, |net| net.states(1, ticket).contains(&State::Sent)));
+        // A burst of four for one symbol, or what is left.
+        assert_eq!(before - held(&net), before.min(4));
+        before = held(&net);
+        answers += 1;
+    }
+    assert_eq!(answers, 3);
+    reply(&mut net, 1, 99, body(10, 4), Return::None);
+    assert_eq!(net.states(1, 99), [State::Failed(Failure::SurbsExpired)]);
+    net.run(net.now.after(Duration::from_secs(30)), |_| false);
+    assert_eq!(net.count(0, ClientEvent::Dropped(ClientDrop::Surb)), 0);
+    // Every answer came; and a new message brings new ones: it recovers.
+    assert_eq!(net.peers[0].taken.len(), 3);
+    net.peers[1].taken.clear();
+    net.peers[1].offered.clear();
+    net.send(0, 2, 1, body(100, 2), Return::Surbs(8));
+    let limit = net.now.after(Duration::from_secs(60));
+    assert!(net.run(limit, |net| acked(net, 0, 2)));
+    reply(&mut net, 1, 100, body(10, 5), Return::None);
+    let limit = net.now.after(Duration::from_secs(60));
+    assert!(net.run(limit, |net| net.peers[0].taken.len() == 4));
+}
+
+/// MSG-7: an answer used up every reply block, those for acks too, before an ack arrived: with the
+/// next epoch a probe brings fresh ones, and the ack comes. (Without a next epoch it does not: the
+/// control.)
+#[test]
+fn acks_that_ran_dry_recover_with_the_next_epoch() {
+    for (until_s, comes) in [(500.0, false), (1900.0, true)] {
+        let mut net = Net::new(15, params(rates(5.0, 0.05, 20.0), 600), 2);
+        net.run(secs(1.0), |_| false);
+        net.links(0, false);
+        net.links(0, true);
+        net.send(0, 1, 1, body(100, 1), Return::Surbs(1));
+        assert!(net.run(secs(60.0), |net| net.peers[1].taken.len() == 1));
+        // Nothing reaches the sender while the recipient uses up what it holds.
+        net.loss = 1.0;
+        while net.client(1).held().returns.1 > 0 {
+            reply(&mut net, 1, 10, vec![], Return::None);
+            net.run(net.now.after(Duration::from_secs(5)), |_| false);
+        }
+        assert!(!acked(&net, 0, 1) && net.now < secs(400.0));
+        net.loss = 0.0;
+        net.run(secs(until_s), |net| acked(net, 0, 1));
+        assert_eq!(acked(&net, 0, 1), comes, "{until_s}");
+        let probes = net.count(1, ClientEvent::ProbeReceived);
+        assert_eq!(probes > 0, comes);
+    }
+}

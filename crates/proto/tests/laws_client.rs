@@ -116,13 +116,26 @@ fn input() -> impl Strategy<Value = Input> {
         2 => (0u8..3).prop_map(|i| Input::EntryDown { gateway: gateway_id(i) }),
         2 => any::<u8>().prop_map(|byte| Input::MailboxUp { exporter: [byte; 32] }),
         1 => Just(Input::MailboxDown),
-        8 => (0u64..40, 0u8..6, 0u32..6, 0u8..8)
-            .prop_map(|(seq, message, esi, kind)| Input::Frame(frame(seq, message, esi, kind))),
+        8 => (0u64..40, 0u8..6, 0u32..6, 0u8..8, 0u16..8)
+            .prop_map(|(seq, message, esi, kind, slot)| {
+                let frame = frame(seq, message, esi, kind);
+                // Most come to the first address; some to others, or to none.
+                let slot = slot.saturating_sub(4);
+                Input::Frame(Frame::packet(slot, frame.field(), &frame.to_packet()))
+            }),
         1 => (0u8..3).prop_map(|kind| {
             let kind = [Kind::Dummy, Kind::Hello, Kind::Blob][usize::from(kind)];
             Input::Frame(Frame::new(kind, 0, [0; 32]))
         }),
         3 => send,
+        1 => (0u8..4, any::<u64>()).prop_map(|(name, ticket)| Input::NewAddress {
+            ticket,
+            label: "x".repeat(name.into()),
+        }),
+        1 => (0u8..4, any::<u64>()).prop_map(|(name, ticket)| Input::Revoke {
+            ticket,
+            label: ["main", "x", "xx", ""][usize::from(name)].to_owned(),
+        }),
         1 => (0u8..6).prop_map(|message| Input::Taken { message: MessageId([message; 16]) }),
         6 => (0u64..30).prop_map(|txn| Input::Stored { txn }),
     ]
@@ -235,12 +248,17 @@ proptest! {
                         prop_assert!(!ops.is_empty() || txn > 0);
                         asked = txn;
                     }
-                    Output::Deliver(_) => prop_assert!(confirmed),
+                    Output::Deliver(_) | Output::Addressed { outcome: Ok(_), .. } => {
+                        prop_assert!(confirmed);
+                    }
                     Output::Progress(progress) => {
                         let failed = matches!(progress.state, State::Failed(_));
                         prop_assert!(confirmed || failed);
                     }
-                    Output::Entry(_) | Output::Mailbox(_) | Output::Event(_) => {}
+                    Output::Entry(_)
+                    | Output::Mailbox(_)
+                    | Output::Addressed { .. }
+                    | Output::Event(_) => {}
                 }
             }
         }

@@ -21,7 +21,7 @@ mod links;
 use core::time::Duration;
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use links::{Destination, silence};
@@ -29,8 +29,8 @@ pub use links::{Known, Port};
 use proto::{
     Machine, NodeId, Time,
     client::{
-        Client, ClientEvent, Config, Delivery, Entrance, Held, Identity, Input, Output, Progress,
-        RestoreError, Watching,
+        AddressError, Client, ClientEvent, Config, Delivery, Entrance, Held, Identity, Input,
+        Output, OwnAddress, Progress, RestoreError, Watching,
     },
     directory::Consensus,
     wire::Purpose,
@@ -62,6 +62,8 @@ pub enum Said {
     Deliver(Delivery),
     /// News of an outgoing message.
     Progress(Progress),
+    /// What came of an order for an address: the owner's number, and its slot or why not.
+    Addressed(u64, Result<u16, AddressError>),
     /// Something to count.
     Event(ClientEvent),
     /// A frame for this link was not sent.
@@ -91,6 +93,8 @@ pub struct Links {
     /// The gateway that the machine enters by.
     entered: watch::Sender<Option<NodeId>>,
     view: Mutex<View>,
+    /// The client's addresses, and the machine's number of their last change.
+    addresses: Mutex<(u64, Vec<OwnAddress>)>,
 }
 
 impl Default for Links {
@@ -100,6 +104,7 @@ impl Default for Links {
             mailbox: Port::new(Purpose::Mailbox),
             entered: watch::Sender::new(None),
             view: Mutex::default(),
+            addresses: Mutex::default(),
         }
     }
 }
@@ -117,7 +122,24 @@ impl Links {
         *self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The client's addresses, the oldest first; none before it runs.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<OwnAddress> {
+        self.known_addresses().1.clone()
+    }
+
+    fn known_addresses(&self) -> MutexGuard<'_, (u64, Vec<OwnAddress>)> {
+        self.addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn show(&self, client: &Client) {
+        let mut addresses = self.known_addresses();
+        if addresses.1.is_empty() || addresses.0 != client.addresses_version() {
+            *addresses = client.addresses();
+        }
+        drop(addresses);
         let chosen = client.entry();
         self.entered.send_if_modified(|entered| {
             let changed = *entered != chosen;
@@ -188,6 +210,7 @@ pub async fn run(
     let client = Client::new(setup.config, entropy::seed(), setup.identity, setup.found)?;
     let (input, inputs) = setup.inbox;
     let (links, clock) = (setup.links, setup.dialler.clock);
+    links.show(&client);
     let machine = Observed {
         client,
         links: Arc::clone(&links),
@@ -237,6 +260,7 @@ pub async fn run(
         }
         Output::Deliver(delivery) => said(Said::Deliver(delivery)),
         Output::Progress(progress) => said(Said::Progress(progress)),
+        Output::Addressed { ticket, outcome } => said(Said::Addressed(ticket, outcome)),
         Output::Event(event) => said(Said::Event(event)),
     };
     tokio::select! {

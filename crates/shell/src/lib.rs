@@ -26,6 +26,7 @@
 //! | [`journal`]    | what the replay set remembers of a killed process                          |
 //! | [`store`]      | a gateway's mailboxes and a client's records on disk                       |
 //! | [`state`]      | a private, locked state directory with atomic writes                       |
+//! | [`sealed`]     | a file that only the holder of its key can read                            |
 //! | [`keys`]       | identity, link key and packet keys in it; the descriptor made from them    |
 //! | [`network`]    | `network.toml`                                                             |
 //! | [`settings`]   | defaults, file, environment, flags                                         |
@@ -61,6 +62,7 @@ pub mod node;
 pub mod notices;
 pub mod peeler;
 pub mod role;
+pub mod sealed;
 pub mod selfcheck;
 pub mod settings;
 pub mod state;

@@ -176,7 +176,7 @@ impl Loops {
             Said::Event(ClientEvent::Dropped(_)) => count("dropped"),
             Said::Unsent(_, why) => count(why.reason()),
             // Neither has a node anything to say, nor does it listen.
-            Said::Event(_) | Said::Deliver(_) | Said::Progress(_) => {}
+            Said::Event(_) | Said::Deliver(_) | Said::Progress(_) | Said::Addressed(..) => {}
         };
         tokio::select! {
             ended = client::run(setup, said, stop) => ended,

@@ -410,7 +410,10 @@ async fn follow(mut call: Call, events: mpsc::UnboundedSender<Event>) {
         let _closing = events.send(Event::Report(Report::Connected));
     }
     while let Ok(answer) = call.next().await {
-        let Response::Message { id, body, reply } = answer else {
+        let Response::Message {
+            id, body, reply, ..
+        } = answer
+        else {
             continue; // `ok` to a `taken`
         };
         let (done, opened) = oneshot::channel();

@@ -9,6 +9,7 @@
 //! | `kill -9` of a client, and a restart             | CLI-16: nothing is lost, nothing comes twice|
 //! | the command line against a running daemon        | docs/CLIENT.md                              |
 //! | a gateway that stops says so to everyone         | LOOP-8 to LOOP-10                           |
+//! | a client from its backup                         | CLI-34                                      |
 //!
 //! One test, since starting a network is most of its cost: the steps share it. It waits on events
 //! only, each within a limit. The network's delays are shortened; everything else is as deployed.
@@ -310,6 +311,61 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
         (&"ready".into(), &0.into())
     );
     assert_ne!(status["entry"]["gateway"], status["mailbox"]["gateway"]);
+
+    // An address for bob alone, which survives `kill -9`, and is revoked.
+    let bob = ["address", "new", "--label", "bob"];
+    let for_bob = check(lacuna(&bob, "").await?, 0, "lacuna1");
+    let for_bob = for_bob.trim();
+    check(lacuna(&bob, "").await?, 2, "choose another label");
+    daemon.kill().await?;
+    let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
+    network.until_ready(&mut daemon).await?;
+    let listed = check(lacuna(&["address", "list"], "").await?, 0, "bob");
+    assert_eq!(listed, format!("{address} main\n{for_bob} bob\n"));
+    let to_bob = ["send", for_bob, "-", "--reply", "at=bob"];
+    check(lacuna(&to_bob, "hello").await?, 0, "queued");
+    let json = check(
+        lacuna(&["receive", "--json", "--timeout", "60"], "").await?,
+        0,
+        "aGVsbG8=",
+    );
+    let message: serde_json::Value = serde_json::from_str(&json)?;
+    assert_eq!(message["to"], "bob");
+    let token = message["reply"].as_str().unwrap_or_default();
+    check(
+        lacuna(&["send", "--reply-to", token, "--reply", "address"], "x").await?,
+        2,
+        "--reply at=LABEL",
+    );
+    let revoke = ["address", "revoke", "--label", "bob"];
+    check(lacuna(&revoke, "").await?, 0, "");
+    check(lacuna(&revoke, "").await?, 2, "no address has that label");
+    let listed = check(lacuna(&["address", "list"], "").await?, 0, "main");
+    assert_eq!(listed, format!("{address} main\n"));
+
+    // The client in a sealed file, and in another folder.
+    let backup = network.folder("carol").join("backup").display().to_string();
+    let running = lacuna(&["backup", &backup], "").await?;
+    check(running, 2, "stop the daemon first");
+    daemon.stop(LIMIT).await?;
+    let key = check(lacuna(&["backup", &backup], "").await?, 0, "");
+    let again = network.folder("carol").join("again").display().to_string();
+    let key_file = network.folder("carol").join("key");
+    std::fs::write(&key_file, key)?;
+    let restore = ["role", "client", "restore", &backup, "--state-dir", &again];
+    let with_key = ["--key".to_owned(), key_file.display().to_string()];
+    let restore = restore.into_iter().map(str::to_owned).chain(with_key);
+    check(
+        command(restore.collect(), "").await?,
+        0,
+        "restored the client",
+    );
+    let run = ["run", "--profile", "interactive", "--state-dir", &again];
+    let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
+    network.until_ready(&mut daemon).await?;
+    let list = ["role", "client", "address", "list", "--state-dir", &again];
+    let listed = command(list.into_iter().map(str::to_owned).collect(), "").await?;
+    assert_eq!(check(listed, 0, "main"), format!("{address} main\n"));
     daemon.stop(LIMIT).await
 }
 

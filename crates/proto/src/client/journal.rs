@@ -4,6 +4,7 @@
 //!
 //! | record            | key after its first byte       | value                                      |
 //! |-------------------|--------------------------------|--------------------------------------------|
+//! | `a` address       | slot u16                       | identity 97, label; empty: revoked         |
 //! | `c` cursor        | slot u16                       | sequence u64                               |
 //! | `e` entry         |                                | node id 32                                 |
 //! | `l` left entry    | node id 32                     | when, u64                                  |
@@ -34,6 +35,7 @@ use super::types::{Delivery, MessageId, Op, Output, Progress};
 
 /// First byte of a record's key.
 pub(crate) mod kind {
+    pub(crate) const ADDRESS: u8 = b'a';
     pub(crate) const CURSOR: u8 = b'c';
     pub(crate) const ENTRY: u8 = b'e';
     pub(crate) const LEFT: u8 = b'l';
@@ -73,6 +75,8 @@ pub(crate) enum Effect {
     Deliver(Delivery),
     /// The owner may hear this.
     Progress(Progress),
+    /// The owner may hear that this address was made or revoked.
+    Addressed { ticket: u64, slot: u16 },
 }
 
 #[derive(Default)]
@@ -110,6 +114,12 @@ impl Journal {
     pub(crate) fn cursor(&mut self, slot: u16, seq: u64) {
         self.cursors.insert(slot, seq);
         self.frames += 1;
+    }
+
+    /// The cursor of a slot is of no use any more.
+    pub(crate) fn forget_cursor(&mut self, slot: u16) {
+        self.cursors.remove(&slot);
+        self.delete(key(kind::CURSOR, &[&slot.to_be_bytes()]));
     }
 
     /// Frames whose effects are not durable yet.

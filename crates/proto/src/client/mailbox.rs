@@ -12,11 +12,11 @@
 //! left out like any other.
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{
+    addresses::Addresses,
     cover::{LATE_MAX, Tick},
-    identity::Identity,
 };
 use crate::{
     NetworkId, Time,
@@ -33,8 +33,10 @@ pub(crate) struct Mailbox {
 struct Link {
     exporter: [u8; 32],
     next: Time,
-    /// The slot to open with the next tick; all of them, one after the other.
-    opening: u16,
+    /// Slots to open, one with each tick.
+    opening: VecDeque<u16>,
+    /// No tick was sent yet.
+    is_new: bool,
     /// A frame was refused: what follows it must not be confirmed, so nothing more is read until
     /// the link is opened again and the gateway resends (CLI-15).
     deaf: bool,
@@ -48,15 +50,25 @@ impl Mailbox {
     }
 
     /// The link is up: the first tick comes at once, and opens (CLI-14).
-    pub(crate) fn up(&mut self, now: Time, exporter: [u8; 32]) {
+    pub(crate) fn up(&mut self, now: Time, exporter: [u8; 32], slots: Vec<u16>) {
+        self.read.retain(|slot, _| slots.contains(slot));
+        self.stored.retain(|slot, _| slots.contains(slot));
         self.link = Some(Link {
             exporter,
             next: now,
-            opening: 0,
+            opening: slots.into(),
+            is_new: true,
             deaf: false,
         });
         // The gateway resends from what was confirmed; what was read but is not yet stored is
         // known by its tags and ids, and by this cursor.
+    }
+
+    /// A slot is to be opened on this link, too.
+    pub(crate) fn open(&mut self, slot: u16) {
+        if let Some(link) = &mut self.link {
+            link.opening.push_back(slot);
+        }
     }
 
     pub(crate) fn down(&mut self) {
@@ -83,23 +95,26 @@ impl Mailbox {
             now.after(interval)
         };
         // Nothing was promised before the first tick, so that one can't be late (CLI-14).
-        let skip = late > LATE_MAX && link.opening > 0;
+        let skip = late > LATE_MAX && !link.is_new;
+        link.is_new = false;
         Some(if skip { Tick::Skipped } else { Tick::Due })
     }
 
     /// What rides on this tick.
     pub(crate) fn confirmation(
         &mut self,
-        slots: &[Identity],
+        addresses: &Addresses,
         network: &NetworkId,
     ) -> Option<Frame> {
         let link = self.link.as_mut()?;
-        let identity = slots.get(usize::from(link.opening));
-        let open = identity.map(|identity| {
-            let slot = link.opening;
-            link.opening += 1;
-            identity.open(slot, network, &link.exporter)
-        });
+        let mut open = None;
+        while open.is_none()
+            && let Some(slot) = link.opening.pop_front()
+        {
+            // One that was revoked meanwhile is left out.
+            let identity = addresses.of(slot);
+            open = identity.map(|identity| identity.open(slot, network, &link.exporter));
+        }
         let cursors = self.stored.iter().map(|(slot, seq)| (*slot, *seq));
         let cursors = cursors.take(CURSORS_MAX).collect();
         Some(Confirmation { cursors, open }.to_frame())

@@ -1,6 +1,6 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-30; docs/spec/message.md, rules MSG-1 to MSG-18.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-18.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
@@ -13,6 +13,7 @@
 //!
 //! | part        | what it decides                                                             |
 //! |-------------|-----------------------------------------------------------------------------|
+//! | `addresses` | the owner's addresses, each with secrets of its own                         |
 //! | `cover`     | when something is sent; nothing else has a say in it                        |
 //! | `entry`     | which gateway it enters by, and whether that one is dead                    |
 //! | `route`     | which way, how long at each mix, under which epoch's keys                   |
@@ -33,6 +34,7 @@
 //! The seed must be fresh for each start: packets of equal seeds are equal.
 
 mod acks;
+mod addresses;
 mod alarm;
 pub mod content;
 mod cover;
@@ -61,6 +63,7 @@ use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 pub use acks::REST;
+pub use addresses::{ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, OwnAddress};
 pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;
 pub(crate) use cover::exponential;
@@ -68,7 +71,7 @@ pub use entry::Entrance;
 pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
-pub use restore::RestoreError;
+pub use restore::{RestoreError, backup};
 pub use types::{
     ClientDrop, ClientEvent, Concerns, Config, Delivery, Failure, Input, Limits, MessageId, Op,
     Output, Progress, ReplyToken, Return, State, Target,
@@ -88,7 +91,9 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// The state machine. Drive it as [`Machine`] describes.
 pub struct Client {
     config: Config,
-    slots: Vec<Identity>,
+    /// What it was made with; of its addresses this one may be revoked.
+    identity: Identity,
+    addresses: addresses::Addresses,
     now: Time,
     rng: ChaCha20Rng,
     calendar: Option<Calendar>,
@@ -150,7 +155,8 @@ impl Client {
     fn empty(config: Config, seed: [u8; 32], identity: Identity) -> Self {
         Self {
             config,
-            slots: vec![identity],
+            addresses: addresses::Addresses::new(identity.clone()),
+            identity,
             now: Time::ZERO,
             rng: ChaCha20Rng::from_seed(seed),
             calendar: None,
@@ -176,10 +182,10 @@ impl Client {
         }
     }
 
-    /// Where others reach this client.
+    /// Where others reach this client: the oldest of its addresses.
     #[must_use]
     pub fn address(&self) -> Address {
-        self.slots[0].address()
+        self.addresses.home().1.address()
     }
 
     /// The gateway to hold the entry link to, once there is a consensus.
@@ -197,7 +203,7 @@ impl Client {
     /// The gateway to hold the mailbox link to.
     #[must_use]
     pub fn mailbox_gateway(&self) -> NodeId {
-        self.slots[0].gateway()
+        self.addresses.home().1.gateway()
     }
 
     /// The consensus in force.
@@ -221,7 +227,7 @@ impl Client {
         let schedule = self.consensus.as_ref()?.schedule();
         let epoch = schedule.at(utc)?;
         // The same draw after a restart: a client that went back would use both epochs' keys.
-        let seed = self.slots[0].seed_of(b"lacuna epoch switch v1", epoch.0);
+        let seed = self.identity.seed_of(b"lacuna epoch switch v1", epoch.0);
         let uniform = cover::uniform(&mut ChaCha20Rng::from_seed(seed));
         let before = epoch > schedule.first && utc < schedule.switch(epoch, uniform);
         Some(if before { Epoch(epoch.0 - 1) } else { epoch })
@@ -371,7 +377,9 @@ impl Client {
     fn confirm(&mut self) {
         self.journal.flush(true, &mut self.out);
         if self.epoch(self.now).is_some()
-            && let Some(frame) = self.mailbox.confirmation(&self.slots, &self.config.network)
+            && let Some(frame) = self
+                .mailbox
+                .confirmation(&self.addresses, &self.config.network)
         {
             self.out.push_back(Output::Mailbox(frame));
         }
@@ -405,6 +413,10 @@ impl Client {
                 Effect::Probe(id, part) => self.probes.push_back((id, part)),
                 Effect::Deliver(delivery) => self.out.push_back(Output::Deliver(delivery)),
                 Effect::Progress(progress) => self.out.push_back(Output::Progress(progress)),
+                Effect::Addressed { ticket, slot } => self.out.push_back(Output::Addressed {
+                    ticket,
+                    outcome: Ok(slot),
+                }),
             }
         }
     }
@@ -430,7 +442,7 @@ impl Machine for Client {
             Input::EntryUp { gateway } => self.entry.up(now, gateway),
             Input::EntryDown { gateway } => self.entry.down(now, gateway),
             Input::MailboxUp { exporter } => {
-                self.mailbox.up(now, exporter);
+                self.mailbox.up(now, exporter, self.addresses.reopen());
                 self.loops.hears_from = Some(now.after(PATIENCE));
                 self.alarms.warm_up(now);
             }
@@ -445,6 +457,8 @@ impl Machine for Client {
                 body,
                 reply,
             } => self.send(ticket, to, body, reply),
+            Input::NewAddress { ticket, label } => self.new_address(ticket, label),
+            Input::Revoke { ticket, label } => self.revoke(ticket, &label),
             Input::Taken { message } => self.inbox.taken(message, &mut self.journal),
             Input::Stored { txn } => self.stored(txn),
         }

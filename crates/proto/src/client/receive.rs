@@ -67,7 +67,13 @@ impl Client {
 
     fn packet(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
         let slot = frame.slot();
-        if usize::from(slot) >= self.slots.len() {
+        if self.addresses.was(slot) {
+            // Deleted at the gateway and not looked at (CLI-32).
+            let (seq, _) = frame.numbers();
+            self.mailbox.stored(slot, seq);
+            return Err(ClientDrop::Revoked);
+        }
+        if self.addresses.of(slot).is_none() {
             return Err(ClientDrop::Slot);
         }
         // CLI-15: what can't be judged or kept now is left to the gateway.
@@ -81,18 +87,20 @@ impl Client {
             return Err(ClientDrop::Sequence);
         }
         let peeled = self.peel(slot, frame.to_packet());
-        // A packet read in order of storage: loops due well before it are lost (CLI-6), this one
-        // apart.
+        // A packet read in order of storage from the mailbox that loops come to: loops due well
+        // before it are lost (CLI-6), this one apart.
         let event = peeled.and_then(|peeled| self.content(slot, peeled));
-        let lost = self.loops.read(Utc::from_secs(stored_s));
-        self.lost(lost);
+        if slot == self.addresses.home().0 {
+            let lost = self.loops.read(Utc::from_secs(stored_s));
+            self.lost(lost);
+        }
         self.journal.cursor(slot, seq);
         event
     }
 
     /// Takes the fifth layer off, and those of the client's own reply block.
     fn peel(&mut self, slot: u16, mut packet: Box<Packet>) -> Result<Peeled, ClientDrop> {
-        let key = self.slots[usize::from(slot)].recipient();
+        let key = self.addresses.of(slot).ok_or(ClientDrop::Slot)?.recipient();
         // A last hop reads no delay.
         let opened = open_one(key, 0, &packet).map_err(ClientDrop::Rejected)?;
         let Routing::Final { surb_id, .. } = *opened.routing() else {

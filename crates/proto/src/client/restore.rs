@@ -1,8 +1,8 @@
-//! A client from its records.
+//! A client from its records, and which of them a backup may hold.
 //!
-//! Spec: docs/spec/client.md, rules CLI-16 and CLI-26; the records are listed in `journal`.
+//! Spec: docs/spec/client.md, rules CLI-16, CLI-26 and CLI-34; the records are listed in `journal`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Client, Config, Identity, MessageId, Output, Target, journal::kind, outgoing::Outgoing,
@@ -27,6 +27,49 @@ impl core::fmt::Display for RestoreError {
 }
 
 impl core::error::Error for RestoreError {}
+
+/// Kind of a record, and the message that it is of, where it is of one.
+fn kind_of(key: &[u8]) -> Option<(u8, Option<&[u8]>)> {
+    let (kind, rest) = key.split_first()?;
+    Some((*kind, rest.get(..16)))
+}
+
+/// Those of a client's records that can be restored later, and more than once, without using
+/// anything twice (CLI-34): addresses, the entry and those that were left, what is known of messages
+/// that came and the addresses that they brought, and messages on their way to an address. Not reply blocks, neither its own nor those
+/// of others, nor what needs them; not cursors and fragments, which only the mailbox knows anew.
+#[must_use]
+pub fn backup(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let named = |value: &[u8]| {
+        let out = Outgoing::parse(value)?;
+        let anonymous = out.returns.iter().any(|part| part.first() == Some(&2));
+        (!anonymous && matches!(out.to, Target::Address(_))).then_some(())
+    };
+    let going: BTreeSet<Option<&[u8]>> = records
+        .iter()
+        .filter_map(|(key, value)| match kind_of(key)? {
+            (kind::OUTGOING, message) => named(value).map(|()| message),
+            _ => None,
+        })
+        .collect();
+    let stays = |(key, value): &&(Vec<u8>, Vec<u8>)| match kind_of(key) {
+        // After its time (u64), a return part that is an address.
+        Some((kind::RETURN, _)) => value.get(8) == Some(&1),
+        Some((
+            kind::ADDRESS
+            | kind::ENTRY
+            | kind::LEFT
+            | kind::TAG
+            | kind::FLOOR
+            | kind::FINISHED
+            | kind::DELIVERY,
+            _,
+        )) => true,
+        Some((kind::OUTGOING | kind::SENT | kind::ACKED, message)) => going.contains(&message),
+        _ => false,
+    };
+    records.iter().filter(stays).cloned().collect()
+}
 
 impl Client {
     /// A client with what its records say; none for a new one. `seed` must be fresh for each
@@ -53,6 +96,11 @@ impl Client {
                 client.record(key, value).ok_or(error)?;
             }
         }
+        if !client.addresses.is_some() {
+            return Err(RestoreError {
+                kind: kind::ADDRESS,
+            });
+        }
         let loss = client.loops.loss();
         let returns = &client.returns;
         let most = |to: &Target| returns.most(to, Epoch(0));
@@ -69,6 +117,10 @@ impl Client {
                 let seq = u64::from_be_bytes(value.try_into().ok()?);
                 self.mailbox.restore(slot, seq);
                 true
+            }
+            kind::ADDRESS => {
+                let slot = u16::from_be_bytes(rest.try_into().ok()?);
+                self.addresses.restore(slot, value)
             }
             kind::ENTRY => {
                 self.entry.restore(NodeId(value.try_into().ok()?));

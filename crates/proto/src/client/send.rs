@@ -242,6 +242,10 @@ impl Client {
         match reply {
             Return::None => {}
             Return::Address => out.returns = vec![ReturnPart::Address(self.address()).to_bytes()],
+            Return::At(slot) => {
+                let own = self.addresses.of(slot).ok_or(Failure::NoAddress)?;
+                out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
+            }
             Return::Surbs(count) => self.add_surbs(&mut out, usize::from(count))?,
         }
         if let Target::Reply(token) = to {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sphinx::Reject;
 
-use super::alarm::Stage;
+use super::{addresses::AddressError, alarm::Stage};
 use crate::{
     NetworkId, NodeId,
     address::Address,
@@ -78,8 +78,10 @@ impl fmt::Debug for Target {
 pub enum Return {
     /// Nothing: no ack, no repair, no answer.
     None,
-    /// The sender's own address.
+    /// The sender's own address, the oldest it has.
     Address,
+    /// Its address of this slot.
+    At(u16),
     /// This many reply blocks for the answer, at most 96, and a few more for acks: the sender
     /// stays unknown.
     Surbs(u8),
@@ -185,6 +187,20 @@ pub enum Input {
         /// What it brings for the way back.
         reply: Return,
     },
+    /// The owner wants another address (CLI-31).
+    NewAddress {
+        /// The owner's number for it; comes back in [`Output::Addressed`].
+        ticket: u64,
+        /// The owner's name for it.
+        label: String,
+    },
+    /// The owner wants an address gone, for good (CLI-32).
+    Revoke {
+        /// The owner's number for it.
+        ticket: u64,
+        /// Which.
+        label: String,
+    },
     /// The application has this message; its body can be forgotten.
     Taken {
         /// Which.
@@ -276,6 +292,8 @@ pub enum Failure {
     TooManySurbs,
     /// The network has no route for reply blocks now.
     NoRoute,
+    /// The sender has no address of that slot.
+    NoAddress,
 }
 
 /// News of one message.
@@ -308,6 +326,13 @@ pub enum Output {
     Deliver(Delivery),
     /// News of an outgoing message.
     Progress(Progress),
+    /// An address was made or revoked, durably; or was not.
+    Addressed {
+        /// The owner's number.
+        ticket: u64,
+        /// Its slot, or why not.
+        outcome: Result<u16, AddressError>,
+    },
     /// Something to count.
     Event(ClientEvent),
 }
@@ -320,6 +345,7 @@ impl fmt::Debug for Output {
             Self::Store { txn, ops } => write!(f, "Store({txn}, {ops:?})"),
             Self::Deliver(delivery) => delivery.fmt(f),
             Self::Progress(progress) => progress.fmt(f),
+            Self::Addressed { .. } => f.write_str("Addressed(..)"),
             Self::Event(event) => event.fmt(f),
         }
     }
@@ -374,6 +400,8 @@ pub enum ClientDrop {
     Frame,
     /// A mailbox that this client has not.
     Slot,
+    /// An address that was revoked.
+    Revoked,
     /// A sequence number that was read before.
     Sequence,
     /// Not read for now: no valid epoch, or too much waits for the store.

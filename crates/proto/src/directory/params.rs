@@ -29,6 +29,9 @@ pub const NODE_PROFILE_INDEX: u8 = u8::MAX;
 pub const LOOPS_RAISED_MOST: u64 = 4;
 /// Packets that loops of nodes alone keep in a mix, in thousandths (LOOP-1).
 const POOL_MILLI: u64 = 2_200;
+/// Packets that the nodes' own loops keep in each mix, on the mean (LOOP-1).
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+pub const NODE_LOOPS_IN_MIX: f64 = POOL_MILLI as f64 / 1e3;
 
 /// The network's parameters.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -19,8 +19,8 @@ use proto::{
     Machine, MailboxId, NetworkId, NodeId, Time,
     calendar::{Calendar, Utc},
     client::{
-        Client, ClientEvent, Config, Delivery, Identity, Input, Limits, MessageId, Op, Output,
-        Progress, Return, State, Target,
+        AddressError, Client, ClientEvent, Config, Delivery, Identity, Input, Limits, MessageId,
+        Op, Output, Progress, Return, State, Target,
     },
     directory::{Consensus, Params},
     wire::{Confirmation, Frame, Kind, field_of, open_statement},
@@ -29,6 +29,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use sphinx::{Packet, Routing, SecretKey};
 
 mod document;
+mod look;
 
 pub(crate) use document::{consensus, gateway_id, mix_id, own_family, params, rates};
 
@@ -106,7 +107,11 @@ pub(crate) struct Peer {
     life: u64,
     link: u64,
     exporter: [u8; 32],
-    opened: bool,
+    /// Mailboxes that are open on the link, by slot, and whose turn it was.
+    open: BTreeMap<u16, MailboxId>,
+    turn: u16,
+    /// What came of addresses asked for.
+    pub(crate) addressed: Vec<(u64, Result<u16, AddressError>)>,
     /// The gateway that its entry link goes to.
     entered: Option<NodeId>,
     /// Whether the application takes what it is offered.
@@ -170,7 +175,9 @@ impl Net {
                 life: 0,
                 link: 0,
                 exporter: [0; 32],
-                opened: false,
+                open: BTreeMap::new(),
+                turn: 0,
+                addressed: Vec::new(),
                 entered: None,
                 takes: true,
                 online: true,
@@ -205,31 +212,6 @@ impl Net {
     fn schedule(&mut self, after: Duration, event: Event) {
         self.next += 1;
         self.queue.insert((self.now.after(after), self.next), event);
-    }
-
-    pub(crate) fn client(&self, client: usize) -> &Client {
-        self.peers[client].client.as_ref().expect("it runs")
-    }
-
-    pub(crate) fn count(&self, client: usize, event: ClientEvent) -> u64 {
-        self.peers[client].events.get(&event).copied().unwrap_or(0)
-    }
-
-    /// How far a message of this ticket has come.
-    pub(crate) fn states(&self, client: usize, ticket: u64) -> Vec<State> {
-        let progress = self.peers[client].progress.iter();
-        progress
-            .filter(|p| p.ticket == ticket)
-            .map(|p| p.state)
-            .collect()
-    }
-
-    /// Bodies that a client's application took.
-    pub(crate) fn bodies(&self, client: usize) -> Vec<Vec<u8>> {
-        let taken = self.peers[client].taken.values();
-        let mut bodies: Vec<Vec<u8>> = taken.map(|delivery| delivery.body.clone()).collect();
-        bodies.sort();
-        bodies
     }
 
     pub(crate) fn send(
@@ -267,7 +249,7 @@ impl Net {
         peer.entered = None;
         peer.life += 1;
         peer.link += 1;
-        peer.opened = false;
+        peer.open.clear();
         let life = peer.life;
         self.schedule(down, Event::Start { client, life });
     }
@@ -279,7 +261,7 @@ impl Net {
             self.connect(client);
         } else {
             self.peers[client].link += 1;
-            self.peers[client].opened = false;
+            self.peers[client].open.clear();
             self.peers[client].entered = None;
             if let Some(gateway) = self.entry(client) {
                 self.input(client, Input::EntryDown { gateway });
@@ -305,7 +287,7 @@ impl Net {
         let exporter = self.rng.random();
         let peer = &mut self.peers[client];
         peer.link += 1;
-        peer.opened = false;
+        peer.open.clear();
         peer.exporter = exporter;
         let link = peer.link;
         self.peers[client].entered = None;
@@ -434,17 +416,21 @@ impl Net {
         if peer.link != link {
             return;
         }
-        if peer.opened {
-            let mailbox = self
-                .mailboxes
-                .get_mut(&peer.identity.mailbox())
-                .expect("open");
-            let next = mailbox.packets.range(mailbox.sent + 1..).next();
-            if let Some((seq, kept)) = next {
-                let frame = Frame::packet(0, field_of(*seq, kept.stored_at_s), &kept.packet);
-                mailbox.sent = *seq;
-                self.input(client, Input::Frame(frame));
-            }
+        // Mailboxes take turns.
+        let (later, sooner) = (
+            peer.open.range(peer.turn + 1..),
+            peer.open.range(..=peer.turn),
+        );
+        let next = later.chain(sooner).find_map(|(slot, id)| {
+            let mailbox = &self.mailboxes[id];
+            let (seq, kept) = mailbox.packets.range(mailbox.sent + 1..).next()?;
+            let field = field_of(*seq, kept.stored_at_s);
+            Some((*slot, *id, *seq, Frame::packet(*slot, field, &kept.packet)))
+        });
+        if let Some((slot, id, seq, frame)) = next {
+            self.peers[client].turn = slot;
+            self.mailboxes.get_mut(&id).expect("open").sent = seq;
+            self.input(client, Input::Frame(frame));
         }
         let (_, profile) = self
             .consensus
@@ -476,6 +462,9 @@ impl Net {
                 }
                 Output::Deliver(delivery) => self.deliver(client, delivery),
                 Output::Progress(progress) => self.peers[client].progress.push(progress),
+                Output::Addressed { ticket, outcome } => {
+                    self.peers[client].addressed.push((ticket, outcome));
+                }
                 Output::Event(event) => {
                     let event = if matches!(event, ClientEvent::LoopReturned { .. }) {
                         let latency = Duration::ZERO;
@@ -565,33 +554,24 @@ impl Net {
     fn confirm(&mut self, client: usize, frame: &Frame) {
         let peer = &mut self.peers[client];
         let confirmation = Confirmation::parse(frame).expect("a confirmation");
-        let id = peer.identity.mailbox();
-        let mailbox = self.mailboxes.get_mut(&id).expect("every client has one");
         for (slot, upto) in confirmation.cursors {
-            assert_eq!(slot, 0);
-            mailbox.packets = mailbox.packets.split_off(&(upto + 1));
+            let of = peer.open.get(&slot);
+            if let Some(mailbox) = of.and_then(|id| self.mailboxes.get_mut(id)) {
+                mailbox.packets = mailbox.packets.split_off(&(upto + 1));
+            }
         }
         if let Some(open) = confirmation.open {
+            let id = MailboxId::of(&open.key);
             let statement = open_statement(&NETWORK, &id, &peer.exporter);
-            assert_eq!(MailboxId::of(&open.key), id);
             let key = VerifyingKey::from_bytes(&open.key).expect("a key");
             let signature = Signature::from_bytes(&open.signature);
             key.verify_strict(&statement, &signature)
                 .expect("its signature");
-            peer.opened = true;
-            mailbox.sent = 0;
+            assert!(
+                peer.open.insert(open.slot, id).is_none(),
+                "a slot is opened once"
+            );
+            self.mailboxes.entry(id).or_default().sent = 0;
         }
-    }
-
-    /// Packets that wait in a client's mailbox, not confirmed.
-    pub(crate) fn waiting(&self, client: usize) -> usize {
-        let mailbox = &self.mailboxes[&self.peers[client].identity.mailbox()];
-        mailbox.packets.len()
-    }
-
-    /// Kinds of records that a client keeps.
-    pub(crate) fn kinds(&self, client: usize) -> BTreeSet<char> {
-        let keys = self.peers[client].records.keys();
-        keys.map(|key| char::from(key[0])).collect()
     }
 }

@@ -18,7 +18,10 @@
 //! Deliberately not here: which gateway (the machine's choice) and what the frames mean.
 
 use core::time::Duration;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
 
 use proto::{
     Time,
@@ -63,6 +66,8 @@ pub struct Port {
     purpose: Purpose,
     outbox: Mutex<Option<Outbox>>,
     known: watch::Sender<Known>,
+    /// Frames written, and read, since the start.
+    frames: [AtomicU64; 2],
 }
 
 /// What is known of a link.
@@ -86,6 +91,7 @@ impl Port {
             purpose,
             outbox: Mutex::default(),
             known: watch::Sender::default(),
+            frames: Default::default(),
         }
     }
 
@@ -96,7 +102,17 @@ impl Port {
     /// Writes a frame; never waits.
     pub(super) fn send(&self, frame: Frame) -> Result<(), NotSent> {
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
-        outbox.as_ref().ok_or(NotSent::Down)?.send(frame)
+        outbox.as_ref().ok_or(NotSent::Down)?.send(frame)?;
+        self.frames[0].fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Frames written, and read, since the start.
+    #[must_use]
+    pub fn frames(&self) -> [u64; 2] {
+        self.frames
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed))
     }
 
     /// What is known of the link, and when that changes.
@@ -237,6 +253,7 @@ impl Port {
         inbox.send(up).await.map_err(stopping)?;
         loop {
             let (_, frame) = reader.frame().await?;
+            self.frames[1].fetch_add(1, Ordering::Relaxed);
             if self.is_entry() {
                 return Err(LinkError::PeerMisbehaved("an entry says nothing"));
             }

@@ -1,0 +1,144 @@
+//! The owner's addresses: one for each correspondent, each revocable.
+//!
+//! | call                       | does                                                             |
+//! |----------------------------|------------------------------------------------------------------|
+//! | [`Handle::addresses`]      | lists them, the oldest first                                     |
+//! | [`Handle::new_address`]    | makes one; it is on the disk when it is returned                 |
+//! | [`Handle::revoke_address`] | forgets its secrets, for good                                    |
+//!
+//! The machine makes and keeps them ([`proto::client`], CLI-31 to CLI-33); here are the orders that
+//! wait for it. Not here: who was given which address.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError, atomic::Ordering},
+};
+
+use proto::client::{ADDRESSES_MAX, AddressError, Input, LABEL_MAX, OwnAddress};
+use tokio::sync::oneshot;
+
+use crate::Handle;
+
+type Outcome = Result<u16, AddressError>;
+
+/// Orders for addresses that the machine has not answered.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    waiting: Mutex<BTreeMap<u64, oneshot::Sender<Outcome>>>,
+}
+
+impl Orders {
+    fn open(&self, ticket: u64) -> oneshot::Receiver<Outcome> {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.insert(ticket, answer);
+        answered
+    }
+
+    /// The machine's answer to an order.
+    pub(crate) fn note(&self, ticket: u64, outcome: Outcome) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(answer) = waiting.remove(&ticket) {
+            let _gone = answer.send(outcome);
+        }
+    }
+
+    /// Answers no order any more.
+    pub(crate) fn close(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.clear();
+    }
+}
+
+/// Why an address was not made or not revoked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressRefused {
+    /// The order is wrong.
+    Refused(AddressError),
+    /// The mailbox gateway is not chosen yet.
+    NotReady,
+    /// The daemon is stopping; whether the order was carried out is not known.
+    Stopped,
+}
+
+impl core::fmt::Display for AddressRefused {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotReady => f.write_str(
+                "the mailbox gateway is drawn from the first consensus: try again when `lacuna status` says ready",
+            ),
+            Self::Stopped => f.write_str("the daemon is stopping: see `lacuna address list` when it runs again"),
+            Self::Refused(why) => match why {
+                AddressError::Label => write!(f, "a label has 1 to {LABEL_MAX} bytes and no control characters"),
+                AddressError::Taken => f.write_str("there is an address of that label: choose another label"),
+                AddressError::Unknown => f.write_str("no address has that label: see `lacuna address list`"),
+                AddressError::TooMany => write!(
+                    f,
+                    "a client has at most {ADDRESSES_MAX} addresses, those counted that were revoked since its mailbox link came up: revoke one and restart the daemon"
+                ),
+                AddressError::Last => f.write_str("it is the only address: make another one first"),
+            },
+        }
+    }
+}
+
+impl core::error::Error for AddressRefused {}
+
+impl Handle {
+    /// This client's addresses, the oldest first; none before its mailbox gateway is chosen.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<OwnAddress> {
+        self.shared.links.addresses()
+    }
+
+    /// Makes an address that has nothing in common with the others but the gateway.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressRefused`]: its label, or how many there are.
+    pub async fn new_address(&self, label: &str) -> Result<OwnAddress, AddressRefused> {
+        let label = label.to_owned();
+        let slot = self
+            .order(|ticket| Input::NewAddress { ticket, label })
+            .await?;
+        let own = self.addresses().into_iter().find(|own| own.slot == slot);
+        own.ok_or(AddressRefused::Stopped)
+    }
+
+    /// Forgets the secrets of an address: nothing that is sent there is read any more.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressRefused`]: there is none of that label, or no other.
+    pub async fn revoke_address(&self, label: &str) -> Result<(), AddressRefused> {
+        let label = label.to_owned();
+        let order = self.order(|ticket| Input::Revoke { ticket, label });
+        order.await.map(drop)
+    }
+
+    /// The slot of the address called `label`.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressError::Unknown`] if there is none.
+    pub fn slot_of(&self, label: &str) -> Result<u16, AddressRefused> {
+        let own = self.addresses().into_iter().find(|own| own.label == label);
+        own.map(|own| own.slot)
+            .ok_or(AddressRefused::Refused(AddressError::Unknown))
+    }
+
+    async fn order(&self, input: impl FnOnce(u64) -> Input) -> Result<u16, AddressRefused> {
+        let shared = &self.shared;
+        if self.addresses().is_empty() {
+            return Err(AddressRefused::NotReady);
+        }
+        let ticket = shared.next_ticket.fetch_add(1, Ordering::Relaxed);
+        let answered = shared.orders.open(ticket);
+        if shared.stop.is_cancelled() || shared.input.send(input(ticket)).await.is_err() {
+            shared.orders.close();
+            return Err(AddressRefused::Stopped);
+        }
+        let outcome = answered.await.map_err(|_| AddressRefused::Stopped)?;
+        outcome.map_err(AddressRefused::Refused)
+    }
+}
