@@ -172,6 +172,36 @@ fn a_tag_is_remembered_only_after_its_mac_holds() {
     assert_eq!(fullness(&stage), Some((1, 100)));
 }
 
+/// p05, p06: another spelling of a seen packet's α is a replay, and an α of low order is silence;
+/// neither leaves a mark. (`crates/sphinx/tests/attacks/` has all spellings of both, with controls.)
+#[test]
+fn attack_p05_p06_other_spellings_of_alpha() {
+    let mut stage = stage([81], 100);
+    let honest = packet(81, 1, Duration::ZERO);
+    let mut top_bit = honest.clone();
+    top_bit[31] ^= 0x80;
+    let low_order = [0u8, 1].map(|first| {
+        let mut packet = honest.clone();
+        packet[..32].fill(0);
+        packet[0] = first;
+        packet
+    });
+    let [zero, one] = low_order;
+    let (pending, dropped) = open(&mut stage, &[honest, top_bit.clone(), zero, one]);
+    assert_eq!(pending.len(), 1);
+    let low = PeelDrop::Rejected(Reject::LowOrder);
+    assert_eq!(
+        dropped,
+        [low, low, PeelDrop::Replay(Refused::Seen)],
+        "in the order of the stage"
+    );
+    assert_eq!(fullness(&stage), Some((1, 100)));
+    // The control: to a set that has not seen it, that spelling is as good as the other.
+    let mut forgetful = self::stage([81], 100);
+    let (pending, dropped) = open(&mut forgetful, &[top_bit]);
+    assert_eq!((pending.len(), dropped), (1, vec![]));
+}
+
 /// EPO-2: each key opens from a skew before its epoch to a grace and a skew after it.
 #[test]
 fn a_key_opens_in_its_window_and_not_outside() {
