@@ -181,6 +181,12 @@ impl ReplaySet {
         self.held
     }
 
+    /// Memory of its table, in bytes, once it is full.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.places.len() * size_of::<u64>()
+    }
+
     /// How many it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {

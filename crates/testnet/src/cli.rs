@@ -100,6 +100,15 @@ enum What {
         #[arg(long, default_value_t = 5.0, value_parser = seconds)]
         seconds: f64,
     },
+    /// The replay set and its journal: time and memory for each tag, and a restart.
+    Replay {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Tags; each takes 10.7 bytes of memory and 8 of the temporary folder.
+        #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000_000..=1_000_000_000))]
+        tags: u64,
+    },
 }
 
 fn seconds(text: &str) -> Result<f64, String> {
@@ -209,6 +218,12 @@ async fn bench_in(root: PathBuf, what: What) -> anyhow::Result<()> {
         }
         What::Mailbox { json, seconds } => {
             let done = bench::mailbox::run(&root, seconds, &progress).await;
+            done.and_then(|report| text(&report, json))
+        }
+        What::Replay { json, tags } => {
+            let (folder, tags) = (root.clone(), usize::try_from(tags)?);
+            let work = move || bench::replay::run(&folder, tags, &Progress::new());
+            let done = tokio::task::spawn_blocking(work).await?;
             done.and_then(|report| text(&report, json))
         }
     };

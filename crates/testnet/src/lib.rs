@@ -7,6 +7,7 @@
 //! | [`conversation`] | two applications that write to each other                            |
 //! | [`network`]  | starts, restarts and stops the processes                                |
 //! | `layout`     | their folders, settings and the `network.toml`                          |
+//! | [`metrics`]  | a node's page of metrics                                                |
 //! | [`process`]  | one child process                                                       |
 //! | [`proxy`]    | a tap on the links of one gateway: sizes seen from outside              |
 //! | [`mod@bench`] | what one node carries, measured                                         |
@@ -26,6 +27,7 @@ pub mod conversation;
 pub mod demo;
 mod layout;
 pub mod ledger;
+pub mod metrics;
 pub mod network;
 pub mod process;
 pub mod progress;

@@ -17,6 +17,7 @@
 
 use core::{future::Future, net::SocketAddr, time::Duration};
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     net::TcpListener,
@@ -25,14 +26,11 @@ use std::{
 
 use anyhow::{Context, bail};
 use shell::clock::Clock;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 
 use crate::{
     layout::Layout,
+    metrics::{dropped, page},
     process::{Line, Process, READY, STOP, Starter},
     progress::Progress,
     proxy::{Seen, Tap},
@@ -93,6 +91,8 @@ pub struct Network {
     starter: Starter,
     authorities: Vec<Process>,
     mixes: Vec<Process>,
+    /// Where each mix serves its metrics.
+    mix_metrics: Vec<SocketAddr>,
     gateways: Vec<Option<Gateway>>,
     /// Of the gateways, then of the mixes.
     taps: Vec<Tap>,
@@ -121,6 +121,7 @@ impl Network {
             starter: Starter { executable, clock },
             authorities: Vec::new(),
             mixes: Vec::new(),
+            mix_metrics: Vec::new(),
             gateways: Vec::new(),
             taps: Vec::new(),
             clients: Vec::new(),
@@ -311,6 +312,23 @@ impl Network {
         Ok(page.lines().find_map(value).unwrap_or(0))
     }
 
+    /// Packets that mixes and gateways have dropped, by reason, those that none has apart.
+    ///
+    /// # Errors
+    ///
+    /// If a page can't be had.
+    pub async fn dropped(&self) -> anyhow::Result<BTreeMap<String, u64>> {
+        let gateways = self.gateways.iter().flatten();
+        let all = gateways.map(|gateway| gateway.metrics);
+        let mut sum = BTreeMap::new();
+        for at in all.chain(self.mix_metrics.iter().copied()) {
+            for (reason, count) in dropped(&page(at, "/metrics").await?) {
+                *sum.entry(reason).or_default() += count;
+            }
+        }
+        Ok(sum)
+    }
+
     /// Reads a count of gateway `at` until it is at least `least`.
     ///
     /// # Errors
@@ -473,7 +491,7 @@ impl Network {
             self.gateways.push(Some(Gateway::up(gateway, tap).await?));
         }
         for (mix, tap) in self.mixes.iter_mut().zip(of_mixes) {
-            listens(mix, tap).await?;
+            self.mix_metrics.push(listens(mix, tap).await?);
         }
         Ok(())
     }
@@ -541,15 +559,4 @@ async fn listens(node: &mut Process, tap: &Tap) -> anyhow::Result<SocketAddr> {
     let (listening, metrics) = node.until("addresses", READY, both).await?;
     tap.aim(listening);
     Ok(metrics)
-}
-
-/// The body of a page.
-pub(crate) async fn page(at: SocketAddr, path: &str) -> anyhow::Result<String> {
-    let mut link = TcpStream::connect(at).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
-    link.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    link.read_to_string(&mut answer).await?;
-    let (_, body) = answer.split_once("\r\n\r\n").context("no page")?;
-    Ok(body.to_owned())
 }

@@ -41,7 +41,7 @@ use sphinx::{Builder, Draft, Hop, Packet, PublicKey, SecretKey};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{GATEWAYS, Stage};
+use super::stage::Stage;
 
 /// One packet in so many is followed by itself.
 const TRACKED: usize = 8;
@@ -110,17 +110,25 @@ struct Shot {
 }
 
 /// First bytes of a packet: enough to tell it from all others.
-type Mark = [u8; 16];
+pub type Mark = [u8; 16];
 
-fn mark(packet: &Packet) -> Mark {
+/// The mark of a packet.
+///
+/// # Panics
+///
+/// Never: packets are longer.
+#[must_use]
+pub fn mark(packet: &Packet) -> Mark {
     *packet.first_chunk().expect("a packet is longer")
 }
 
 /// What has come at the next hop.
-#[derive(Default)]
-struct Came {
-    count: u64,
-    marks: Vec<(Mark, Time)>,
+#[derive(Debug, Default)]
+pub struct Came {
+    /// Packets.
+    pub count: u64,
+    /// The mark of each, and when its last byte was read.
+    pub marks: Vec<(Mark, Time)>,
 }
 
 /// Carries out the orders on standard input.
@@ -234,7 +242,8 @@ impl Bench {
             planned.push((Duration::from_secs_f64(at), delay));
             at += self.exponential() / rate;
         }
-        let mut lists: Vec<Vec<Shot>> = (0..GATEWAYS).map(|_| Vec::new()).collect();
+        let links = self.writers.len();
+        let mut lists: Vec<Vec<Shot>> = (0..links).map(|_| Vec::new()).collect();
         for (chunk, planned) in (0..).zip(planned.chunks(BUILT_AT_ONCE)) {
             let mut drafts = Vec::with_capacity(BUILT_AT_ONCE);
             for (_, delay) in planned {
@@ -261,7 +270,7 @@ impl Bench {
                     None
                 };
                 let at = *at;
-                lists[number % GATEWAYS].push(Shot { at, frame, mark });
+                lists[number % links].push(Shot { at, frame, mark });
             }
         }
         Ok(lists)
@@ -343,7 +352,11 @@ fn per_second(count: u64, seconds: f64) -> f64 {
 }
 
 /// A link as each gateway to the mix under test.
-async fn dial(stage: &Stage, clock: Clock) -> anyhow::Result<Vec<Writer>> {
+///
+/// # Errors
+///
+/// If the stage is not whole, or the mix does not take the link.
+pub async fn dial(stage: &Stage, clock: Clock) -> anyhow::Result<Vec<Writer>> {
     let consensus = &stage.consensus;
     let tested = consensus.node(&stage.tested()).context("no such node")?;
     let mut writers = Vec::new();
@@ -364,8 +377,13 @@ async fn dial(stage: &Stage, clock: Clock) -> anyhow::Result<Vec<Writer>> {
     Ok(writers)
 }
 
-/// Listens as the mix after the one under test, and collects what comes.
-async fn receive(
+/// Listens as the mix after the one under test, and collects what comes, until `stop`; each read is
+/// told too.
+///
+/// # Errors
+///
+/// If the stage is not whole, or the address is in use.
+pub async fn receive(
     stage: &Stage,
     clock: Clock,
     stop: CancellationToken,

@@ -1,13 +1,15 @@
 //! `lacuna-testnet bench`: what one node and one store of mailboxes carry on this machine.
 //!
-//! | module    | what                                                                            |
-//! |-----------|---------------------------------------------------------------------------------|
-//! | [`stage`] | a network of two gateways and two mixes, signed by authorities that do not run   |
-//! | [`load`]  | the other process: builds packets, sends them, receives what the node forwards   |
-//! | [`node`]  | starts both, each on a processor of its own, and prints what was found           |
+//! | module     | what                                                                            |
+//! |------------|---------------------------------------------------------------------------------|
+//! | [`stage`]  | a network of two gateways and two mixes, signed by authorities that do not run  |
+//! | [`load`]   | the other process: builds packets, sends them, receives what the node forwards  |
+//! | [`node`]   | starts both, each on a processor of its own, and prints what was found          |
+//! | [`replay`] | the replay set of one key and its journal, alone in this process                |
 //! | [`mailbox`] | the engines of mailboxes, puts that are durable                                |
 
 pub mod load;
 pub mod mailbox;
 pub mod node;
+pub mod replay;
 pub mod stage;

@@ -17,11 +17,13 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    network::page,
+    metrics::{dropped, page},
     process::{Line, Process, READY, STOP, Starter},
     progress::Progress,
 };
 
+/// Gateways that the load process plays: one link each.
+const GATEWAYS: usize = 2;
 /// Loads that are measured, as shares of the capacity.
 const LOADS: [f64; 3] = [0.5, 0.8, 1.2];
 
@@ -48,7 +50,7 @@ pub struct Report {
 pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Result<Report> {
     progress.step("making keys and a signed document");
     let clock = Clock::start();
-    let stage = Stage::make(root, clock)?;
+    let stage = Stage::make(root, clock, GATEWAYS)?;
     copy_secret(&stage, clock)?;
     let starter = Starter {
         executable: std::env::current_exe().context("finding this executable")?,
@@ -59,20 +61,7 @@ pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Resu
 
     progress.step("starting one mix");
     let folder = stage.folder(stage.tested());
-    let address = stage.address(stage.tested())?.to_string();
-    let args = [
-        "run".into(),
-        "--state-dir".into(),
-        folder.clone().into(),
-        "--network".into(),
-        root.join("network.toml").into(),
-        "--listen".into(),
-        address.into(),
-        "--metrics-listen".into(),
-        "127.0.0.1:0".into(),
-        "--log".into(),
-        "warn".into(),
-    ];
+    let args = stage.arguments()?;
     let mut node = on(pinned.then(|| processors[0]), || {
         starter.start("the mix", &folder, "mix-node", args)
     })?;
@@ -152,19 +141,8 @@ fn on<T>(processor: Option<usize>, work: impl FnOnce() -> anyhow::Result<T>) -> 
     done
 }
 
-/// Counters of drops on a metrics page that are not zero.
-fn dropped(page: &str) -> Vec<(String, u64)> {
-    let counter = |line: &str| {
-        let rest = line.strip_prefix("lacuna_packets_dropped_total{reason=\"")?;
-        let (reason, count) = rest.split_once("\"} ")?;
-        let count = count.parse().ok().filter(|count| *count > 0)?;
-        Some((reason.to_owned(), count))
-    };
-    page.lines().filter_map(counter).collect()
-}
-
 /// Most memory that process `pid` has held, in bytes.
-fn memory_max(pid: u32) -> anyhow::Result<u64> {
+pub(super) fn memory_max(pid: u32) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
@@ -228,18 +206,4 @@ impl fmt::Display for Report {
 #[expect(clippy::cast_precision_loss, reason = "for people")]
 fn bytes_in_mb(bytes: u64) -> f64 {
     bytes as f64 / 1e6
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn drops_are_read_off_the_page() {
-        let page = "# TYPE lacuna_packets_dropped_total counter\n\
-                    lacuna_packets_dropped_total{reason=\"mac\"} 0\n\
-                    lacuna_packets_dropped_total{reason=\"peel_queue_full\"} 12\n\
-                    lacuna_packets_sent_total 5\n";
-        assert_eq!(dropped(page), [("peel_queue_full".to_owned(), 12)]);
-    }
 }

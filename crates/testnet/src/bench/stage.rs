@@ -1,7 +1,7 @@
 //! The stage of `bench node`: one real mix, and neighbours that the load process plays.
 //!
 //! ```text
-//! load: gateway 0, gateway 1 ─▶ the mix under test (layer 1) ─▶ load: the mix of layer 2
+//! load: gateway 0, gateway 1 … ─▶ the mix under test (layer 1) ─▶ load: the mix of layer 2
 //! ```
 //!
 //! | file in the folder  | what                                                          |
@@ -14,6 +14,7 @@
 //! would after a restart while all authorities are down.
 
 use std::{
+    ffi::OsString,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -33,8 +34,6 @@ use shell::{
     state::StateDir,
 };
 
-/// Gateways that the load process plays: one link each.
-pub const GATEWAYS: usize = 2;
 const MIXES: usize = 2;
 const AUTHORITIES: usize = 4;
 /// How long before now the document begins, in seconds: well within its first epoch.
@@ -55,12 +54,13 @@ fn made(root: &Path, i: usize) -> PathBuf {
 }
 
 impl Stage {
-    /// Makes keys, a document and `network.toml` in the empty folder `root`.
+    /// Makes keys, a document of two mixes and so many gateways, and `network.toml` in the empty
+    /// folder `root`.
     ///
     /// # Errors
     ///
     /// If the folder can't be written.
-    pub fn make(root: &Path, clock: Clock) -> anyhow::Result<Self> {
+    pub fn make(root: &Path, clock: Clock, gateways: usize) -> anyhow::Result<Self> {
         let now_s = clock.utc().as_secs();
         let mut authorities: Vec<_> = (0..AUTHORITIES)
             .map(|_| SigningKey::from_bytes(&seed()))
@@ -69,7 +69,7 @@ impl Stage {
         let params = Params::default();
         let network = NetworkId(seed());
         let mut nodes = Vec::new();
-        for i in 0..MIXES + GATEWAYS {
+        for i in 0..MIXES + gateways {
             let keys = Keys::open(StateDir::open(&made(root, i))?)?;
             let about = About {
                 role: if i < MIXES { Role::Mix } else { Role::Gateway },
@@ -168,6 +168,28 @@ impl Stage {
     /// If it is no node of the stage, or another process holds its folder.
     pub fn keys(&self, id: NodeId) -> anyhow::Result<Keys> {
         Ok(Keys::open(StateDir::open(&self.folder(id))?)?)
+    }
+
+    /// What the mix under test is started with.
+    ///
+    /// # Errors
+    ///
+    /// If the document does not name it.
+    pub fn arguments(&self) -> anyhow::Result<Vec<OsString>> {
+        let address = self.address(self.tested())?.to_string();
+        Ok(vec![
+            "run".into(),
+            "--state-dir".into(),
+            self.folder(self.tested()).into(),
+            "--network".into(),
+            self.root.join("network.toml").into(),
+            "--listen".into(),
+            address.into(),
+            "--metrics-listen".into(),
+            "127.0.0.1:0".into(),
+            "--log".into(),
+            "warn".into(),
+        ])
     }
 
     /// Where `id` listens.

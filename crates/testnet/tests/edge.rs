@@ -1,0 +1,150 @@
+//! Through the edge of a key epoch with real processes: nothing is lost, replies on the reply blocks
+//! of before included, and the old keys go from every node's disk.
+//!
+//! | when                         | what is under way                                          |
+//! |------------------------------|------------------------------------------------------------|
+//! | before the edge              | messages both ways; one without a name, with reply blocks  |
+//! | just before and just after   | an answer on those reply blocks, opened                    |
+//! | until the old key has closed | messages both ways; the clients go over on the way         |
+//! | after that                   | the old packet keys and their journals are off the disks   |
+//!
+//! It takes as long as the shortest epoch, 90 s, and waits for messages all the while, not for
+//! time. What the keys of a client's packets tell is tested with the machine alone
+//! (`crates/proto/tests/client_replies.rs`).
+
+use core::time::Duration;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use client::api::Wait;
+use proto::{
+    calendar::{Epoch, Schedule, Utc},
+    directory::SignedConsensus,
+};
+use shell::clock::Clock;
+use testnet::{
+    conversation::{ALICE, BOB, Conversation},
+    ledger::Purpose,
+    network::{Network, Plan},
+    progress::Progress,
+};
+
+/// The shortest epoch, and delays that make three caps small against it.
+const PARAMS: &str = "delay_mean_ms = 5\nepoch_s = 90\n";
+const SHORT: usize = 200;
+/// How long before the edge the message with the reply blocks is sent, and the first answer.
+const BEFORE: [Duration; 2] = [Duration::from_secs(12), Duration::from_secs(2)];
+const ASK_EVERY: Duration = Duration::from_millis(100);
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Folders of the nodes in which keys and journals are.
+fn nodes(root: &Path) -> Vec<PathBuf> {
+    let names = ["mix-0", "mix-1", "mix-2", "gateway-0", "gateway-1"];
+    names.map(|name| root.join(name).join("state")).into()
+}
+
+/// What a node keeps of `epoch`: its packet key and its replay journal.
+fn kept(node: &Path, epoch: Epoch) -> [bool; 2] {
+    let key = node.join("packet-keys").join(epoch.0.to_string());
+    let journal = node
+        .join("replay")
+        .join(format!("epoch-{}.replay", epoch.0));
+    [key.exists(), journal.exists()]
+}
+
+fn schedule(root: &Path) -> anyhow::Result<Schedule> {
+    let network = shell::network::read(&root.join("network.toml"))?;
+    let bytes = std::fs::read(nodes(root)[0].join("consensus"))?;
+    let signed = SignedConsensus::parse(&bytes).ok().context("a document")?;
+    let consensus = signed.verify(&network, None).ok().context("its votes")?;
+    Ok(consensus.schedule())
+}
+
+/// Messages both ways until `until`, each opened and acknowledged before the next.
+async fn talk_until(talk: &mut Conversation, clock: Clock, until: Utc) -> anyhow::Result<u64> {
+    let mut count = 0;
+    while clock.utc() < until {
+        let numbers = [
+            talk.send(ALICE, SHORT, Purpose::Other).await?,
+            talk.send(BOB, SHORT, Purpose::Other).await?,
+        ];
+        talk.until("messages both ways, and their acks", |ledger| {
+            let acked = |number: &u64| ledger.has_reached(*number, Wait::Acked);
+            numbers.iter().all(acked)
+        })
+        .await?;
+        count += 2;
+    }
+    Ok(count)
+}
+
+/// d05, EPO-2, EPO-3, EPO-5
+#[tokio::test]
+async fn attack_d05_nothing_is_lost_at_an_edge_and_old_keys_go() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let root = folder.path();
+    let clock = Clock::start();
+    let plan = Plan {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
+        mixes_per_layer: 1,
+        params: PARAMS.to_owned(),
+        ..Plan::demo(root)?
+    };
+    let network = Network::start(plan, clock, &Progress::new()).await?;
+    let mut talk = Conversation::over(network, clock);
+    talk.introduce().await?;
+    let schedule = schedule(root)?;
+    let now = clock.utc();
+    let current = schedule.at(now).context("an epoch")?;
+    let soon = schedule.start(Epoch(current.0 + 1)) < now.after(BEFORE[0]);
+    let old = if soon { Epoch(current.0 + 1) } else { current };
+    let edge = schedule.start(Epoch(old.0 + 1));
+    let lost = async |talk: &Conversation| -> anyhow::Result<u64> {
+        let dropped = talk.network.dropped().await?;
+        let of = |reason| dropped.get(reason).copied().unwrap_or(0);
+        Ok(["mac", "no_key", "replay"].into_iter().map(of).sum())
+    };
+
+    let mut sent = talk_until(&mut talk, clock, edge.before(BEFORE[0])).await?;
+    let lost_before = lost(&talk).await?;
+    for node in nodes(root) {
+        assert_eq!(kept(&node, old), [true, true], "{}", node.display());
+    }
+    let unnamed = talk.send_unnamed(ALICE, SHORT).await?;
+    talk.until("the message without a name", |ledger| {
+        ledger.has_reached(unnamed, Wait::Acked)
+    })
+    .await?;
+    sent += 1;
+    // Its reply blocks are enough for two answers. No client goes over before a skew has passed.
+    for at in [edge.before(BEFORE[1]), edge] {
+        sent += talk_until(&mut talk, clock, at).await?;
+        let answer = talk.answer(BOB, unnamed, SHORT).await?;
+        let in_time = clock.utc() < edge.after(schedule.skew());
+        ensure!(in_time, "this machine is too slow to answer in time");
+        talk.until("answer on a reply block", |ledger| ledger.is_opened(answer))
+            .await?;
+        sent += 1;
+    }
+
+    sent += talk_until(&mut talk, clock, schedule.opens(old).end).await?;
+    assert_eq!(talk.ledger.outcome(), (sent, 0, 0), "each exactly once");
+    assert_eq!(lost(&talk).await? - lost_before, 0, "no key was missing");
+
+    // A key's window is looked after twice a second.
+    let mut ask = tokio::time::interval(ASK_EVERY);
+    let gone = async {
+        while nodes(root).iter().any(|node| kept(node, old) != [false; 2]) {
+            ask.tick().await;
+        }
+    };
+    let gone = tokio::time::timeout(LIMIT, gone).await;
+    gone.context("an old key is still on a disk")?;
+    for node in nodes(root) {
+        // The control: the key that is in use now is where the old one was.
+        assert_eq!(kept(&node, Epoch(old.0 + 1)), [true, true]);
+    }
+    sent += talk_until(&mut talk, clock, clock.utc().after(Duration::from_nanos(1))).await?;
+    assert_eq!(talk.ledger.outcome(), (sent, 0, 0));
+    talk.network.stop().await
+}

@@ -1,0 +1,401 @@
+//! Replays against one real mix process: what an adversary captured is sent again, over real links.
+//!
+//! | attack | what is done                                                                        |
+//! |--------|-------------------------------------------------------------------------------------|
+//! | p01    | one packet a thousand times over eight links at once                                |
+//! | p02    | captured packets again after `kill -9`, after a restart, after a loss of power      |
+//! | p03    | more packets than the replay set has room for                                       |
+//!
+//! Departures are counted at the next hop, which the test plays, as it plays the gateways before the
+//! mix. Each attack has its control: the same done where the defence can't help, so that the count
+//! is seen to rise. Waits are for counts to be reached, each within a limit.
+
+#![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
+
+use core::time::Duration;
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs::OpenOptions,
+    net::SocketAddr,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use anyhow::{Context, bail};
+use chacha20::ChaCha20Rng;
+use proto::wire::{FIELD_LEN, Frame};
+use rand::SeedableRng;
+use shell::{clock::Clock, link::Writer};
+use sphinx::{Hop, Packet, PublicKey};
+use testnet::{
+    bench::{
+        load::{Came, dial, receive},
+        stage::Stage,
+    },
+    metrics::page,
+    process::{Line, Process, Starter},
+};
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+const LIMIT: Duration = Duration::from_secs(60);
+/// How often the page of metrics is read while a count is waited for.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Packets sent at once where none may be dropped because they are too many.
+const TOGETHER: usize = 16;
+/// What counts every packet that the mix has dealt with.
+const DEALT_WITH: [&str; 2] = [
+    "lacuna_packets_peeled_total ",
+    "lacuna_packets_dropped_total{",
+];
+/// Frames written at a time.
+const BURST: usize = 6;
+
+/// A mix, the gateways before it and the mix after it.
+struct Bed {
+    stage: Stage,
+    starter: Starter,
+    rng: ChaCha20Rng,
+    hops: [([u8; 32], PublicKey); 2],
+    came: Arc<Mutex<Came>>,
+    news: watch::Receiver<u64>,
+    mix: Option<Mix>,
+    _stop: DropGuard,
+}
+
+/// The mix while it runs.
+struct Mix {
+    process: Process,
+    metrics: SocketAddr,
+    links: Vec<Writer>,
+}
+
+impl Bed {
+    async fn make(root: &Path, gateways: usize) -> anyhow::Result<Self> {
+        let clock = Clock::start();
+        let stage = Stage::make(root, clock, gateways)?;
+        let stop = CancellationToken::new();
+        let (came, news) = receive(&stage, clock, stop.clone()).await?;
+        let consensus = &stage.consensus;
+        let epoch = consensus.schedule().at(clock.utc()).context("an epoch")?;
+        let hop = |id| {
+            let node = consensus.node(&id).context("no such node")?;
+            let key = consensus.packet_key(node, epoch).context("no key")?;
+            anyhow::Ok((id.0, key))
+        };
+        let hops = [hop(stage.tested())?, hop(stage.next())?];
+        Ok(Self {
+            hops,
+            stage,
+            starter: Starter {
+                executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
+                clock,
+            },
+            rng: ChaCha20Rng::from_seed([1; 32]),
+            came,
+            news,
+            mix: None,
+            _stop: stop.drop_guard(),
+        })
+    }
+
+    /// Starts the mix with these settings added, and dials it as every gateway.
+    async fn start(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        let mut args = self.stage.arguments()?;
+        args.extend(more.iter().map(OsString::from));
+        let folder = self.stage.folder(self.stage.tested());
+        let mut process = self.starter.start("the mix", &folder, "mix-node", args)?;
+        let address = |line: &Line| line.value.get("metrics")?.as_str()?.parse().ok();
+        let metrics = process.until("addresses", LIMIT, address).await?;
+        let ready = |line: &Line| (line.value.get("state")? == "ready").then_some(());
+        process.until("readiness", LIMIT, ready).await?;
+        let links = dial(&self.stage, self.starter.clock).await?;
+        self.mix = Some(Mix {
+            process,
+            metrics,
+            links,
+        });
+        Ok(())
+    }
+
+    /// [`Bed::start`], and waits until the key is open: until then packets are dropped for want of one.
+    async fn start_open(&mut self, more: &[&str]) -> anyhow::Result<()> {
+        self.start(more).await?;
+        let garbage = [[0xa5; sphinx::PACKET_LEN]];
+        let reason = ["lacuna_packets_dropped_total{reason=\"mac\"} "];
+        let opened = async {
+            while self.count(&reason).await? == 0 {
+                self.send(&garbage).await?;
+            }
+            anyhow::Ok(())
+        };
+        let opened = tokio::time::timeout(LIMIT, opened).await;
+        opened.context("its key does not open")?
+    }
+
+    async fn kill(&mut self) -> anyhow::Result<()> {
+        self.mix.take().context("it runs")?.process.kill().await
+    }
+
+    async fn stop(&mut self) -> anyhow::Result<()> {
+        self.mix
+            .take()
+            .context("it runs")?
+            .process
+            .stop(LIMIT)
+            .await
+    }
+
+    /// New packets that the mix is to hold for a millisecond.
+    fn packets(&mut self, count: usize) -> Vec<Packet> {
+        let route = self.hops.map(|(address, key)| Hop {
+            address,
+            key,
+            delay_ns: 1_000_000,
+        });
+        let mut build = || *sphinx::build(&mut self.rng, &route, [0; 32], [0; 16], b"");
+        (0..count).map(|_| build()).collect()
+    }
+
+    /// Sends `packets`, no more at once than the mix opens in a batch, and waits until it has dealt
+    /// with them.
+    async fn send(&mut self, packets: &[Packet]) -> anyhow::Result<()> {
+        for some in packets.chunks(TOGETHER) {
+            let before = self.count(&DEALT_WITH).await?;
+            self.flood(some).await?;
+            let all = before + some.len() as u64;
+            self.until_counted(&DEALT_WITH, all).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends `packets` over all links at once.
+    async fn flood(&mut self, packets: &[Packet]) -> anyhow::Result<()> {
+        let mix = self.mix.as_mut().context("it runs")?;
+        let share = packets.len().div_ceil(mix.links.len());
+        let mut sending = Vec::new();
+        let links = core::mem::take(&mut mix.links);
+        for (slot, mut link) in links.into_iter().enumerate() {
+            let frame = |packet: &Packet| Frame::packet(0, [0; FIELD_LEN], packet);
+            let mine = packets.iter().skip(slot * share).take(share);
+            let frames: Vec<Frame> = mine.map(frame).collect();
+            sending.push(tokio::spawn(async move {
+                for burst in frames.chunks(BURST) {
+                    link.write(burst).await?;
+                }
+                anyhow::Ok(link)
+            }));
+        }
+        for sending in sending {
+            mix.links.push(sending.await??);
+        }
+        Ok(())
+    }
+
+    /// Packets that have left the mix, and how many of them differ.
+    fn departed(&self) -> (u64, usize) {
+        let came = self.came.lock().unwrap();
+        let marks: BTreeSet<_> = came.marks.iter().map(|(mark, _)| mark).collect();
+        (came.count, marks.len())
+    }
+
+    async fn until_departed(&mut self, count: u64) -> anyhow::Result<()> {
+        let came = Arc::clone(&self.came);
+        let enough = self.news.wait_for(|_| came.lock().unwrap().count >= count);
+        let waited = tokio::time::timeout(LIMIT, enough).await.map(drop);
+        waited.with_context(|| format!("{count} departures: {:?}", self.departed()))
+    }
+
+    /// Counts of the mix whose line begins with one of `names`, added up.
+    async fn count(&self, names: &[&str]) -> anyhow::Result<u64> {
+        let mix = self.mix.as_ref().context("it runs")?;
+        let page = page(mix.metrics, "/metrics").await?;
+        let value = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
+        let ours = |line: &&str| names.iter().any(|name| line.starts_with(name));
+        Ok(page.lines().filter(ours).filter_map(value).sum())
+    }
+
+    async fn until_counted(&self, names: &[&str], least: u64) -> anyhow::Result<()> {
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        let reached = async {
+            while self.count(names).await? < least {
+                ask.tick().await;
+            }
+            anyhow::Ok(())
+        };
+        let reached = tokio::time::timeout(LIMIT, reached).await;
+        reached.with_context(|| format!("{names:?} stay below {least}"))?
+    }
+
+    async fn until_dropped(&self, reason: &str, least: u64) -> anyhow::Result<()> {
+        let name = format!("lacuna_packets_dropped_total{{reason=\"{reason}\"}} ");
+        self.until_counted(&[&name], least).await
+    }
+
+    /// New packets pass: all of them, and nothing that was sent before comes with them.
+    async fn until_new_ones_pass(&mut self, count: usize) -> anyhow::Result<Vec<Packet>> {
+        let (before, _) = self.departed();
+        let packets = self.packets(count);
+        self.send(&packets).await?;
+        self.until_departed(before + count as u64).await?;
+        let (after, different) = self.departed();
+        if after != before + count as u64 || different as u64 != after {
+            bail!("{before} before, {after} after {count} new ones, {different} different");
+        }
+        Ok(packets)
+    }
+
+    fn journal(&self, ending: &str) -> PathBuf {
+        let folder = self.stage.folder(self.stage.tested()).join("replay");
+        folder.join(format!("epoch-0.{ending}"))
+    }
+
+    async fn until_logged(&self, words: &str) -> anyhow::Result<()> {
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        let logged = async {
+            while !self.log().contains(words) {
+                ask.tick().await;
+            }
+        };
+        let logged = tokio::time::timeout(LIMIT, logged).await;
+        logged.with_context(|| format!("no word of `{words}` in {}", self.log()))
+    }
+
+    fn log(&self) -> String {
+        let folder = self.stage.folder(self.stage.tested());
+        std::fs::read_to_string(folder.join("log")).unwrap()
+    }
+}
+
+/// RPL-1
+#[tokio::test]
+async fn attack_p01_one_packet_a_thousand_times_over_eight_links() -> anyhow::Result<()> {
+    const TIMES: usize = 1000;
+    let folder = tempfile::tempdir()?;
+    let mut bed = Bed::make(folder.path(), 8).await?;
+    bed.start_open(&[]).await?;
+    assert_eq!(bed.mix.as_ref().unwrap().links.len(), 8);
+    let one = bed.packets(1)[0];
+    let before = bed.count(&DEALT_WITH).await?;
+    bed.flood(&vec![one; TIMES]).await?;
+    bed.until_departed(1).await?;
+    // Some may be dropped because they are too many at once; the mix has dealt with all of them.
+    bed.until_counted(&DEALT_WITH, before + TIMES as u64)
+        .await?;
+    let replays = ["lacuna_packets_dropped_total{reason=\"replay\"} "];
+    assert!(bed.count(&replays).await? > TIMES as u64 / 20);
+    // What the mix still held for its millisecond would come before what it opens now.
+    bed.until_new_ones_pass(10).await?;
+    assert_eq!(bed.departed(), (11, 11));
+
+    // The control: each of them again, to a mix that has forgotten the one before.
+    for times in 1..=5 {
+        bed.kill().await?;
+        std::fs::remove_file(bed.journal("replay"))?;
+        std::fs::remove_file(bed.journal("opened"))?;
+        bed.start_open(&[]).await?;
+        bed.send(&[one]).await?;
+        bed.until_departed(11 + times).await?;
+        assert_eq!(bed.departed(), (11 + times, 11));
+    }
+    bed.stop().await
+}
+
+/// RPL-4
+#[tokio::test]
+async fn attack_p02_captured_packets_after_restarts() -> anyhow::Result<()> {
+    const CAPTURED: usize = 60;
+    let folder = tempfile::tempdir()?;
+    let mut bed = Bed::make(folder.path(), 2).await?;
+    bed.start_open(&[]).await?;
+    let mut captured = bed.until_new_ones_pass(CAPTURED).await?;
+
+    for orderly in [false, true] {
+        if orderly {
+            bed.stop().await?;
+        } else {
+            bed.kill().await?;
+        }
+        bed.start_open(&[]).await?;
+        bed.send(&captured).await?;
+        bed.until_dropped("replay", captured.len() as u64).await?;
+        // The key lives: it was not by opening nothing that nothing was let through.
+        captured.extend(bed.until_new_ones_pass(CAPTURED).await?);
+    }
+    let departed = captured.len() as u64;
+    assert_eq!(bed.departed(), (departed, captured.len()));
+
+    // The control: a disk that forgets the journal and the count beside it, and keeps the key.
+    bed.kill().await?;
+    let kept = [
+        std::fs::read(bed.journal("replay"))?,
+        std::fs::read(bed.journal("opened"))?,
+    ];
+    std::fs::remove_file(bed.journal("replay"))?;
+    std::fs::remove_file(bed.journal("opened"))?;
+    bed.start_open(&[]).await?;
+    bed.send(&captured).await?;
+    bed.until_departed(2 * departed).await?;
+    assert_eq!(bed.departed(), (2 * departed, captured.len()), "replays");
+    bed.kill().await?;
+    std::fs::write(bed.journal("replay"), &kept[0])?;
+    std::fs::write(bed.journal("opened"), &kept[1])?;
+
+    // Loss of power: another kernel has booted since, and the last records were never written.
+    let file = OpenOptions::new().write(true).open(bed.journal("replay"))?;
+    file.write_all_at(&[b'0'; 36], 16)?;
+    file.write_all_at(&[0; 80], 96 + 8 * (departed - 10))?;
+    bed.start(&[]).await?;
+    bed.send(&captured).await?;
+    bed.until_dropped("no_key", departed).await?;
+    assert_eq!(bed.departed().0, 2 * departed, "none is let through");
+    assert!(bed.log().contains("its key is burned"));
+    // Nor later: the key is gone from the disk.
+    bed.kill().await?;
+    bed.start(&[]).await?;
+    bed.send(&captured).await?;
+    bed.until_dropped("no_key", departed).await?;
+    assert_eq!(bed.departed().0, 2 * departed);
+    bed.stop().await
+}
+
+/// RPL-3
+#[tokio::test]
+async fn attack_p03_overflow_of_the_set() -> anyhow::Result<()> {
+    const ROOM: usize = 64;
+    const MORE: usize = 36;
+    let folder = tempfile::tempdir()?;
+    let mut bed = Bed::make(folder.path(), 2).await?;
+    let small = ["--replay-max", &ROOM.to_string()];
+    bed.start_open(&small).await?;
+    let first = bed.until_new_ones_pass(ROOM).await?;
+    let over = bed.packets(MORE);
+    bed.send(&over).await?;
+    bed.until_dropped("replay_set_full", MORE as u64).await?;
+    // Nothing was forgotten to make room, and nothing is let through after a restart.
+    bed.send(&first).await?;
+    bed.until_dropped("replay", ROOM as u64).await?;
+    bed.kill().await?;
+    bed.start_open(&small).await?;
+    bed.send(&over).await?;
+    bed.until_dropped("replay_set_full", MORE as u64).await?;
+    bed.send(&first).await?;
+    bed.until_dropped("replay", ROOM as u64).await?;
+    assert_eq!(bed.departed(), (ROOM as u64, ROOM));
+    // The alarm, with its remedy; and no panic.
+    bed.until_logged("the replay set is full").await?;
+    bed.stop().await?;
+    assert!(bed.log().contains("raise replay_max"));
+    assert!(!bed.log().contains("panicked"));
+
+    // The control, and the remedy: with room the same packets pass.
+    bed.start_open(&["--replay-max", "1000"]).await?;
+    bed.send(&over).await?;
+    bed.until_departed((ROOM + MORE) as u64).await?;
+    bed.send(&first).await?;
+    bed.until_dropped("replay", ROOM as u64).await?;
+    assert_eq!(bed.departed(), ((ROOM + MORE) as u64, ROOM + MORE));
+    bed.stop().await
+}
