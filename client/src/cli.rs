@@ -301,7 +301,7 @@ fn init(config: &Config) -> anyhow::Result<()> {
     StateDir::create(config)?;
     let folder = config.state_dir.display();
     print(&format!(
-        "made an identity in {folder}; back that folder up, nobody else has it\n\
+        "made an identity in {folder}; nobody else has it: `lacuna backup` seals a copy\n\
          next: lacuna run --state-dir {folder}\n"
     ))
 }

@@ -17,10 +17,10 @@ use super::{Failure, advance, bar, running, usage, with_threads, write};
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// 95 % of one-packet messages take at most so long: 500ms, 2s, 1min
-    #[arg(long, value_parser = seconds, required_unless_present = "defaults")]
+    #[arg(long, value_parser = seconds, allow_hyphen_values = true, required_unless_present = "defaults")]
     latency_p95: Option<f64>,
     /// Bytes of one user's links in a day, both directions: 500kB, 200MB, 1.5GB
-    #[arg(long, value_parser = bytes, required_unless_present = "defaults")]
+    #[arg(long, value_parser = bytes, allow_hyphen_values = true, required_unless_present = "defaults")]
     bytes_per_day: Option<f64>,
     /// Users online
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
