@@ -26,11 +26,13 @@ use proto::{
     wire::{Confirmation, Frame, Kind, field_of, open_statement},
 };
 use rand::{RngExt as _, SeedableRng as _};
-use sphinx::{Packet, Routing, SecretKey};
+use sphinx::{Packet, SecretKey};
 
+mod crossing;
 mod document;
 mod look;
 
+pub(crate) use crossing::{Class, Crossing, Crossings, Hop};
 pub(crate) use document::{consensus, gateway_id, mix_id, own_family, params, rates};
 
 pub(crate) const NETWORK: NetworkId = NetworkId([77; 32]);
@@ -104,6 +106,8 @@ pub(crate) struct Peer {
     pub(crate) events: BTreeMap<ClientEvent, u64>,
     /// When the entry link was written.
     pub(crate) written: Vec<Time>,
+    /// When a packet was read.
+    pub(crate) read: Vec<Time>,
     life: u64,
     link: u64,
     exporter: [u8; 32],
@@ -131,6 +135,9 @@ pub(crate) struct Net {
     pub(crate) peers: Vec<Peer>,
     /// Probability that a packet is lost on the way.
     pub(crate) loss: f64,
+    /// Whether an adversary garbles, or takes, what client 0 sends to others.
+    pub(crate) garbled: bool,
+    pub(crate) taken: bool,
     /// Probability that a packet is stored twice.
     pub(crate) duplicates: f64,
     /// Longest time that a store takes, in seconds.
@@ -143,6 +150,9 @@ pub(crate) struct Net {
     pub(crate) delays: Vec<Duration>,
     /// Every packet as a mailbox got it, where a test asks for them.
     pub(crate) tap: Option<Vec<(MailboxId, Box<Packet>)>>,
+    /// What each hop sees of packets, where a test asks for it.
+    pub(crate) crossings: Option<Crossings>,
+    hops: Vec<Hop>,
 }
 
 impl Net {
@@ -172,6 +182,7 @@ impl Net {
                 progress: Vec::new(),
                 events: BTreeMap::new(),
                 written: Vec::new(),
+                read: Vec::new(),
                 life: 0,
                 link: 0,
                 exporter: [0; 32],
@@ -194,12 +205,16 @@ impl Net {
             next: 0,
             peers,
             loss: 0.0,
+            garbled: false,
+            taken: false,
             duplicates: 0.0,
             store_s: 0.01,
             nobodys: 0,
             routes: BTreeMap::new(),
             delays: Vec::new(),
             tap: None,
+            crossings: None,
+            hops: Vec::new(),
         };
         for client in 0..net.peers.len() {
             let mailbox = net.peers[client].identity.mailbox();
@@ -430,6 +445,7 @@ impl Net {
         if let Some((slot, id, seq, frame)) = next {
             self.peers[client].turn = slot;
             self.mailboxes.get_mut(&id).expect("open").sent = seq;
+            self.peers[client].read.push(self.now);
             self.input(client, Input::Frame(frame));
         }
         let (_, profile) = self
@@ -509,46 +525,21 @@ impl Net {
         let peer = &mut self.peers[client];
         peer.written.push(now);
         assert!(peer.online, "nothing is written to a link that is down");
-        let Some((mailbox, packet, delay)) = self.peel(NodeId(frame.field()), frame.to_packet())
+        let Some((mailbox, mut packet, delay)) =
+            self.peel(NodeId(frame.field()), frame.to_packet())
         else {
             return;
         };
+        self.cross(client, frame, mailbox, &packet);
+        if client == 0 && mailbox != self.peers[0].identity.mailbox() {
+            packet[sphinx::PACKET_LEN - 1] ^= u8::from(self.garbled);
+            if self.taken {
+                return;
+            }
+        }
         if !self.rng.random_bool(self.loss) {
             self.schedule(delay, Event::Arrive(mailbox, packet));
         }
-    }
-
-    /// What mixes and gateway make of a packet: where it is stored, and when.
-    fn peel(
-        &mut self,
-        mut at: NodeId,
-        mut packet: Box<Packet>,
-    ) -> Option<(MailboxId, Box<Packet>, Duration)> {
-        assert!(self.consensus.layers[0].contains(&at), "a first mix");
-        let cap = u64::try_from(self.consensus.params.delay_cap().as_nanos()).expect("small");
-        let (mut delay, mut route) = (Duration::ZERO, Vec::new());
-        for hop in 0..4 {
-            route.push(at);
-            let keys = self.secrets.get(&at)?;
-            let opened = keys
-                .iter()
-                .find_map(|key| sphinx::open_one(key, cap, &packet).ok())?;
-            let Routing::Forward { next, delay_ns } = *opened.routing() else {
-                return None;
-            };
-            sphinx::finish(opened, &mut packet);
-            let held = Duration::from_nanos(delay_ns);
-            delay += held;
-            if hop < 3 {
-                self.delays.push(held);
-            } else {
-                assert_eq!(delay_ns, 0, "a gateway holds nothing");
-                *self.routes.entry(route).or_default() += 1;
-                return Some((MailboxId(next), packet, delay));
-            }
-            at = NodeId(next);
-        }
-        None
     }
 
     fn confirm(&mut self, client: usize, frame: &Frame) {
