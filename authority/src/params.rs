@@ -116,6 +116,25 @@ mod tests {
         assert_eq!(params.profiles, Params::default().profiles);
     }
 
+    /// DIR-2: what `lacuna-sim plan` wrote is a file for an authority, and says its own delay.
+    #[test]
+    fn shipped_plans_are_files_of_an_authority() {
+        for (text, delay_mean_ms) in [
+            (include_str!("../../docs/plans/messaging.toml"), 1778),
+            (include_str!("../../docs/plans/interactive.toml"), 46),
+            (include_str!("../../docs/plans/two-seconds.toml"), 26),
+        ] {
+            let params = parse(text).unwrap();
+            assert_eq!(params.delay_mean_ms, delay_mean_ms);
+            let [profile] = params.profiles.as_slice() else {
+                panic!("one profile");
+            };
+            assert_eq!(profile.name, "planned");
+            let through = profile.payload_uhz + profile.loops_uhz;
+            assert!(profile.downstream_uhz * 4 >= through * 5);
+        }
+    }
+
     /// DIR-2
     #[test]
     fn what_is_wrong_is_said_in_one_line() {

@@ -17,20 +17,24 @@
 //! | [`messages`] | how surely messages arrive, and at what cost         |
 //! | [`metrics`] | how anonymous a posterior is                         |
 //! | [`stats`]   | estimates with their errors                          |
+//! | [`overview`] | several runs on one page                            |
 //! | [`compare`] | two runs side by side                                |
 //! | [`swarm`]   | random networks under random faults                  |
 //! | [`sweep`]   | many runs: planned, sharded, merged                  |
 //! | [`plan`]    | the most anonymous parameters within budgets         |
+//! | [`capacity`] | what a network for so many users takes              |
 //! | [`table`]   | tables of results                                    |
 //! | [`random`]  | one random stream per (seed, replication, entity, purpose) |
 
 pub mod attacks;
+pub mod capacity;
 pub mod closed;
 pub mod compare;
 pub mod flow;
 pub mod messages;
 pub mod metrics;
 pub mod outcome;
+pub mod overview;
 pub mod plan;
 pub mod plot;
 pub mod random;

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use commands::{
-    Failure, attack, bench, compare, keys, messages, plan, run, swarm, sweep, validate,
+    Failure, attack, bench, capacity, compare, keys, messages, plan, report, run, swarm, sweep,
+    validate,
 };
 
 #[derive(Parser)]
@@ -37,6 +38,10 @@ enum Command {
     Sweep(sweep::Arguments),
     /// The most anonymous parameters within budgets of latency and bytes
     Plan(plan::Arguments),
+    /// What a network for so many users takes: nodes, bytes, money, latency, anonymity
+    Capacity(capacity::Arguments),
+    /// Several runs on one page
+    Report(report::Arguments),
     /// Two runs side by side, in standard errors
     Compare(compare::Arguments),
     /// Check the closed forms and the engines against published numbers
@@ -47,8 +52,22 @@ enum Command {
     Bench(bench::Arguments),
 }
 
+/// Ends the process in silence when its reader has had enough, as in `lacuna-sim compare a b | head`;
+/// `println!` panics then. Every other panic is told as usual.
+fn leave_with_the_reader() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let why = panic.payload_as_str().unwrap_or_default();
+        if why.starts_with("failed printing to stdout: Broken pipe") {
+            std::process::exit(0);
+        }
+        told(panic);
+    }));
+}
+
 #[expect(clippy::print_stderr, reason = "the last words of the process")]
 fn main() -> ExitCode {
+    leave_with_the_reader();
     let done = match Arguments::parse().command {
         Command::Run(arguments) => run::run(arguments),
         Command::Attack(arguments) => attack::run(&arguments),
@@ -56,6 +75,8 @@ fn main() -> ExitCode {
         Command::Messages(arguments) => messages::run(&arguments),
         Command::Sweep(arguments) => sweep::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::Capacity(arguments) => capacity::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Compare(arguments) => compare::run(&arguments),
         Command::Validate(arguments) => validate::run(arguments),
         Command::Keys => {

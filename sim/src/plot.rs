@@ -7,7 +7,7 @@
 //!
 //! | quantity    | unit                                       |
 //! |-------------|--------------------------------------------|
-//! | picture     | 760 × 340 user units, scaled by the page     |
+//! | picture     | 760 × 340 user units, scaled by the page; higher by each further row of the legend |
 //! | data        | whatever the plot's axes say                 |
 //!
 //! Non-finite points are left out. Deliberately no logarithmic axes.
@@ -23,8 +23,13 @@ const RIGHT: f64 = 16.0;
 const TOP: f64 = 34.0;
 const BOTTOM: f64 = 48.0;
 
-/// Blue, vermilion, bluish green, purple, black.
-const COLOURS: [&str; 5] = ["#0072b2", "#d55e00", "#009e73", "#9a4f80", "#000000"];
+/// Height of a row of the legend.
+const LEGEND_ROW: f64 = 20.0;
+
+/// Blue, vermilion, bluish green, purple, black, orange, sky blue.
+const COLOURS: [&str; 7] = [
+    "#0072b2", "#d55e00", "#009e73", "#9a4f80", "#000000", "#e69f00", "#56b4e9",
+];
 
 /// One axis: data from `low` to `high` on pixels from `start` to `end`.
 struct Axis {
@@ -135,19 +140,21 @@ pub fn svg(plot: &Plot) -> String {
         y_high = most(|p| p.1);
     }
     let x = Axis::new(x_low, x_high, (LEFT, WIDTH - RIGHT), 9.0, false);
-    let y = Axis::new(0.0, y_high, (HEIGHT - BOTTOM, TOP), 5.0, true);
+    let (places, below) = places(&plot.series);
+    let height = HEIGHT + below;
+    let y = Axis::new(0.0, y_high, (height - BOTTOM, TOP + below), 5.0, true);
 
     let mut out = String::new();
     let _ = write!(
         out,
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
         escape(&plot.title)
     );
     frame(&mut out, plot, &x, &y);
     for (series, colour) in plot.series.iter().zip(COLOURS.iter().cycle()) {
         draw(&mut out, series.mark, &finite(series), colour, bar, &x, &y);
     }
-    legend(&mut out, &plot.series);
+    legend(&mut out, &plot.series, &places);
     out.push_str("</svg>");
     out
 }
@@ -194,7 +201,7 @@ fn frame(out: &mut String, plot: &Plot, x: &Axis, y: &Axis) {
         y.start,
         y.start,
         f64::midpoint(x.start, x.end),
-        HEIGHT - 10.0,
+        y.start + BOTTOM - 10.0,
         escape(&plot.x_label),
         f64::midpoint(y.start, y.end),
         escape(&plot.y_label)
@@ -265,44 +272,64 @@ fn draw(
     }
 }
 
+/// Where each entry of the legend stands (left, middle of its row), and how far further rows push
+/// the picture down. Widths are those of a wide font, so that none runs out of the picture.
 #[expect(clippy::cast_precision_loss, reason = "a few characters")]
-fn legend(out: &mut String, series: &[Series]) {
-    let mut at = LEFT;
-    for (series, colour) in series.iter().zip(COLOURS.iter().cycle()) {
+fn places(series: &[Series]) -> (Vec<(f64, f64)>, f64) {
+    let (mut at, mut middle) = (LEFT, 16.0);
+    let place = |series: &Series| {
+        let text = 31.0 + 7.6 * series.name.chars().count() as f64;
+        if at > LEFT && at + text > WIDTH - RIGHT {
+            (at, middle) = (LEFT, middle + LEGEND_ROW);
+        }
+        let place = (at, middle);
+        at += text + 24.0;
+        place
+    };
+    let places: Vec<(f64, f64)> = series.iter().map(place).collect();
+    (places, middle - 16.0)
+}
+
+fn legend(out: &mut String, series: &[Series], places: &[(f64, f64)]) {
+    let entries = series.iter().zip(places).zip(COLOURS.iter().cycle());
+    for ((series, &(at, middle)), colour) in entries {
         let sample = match series.mark {
             Mark::Line => format!(
-                "<line x1=\"{at:.0}\" x2=\"{:.0}\" y1=\"16\" y2=\"16\" stroke=\"{colour}\" \
+                "<line x1=\"{at:.0}\" x2=\"{:.0}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"{colour}\" \
                  stroke-width=\"2.5\"/>",
                 at + 24.0
             ),
             Mark::Reference => format!(
-                "<line x1=\"{at:.0}\" x2=\"{:.0}\" y1=\"16\" y2=\"16\" stroke=\"{colour}\" \
+                "<line x1=\"{at:.0}\" x2=\"{:.0}\" y1=\"{middle}\" y2=\"{middle}\" stroke=\"{colour}\" \
                  stroke-width=\"2\" stroke-dasharray=\"7 5\"/>",
                 at + 24.0
             ),
             Mark::Bars => format!(
-                "<rect x=\"{at:.0}\" y=\"10\" width=\"24\" height=\"12\" fill=\"{colour}\" \
-                 fill-opacity=\"0.55\"/>"
+                "<rect x=\"{at:.0}\" y=\"{}\" width=\"24\" height=\"12\" fill=\"{colour}\" \
+                 fill-opacity=\"0.55\"/>",
+                middle - 6.0
             ),
             Mark::Intervals => format!(
-                "<line x1=\"{0:.0}\" x2=\"{0:.0}\" y1=\"8\" y2=\"24\" stroke=\"#555\" \
-                 stroke-width=\"1.5\"/>",
-                at + 12.0
+                "<line x1=\"{0:.0}\" x2=\"{0:.0}\" y1=\"{1}\" y2=\"{2}\" \
+                 stroke=\"#555\" stroke-width=\"1.5\"/>",
+                at + 12.0,
+                middle - 8.0,
+                middle + 8.0
             ),
             Mark::Dots => {
                 format!(
-                    "<circle cx=\"{:.0}\" cy=\"16\" r=\"3.5\" fill=\"{colour}\"/>",
+                    "<circle cx=\"{:.0}\" cy=\"{middle}\" r=\"3.5\" fill=\"{colour}\"/>",
                     at + 12.0
                 )
             }
         };
         let _ = write!(
             out,
-            "{sample}<text x=\"{:.0}\" y=\"20\">{}</text>",
+            "{sample}<text x=\"{:.0}\" y=\"{}\">{}</text>",
             at + 31.0,
+            middle + 4.0,
             escape(&series.name)
         );
-        at += 55.0 + 7.6 * series.name.chars().count() as f64;
     }
 }
 
@@ -324,6 +351,29 @@ mod tests {
             table_head: Vec::new(),
             table_rows: Vec::new(),
         }
+    }
+
+    /// Many long entries take further rows; no entry ends to the right of the picture, and the
+    /// data stays below the legend.
+    #[test]
+    fn a_long_legend_takes_further_rows() {
+        let mut plot = plot(vec![(0.0, 1.0), (1.0, 2.0)]);
+        let one = svg(&plot);
+        assert!(one.contains("viewBox=\"0 0 760 340\""));
+        let series = plot.series[0].clone();
+        plot.series = (0..7)
+            .map(|number| Series {
+                name: format!("number {number} of a long legend"),
+                ..series.clone()
+            })
+            .collect();
+        let (places, below) = places(&plot.series);
+        assert_eq!(below, 40.0);
+        for (at, _) in &places {
+            assert!(at + 31.0 + 7.6 * 25.0 <= WIDTH - RIGHT);
+        }
+        assert_eq!(places.last().expect("seven").1, 16.0 + below);
+        assert!(svg(&plot).contains("viewBox=\"0 0 760 380\""));
     }
 
     #[test]

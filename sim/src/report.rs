@@ -384,7 +384,7 @@ pub fn show_z(z: Option<f64>) -> String {
     }
 }
 
-fn picture(plot: &Plot) -> String {
+pub(crate) fn picture(plot: &Plot) -> String {
     let head: Vec<&str> = plot.table_head.iter().map(String::as_str).collect();
     let rows = plot.table_rows.iter().map(|row| (row.clone(), false));
     let figures = if head.is_empty() {
@@ -401,7 +401,7 @@ fn picture(plot: &Plot) -> String {
 }
 
 /// A table; rows come with whether they are bad news.
-fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, bool)>) -> String {
+pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, bool)>) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| -> String {
         cells
             .map(|cell| format!("<{tag}>{}</{tag}>", escape(cell)))
@@ -420,7 +420,7 @@ fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, bool)>) -> 
     out
 }
 
-fn html(title: &str, body: &str) -> String {
+pub(crate) fn html(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\

@@ -6,8 +6,9 @@ use std::{
     process::{Command, Output},
 };
 
+use proto::directory::Params;
 use serde_json::Value;
-use sim::plan::{Budgets, front};
+use sim::plan::{Budgets, defaults, front};
 
 /// Budgets that fit; small enough for a test.
 const FITS: [&str; 6] = ["20s", "200MB", "200", "0.2", "3", "1"];
@@ -172,4 +173,40 @@ fn what_cannot_be_says_which_budget_binds() {
     let (megabytes, _) = rest.split_once(" MB").expect("megabytes");
     let output = with("2s", &format!("{megabytes}MB"));
     assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+}
+
+/// The network's default profiles: each on the front at the network's delay (within a twentieth of
+/// a bit), and `docs/plans/defaults.json` says what is computed here.
+#[test]
+fn the_default_profiles_are_on_the_front() {
+    let params = Params::default();
+    let standings = defaults::standings(&params, 100_000);
+    let names: Vec<&str> = standings.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["interactive", "messaging", "frugal", "service", "nym-like"]
+    );
+    for one in &standings {
+        let Some(front) = one.front else {
+            // More than its mailbox carries, were every slot a message to another such user.
+            assert_eq!(one.name, "service");
+            assert!(one.load > 1.0);
+            continue;
+        };
+        assert!(front.shared_bits < 0.05, "{one:?}");
+        assert!(front.alone_bits >= front.shared_bits);
+    }
+    // The control: a downstream three times as fast is off the front.
+    let mut wasteful = params.clone();
+    wasteful.profiles[1].downstream_uhz *= 3;
+    let off = &defaults::standings(&wasteful, 100_000)[1];
+    assert!(off.front.expect("a low load").shared_bits > 0.3, "{off:?}");
+
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plans/defaults.json");
+    let shipped: Value = serde_json::from_str(&fs::read_to_string(path).expect("shipped")).unwrap();
+    assert_eq!(shipped["head"], serde_json::json!(defaults::HEAD));
+    assert_eq!(
+        shipped["rows"],
+        serde_json::json!(defaults::rows(&standings))
+    );
 }

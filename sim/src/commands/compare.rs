@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     fail_above: Option<f64>,
 }
 
-fn read(path: &Path) -> Result<Value, Failure> {
+pub(crate) fn read(path: &Path) -> Result<Value, Failure> {
     let file = if path.is_dir() {
         path.join("summary.json")
     } else {

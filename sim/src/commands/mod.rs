@@ -5,10 +5,12 @@
 
 pub(crate) mod attack;
 pub(crate) mod bench;
+pub(crate) mod capacity;
 pub(crate) mod compare;
 pub(crate) mod keys;
 pub(crate) mod messages;
 pub(crate) mod plan;
+pub(crate) mod report;
 pub(crate) mod run;
 pub(crate) mod swarm;
 pub(crate) mod sweep;

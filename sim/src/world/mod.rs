@@ -55,6 +55,7 @@ use sphinx::Packet;
 
 pub use self::sabotage::{BLOCKED_AT, Sabotage};
 pub use self::script::{Absence, Played, Script, Stay, play};
+pub use self::setup::document_bytes;
 pub use self::watch::{Place, Sighting};
 use self::{
     agenda::{Agenda, Event},

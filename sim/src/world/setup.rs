@@ -161,6 +161,20 @@ pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
     })
 }
 
+/// Length of the document, without votes, of a network of so many nodes.
+///
+/// # Errors
+///
+/// If no document describes it.
+pub fn document_bytes(mixes_per_layer: usize, gateways: usize) -> Result<usize, RunError> {
+    let text = format!(
+        "version = 1\nengine = \"packet\"\n[network]\nmixes_per_layer = {mixes_per_layer}\n\
+         gateways = {gateways}\n[traffic]\nusers = 2\n"
+    );
+    let scenario = Scenario::parse(&text).map_err(|why| RunError::Usage(why.to_string()))?;
+    Ok(plan(&scenario, 1)?.consensus.body().len())
+}
+
 /// The network's parameters: the scenario's rates, the default lengths.
 fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
     let traffic = &scenario.traffic;
