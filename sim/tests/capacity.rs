@@ -45,7 +45,7 @@ fn a_million_users_by_hand() {
     near(one.mix_bits_per_s, one.mix_per_s * 2432.0 * 8.0);
     near(one.pool, 600_000.0 * 0.05 / 61.0);
     // 10⁶ frames/s down, and five for each loop of a node.
-    let loops = 44.0 * 61.0;
+    let loops: f64 = 44.0 * 61.0;
     assert_eq!(
         f64::from(one.gateways),
         ((1e6 + 5.0 * loops) / 4000.0).ceil()
