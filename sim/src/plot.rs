@@ -368,12 +368,12 @@ mod tests {
             })
             .collect();
         let (places, below) = places(&plot.series);
-        assert_eq!(below, 40.0);
+        assert_eq!(below, 60.0); // two fit a row
         for (at, _) in &places {
             assert!(at + 31.0 + 7.6 * 25.0 <= WIDTH - RIGHT);
         }
         assert_eq!(places.last().expect("seven").1, 16.0 + below);
-        assert!(svg(&plot).contains("viewBox=\"0 0 760 380\""));
+        assert!(svg(&plot).contains("viewBox=\"0 0 760 400\""));
     }
 
     #[test]

@@ -194,7 +194,8 @@ fn the_default_profiles_are_on_the_front() {
             continue;
         };
         assert!(front.shared_bits < 0.05, "{one:?}");
-        assert!(front.alone_bits >= front.shared_bits);
+        // A delay of its own is found by halving, so not to the last digit.
+        assert!(front.alone_bits >= front.shared_bits - 0.001, "{one:?}");
     }
     // The control: a downstream three times as fast is off the front.
     let mut wasteful = params.clone();
