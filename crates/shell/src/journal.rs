@@ -28,7 +28,7 @@
 //! - the clock stands more than [`CLOCK_BACK_MAX`] before the time in it: whatever turned that back
 //!   may have turned back more.
 //!
-//! A torn record can only be one whose packet did not go on. Reading is in pieces of [`PIECE`]
+//! A torn record can only be one whose packet did not go on. Reading is in pieces of `PIECE`
 //! bytes, so that memory does not grow with what is remembered.
 //!
 //! Not seen, and documented as a limit: a machine whose whole disk went back together.

@@ -15,7 +15,7 @@
 //! | frame               | [`FRAME_LEN`] bytes, always, in both directions (LNK-1)       |
 //! | [`HANDSHAKE_TIME`]  | TCP, TLS and both first frames together                       |
 //! | [`WRITE_TIME`]      | longest that a peer may refuse to take a write                |
-//! | [`SILENT_MS`]       | longest that TCP may have no word of what was sent            |
+//! | `SILENT_MS`         | longest that TCP may have no word of what was sent            |
 //! | idle time           | set by the reader's owner: longest without a whole frame      |
 //! | read buffer         | 7 frames of text, and as much again below TLS                 |
 //! | write batch         | up to 24 frames that are queued anyhow, in one write          |

@@ -22,7 +22,7 @@
 //! came while a batch was computed is read with a few calls and written with a few, so that the
 //! dearer the moment, the cheaper a packet. By at most a turn may a packet be stamped, or leave,
 //! late. The first thread also runs the mix and the links to the next hops ([`Peeler::runtime`]).
-//! What the threads share ([`desk`]) is locked once for a batch, never for a packet.
+//! What the threads share (`desk`) is locked once for a batch, never for a packet.
 //!
 //! Beyond capacity some packets have to go. In order of arrival every packet would wait as long as
 //! the queue is, and the holding times of all would be late by it (ATTACKS t05, t06); newest first,

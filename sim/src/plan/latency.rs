@@ -12,7 +12,7 @@
 //! with `A ~ Poisson(load)`: its stationary law comes by iteration, and who comes a share u after
 //! a tick leaves after `1 − u` periods and one more for each packet before it.
 //!
-//! Approximations: arrivals at a mailbox are taken as Poisson; u takes [`STEPS`] values, which
+//! Approximations: arrivals at a mailbox are taken as Poisson; u takes `STEPS` values, which
 //! moves a quantile by at most half a step of a period.
 
 use crate::closed::poisson_pmf;

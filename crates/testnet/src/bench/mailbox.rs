@@ -5,7 +5,7 @@
 //! | waiting     | putters, each of which puts its next packet when its last is durable             |
 //! | puts/s      | packets answered while the run lasted                                            |
 //! | p50, p99    | ms from the call to the answer                                                   |
-//! | one fsync   | ms, median of [`FSYNCS`] of one small write in the same folder: what no engine   |
+//! | one fsync   | ms, median of `FSYNCS` of one small write in the same folder: what no engine   |
 //! |             | can go below                                                                     |
 //!
 //! The engines are the gateway's, with their day keys, group commit and `fsync`. PostgreSQL is

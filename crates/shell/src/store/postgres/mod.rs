@@ -15,7 +15,7 @@
 //! sealed here; the server sees ids, numbers, times and counts.
 //!
 //! Not done here: TLS, and waiting for a server that is away. A call that fails, or takes longer
-//! than [`server::DEADLINE`], ends the engine (GW-18).
+//! than `server::DEADLINE`, ends the engine (GW-18).
 
 mod batch;
 pub mod server;
