@@ -34,7 +34,7 @@ use shell::{
     dial::Outgoing,
     drive::drive,
     entropy,
-    follow::Directory,
+    follow::{Directory, State},
     loops,
     metrics::{self, Metrics},
     node, notices,
@@ -43,7 +43,7 @@ use shell::{
     state::StateDir,
     store::{self, postgres, redb},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Node, clients::Clients, mailboxes::Mailboxes};
@@ -115,7 +115,13 @@ impl Node {
             announce(&json!({"listening": node.listening, "metrics": address}));
         }
 
-        let steering = steer(node.directory.clone(), clock, machine, stop.clone());
+        let steering = steer(
+            node.directory.clone(),
+            node.in_force.clone(),
+            clock,
+            machine,
+            stop.clone(),
+        );
         let broken = CancellationToken::new();
         let effect = effect(Hands {
             outgoing: node.outgoing.clone(),
@@ -170,6 +176,7 @@ fn store_failed() -> anyhow::Result<()> {
 /// Tells the machine the consensus and the time, and the supervisor how things stand.
 async fn steer(
     mut directory: Directory,
+    mut in_force: watch::Receiver<State>,
     clock: Clock,
     machine: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -183,7 +190,7 @@ async fn steer(
             if let Some(consensus) = state.consensus() {
                 let _stopping = machine.send(Input::Consensus(Arc::clone(consensus))).await;
             }
-            reporter.say(state.name());
+            reporter.say(in_force.borrow_and_update().name());
             loop {
                 tokio::select! {
                     _ = tick.tick() => {
@@ -194,6 +201,7 @@ async fn steer(
                         followed = changed.is_ok();
                         break;
                     }
+                    Ok(()) = in_force.changed() => reporter.say(in_force.borrow_and_update().name()),
                 }
             }
         }
@@ -277,10 +285,10 @@ fn status(
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
     let (id, crypto) = (node.id, node.crypto);
-    let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
+    let (in_force, outgoing) = (node.in_force.clone(), node.outgoing.clone());
     let (up, metrics) = (outgoing.up(), metrics.clone());
     move || {
-        let state = directory.state.borrow().clone();
+        let state = in_force.borrow().clone();
         json!({
             "role": "gateway",
             "id": id.to_string(),

@@ -40,7 +40,7 @@ use shell::{
     role::{Reporter, announce},
     selfcheck,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::Node;
@@ -99,7 +99,7 @@ impl Node {
         });
 
         let (directory, outgoing) = (node.directory.clone(), node.outgoing.clone());
-        let status = status(&node, &directory, &outgoing, &metrics);
+        let status = status(&node, &outgoing, &metrics);
         let serving = metrics::serve(config.metrics_listen, metrics.clone(), status, stop.clone());
         let serving = serving
             .await
@@ -108,7 +108,13 @@ impl Node {
             announce(&json!({"listening": node.listening, "metrics": address}));
         }
 
-        let steering = steer(directory, node.id, machine, stop.clone());
+        let steering = steer(
+            directory,
+            node.in_force.clone(),
+            node.id,
+            machine,
+            stop.clone(),
+        );
         let effect = effect(outgoing, metrics, held);
         // Where the packets are: another thread would have to be woken for each.
         let driving = node.runtime().spawn(drive(
@@ -193,6 +199,7 @@ fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output
 /// Tells the machine who comes next (MIX-4), and the supervisor how things stand.
 async fn steer(
     mut directory: Directory,
+    mut in_force: watch::Receiver<State>,
     id: proto::NodeId,
     machine: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -204,9 +211,12 @@ async fn steer(
             let neighbours = neighbours(&state, &id);
             let next = neighbours.map(|both| both.next()).unwrap_or_default();
             let _stopping = machine.send(Input::Next(next)).await;
-            reporter.say(state.name());
-            if directory.state.changed().await.is_err() {
-                return; // nobody follows the consensus any more: what was said last holds
+            reporter.say(in_force.borrow_and_update().name());
+            tokio::select! {
+                changed = directory.state.changed() => if changed.is_err() {
+                    return; // nobody follows the consensus any more: what was said last holds
+                },
+                Ok(()) = in_force.changed() => {}
             }
         }
     };
@@ -221,16 +231,15 @@ fn neighbours(state: &State, id: &proto::NodeId) -> Option<Neighbours> {
 /// What `/status` says.
 fn status(
     node: &node::Node,
-    directory: &Directory,
     outgoing: &Outgoing,
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
     let (id, crypto) = (node.id, node.crypto);
-    let (directory, outgoing) = (directory.clone(), outgoing.clone());
+    let (in_force, outgoing) = (node.in_force.clone(), outgoing.clone());
     let metrics = metrics.clone();
     let up = outgoing.up();
     move || {
-        let state = directory.state.borrow().clone();
+        let state = in_force.borrow().clone();
         let layer = neighbours(&state, &id).and_then(|both| both.layer);
         json!({
             "role": "mix",

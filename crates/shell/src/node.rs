@@ -35,7 +35,7 @@ use sphinx::Reject;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::{
@@ -139,6 +139,8 @@ pub struct Node {
     pub crypto: Measured,
     /// What it knows of the network.
     pub directory: Directory,
+    /// What of that is in force here: neighbours set, keys open.
+    pub in_force: watch::Receiver<State>,
     /// Links to its next hops.
     pub outgoing: Outgoing,
     peeler: Peeler,
@@ -249,9 +251,11 @@ impl Node {
         );
         let admitted = Admitted::default();
         let tasks = TaskTracker::new();
+        let (in_force, heeded) = watch::channel(State::Bootstrapping);
         let watching = Watching {
             id: keys.id(),
             directory: directory.clone(),
+            in_force,
             admitted: admitted.clone(),
             outgoing: outgoing.clone(),
             peeler: peeler.clone(),
@@ -319,6 +323,7 @@ impl Node {
             listening,
             crypto,
             directory,
+            in_force: heeded,
             outgoing,
             peeler,
             peeler_ended,
@@ -384,6 +389,7 @@ fn or(text: String, default: impl FnOnce() -> String) -> String {
 struct Watching {
     id: NodeId,
     directory: Directory,
+    in_force: watch::Sender<State>,
     admitted: Admitted,
     outgoing: Outgoing,
     peeler: Peeler,
@@ -421,6 +427,7 @@ impl Watching {
             self.warn_of_replay_max(consensus);
             self.peeler.renew(Arc::clone(consensus)).await;
         }
+        self.in_force.send_replace(state.clone());
     }
 
     /// RPL-3: once the set is full, nothing passes until its key closes.

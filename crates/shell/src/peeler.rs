@@ -129,8 +129,8 @@ pub struct Setup {
 #[derive(Debug)]
 enum Work {
     Packets(Vec<Arrival>),
-    /// To the first thread alone.
-    Consensus(Arc<Consensus>),
+    /// To the first thread alone; who waits for its keys hears of them.
+    Consensus(Arc<Consensus>, oneshot::Sender<()>),
     Stop,
 }
 
@@ -235,9 +235,15 @@ impl Peeler {
             .unwrap_or(&self.first)
     }
 
-    /// Hands over the newest consensus.
+    /// Hands over the newest consensus, and waits until the keys are open that should be by now.
     pub async fn renew(&self, consensus: Arc<Consensus>) {
-        let _ended = self.first.work.send(Work::Consensus(consensus)).await;
+        let (opened, open) = oneshot::channel();
+        let _ended = self
+            .first
+            .work
+            .send(Work::Consensus(consensus, opened))
+            .await;
+        let _ended = open.await;
     }
 
     /// Asks the threads to end, after what waits, and to close the journals.
@@ -312,12 +318,15 @@ impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
                 yield_now().await; // every link that has bytes is read before
                 works.extend(core::iter::from_fn(|| waiting.try_recv().ok()).take(READS_MAX));
             }
-            let mut news = None;
+            let (mut news, mut told) = (None, Vec::new());
             let mut stop = false;
             for work in works.drain(..) {
                 match work {
                     Work::Packets(arrivals) => backlog.0.extend(arrivals),
-                    Work::Consensus(consensus) => news = Some(consensus),
+                    Work::Consensus(consensus, opened) => {
+                        news = Some(consensus);
+                        told.push(opened);
+                    }
                     Work::Stop => stop = true,
                 }
             }
@@ -325,6 +334,9 @@ impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
             if place == Place::First && due {
                 self.desk.tend(news).await;
                 tended = clock.now();
+                for opened in told {
+                    let _nobody_waits = opened.send(());
+                }
             }
             while !backlog.is_empty() {
                 let (batch, overload) = backlog.take(self.batch_max, clock.now());

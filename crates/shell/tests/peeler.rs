@@ -133,6 +133,20 @@ impl Running {
     }
 }
 
+/// Once a consensus is taken its keys are open, on every thread: a node says only then that it is
+/// ready.
+#[test]
+fn a_consensus_is_taken_when_its_keys_are_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&mix, &gateway, -60);
+    let running = start(&mix, &consensus);
+    let _first_thread = running.peeler.feed();
+    let packet = packet(1, &consensus, mix.id(), 0);
+    assert_eq!(running.try_packet(&packet), Verdict::Peeled);
+    running.stop();
+}
+
 /// RPL-1, RPL-4
 #[test]
 fn a_packet_passes_once_also_across_a_restart() {
