@@ -56,7 +56,7 @@ use crate::{
     loops::Loops,
     metrics::Metrics,
     neighbours::{Admitted, Neighbours},
-    notices::{Notices, Tell},
+    notices::{self, Notices, Tell},
     peeler::{self, Feed, Peeler, Verdict},
     selfcheck::Measured,
     state::StateError,
@@ -265,15 +265,15 @@ impl Node {
         let watched = stop.clone();
         tasks.spawn(async move { watched.run_until_cancelled(watching.run()).await });
 
-        let notices = Notices::new(
-            network.id,
-            Arc::clone(&keys),
+        let notices = Notices::new(notices::Setup {
+            network: network.id,
+            keys: Arc::clone(&keys),
             clock,
-            directory.state.clone(),
-            outgoing.clone(),
-            setup.tell,
-            metrics.clone(),
-        );
+            directory: directory.state.clone(),
+            outgoing: outgoing.clone(),
+            tell: setup.tell,
+            metrics: metrics.clone(),
+        });
         let inside = Inside {
             directory: directory.clone(),
             notices: notices.clone(),

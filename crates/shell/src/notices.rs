@@ -25,20 +25,20 @@ const TOTAL: &str = "lacuna_notices_total";
 /// Whom a role tells of each new notice besides the next hops; must not wait.
 pub type Tell = Arc<dyn Fn(&Frame) + Send + Sync>;
 
+/// What the notices of one node work with.
+pub(crate) struct Setup {
+    pub(crate) network: NetworkId,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) clock: Clock,
+    pub(crate) directory: watch::Receiver<State>,
+    pub(crate) outgoing: Outgoing,
+    pub(crate) tell: Tell,
+    pub(crate) metrics: Metrics,
+}
+
 /// The notices of one node. Clones share them.
 #[derive(Clone)]
-pub(crate) struct Notices(Arc<Shared>);
-
-struct Shared {
-    network: NetworkId,
-    keys: Arc<Keys>,
-    clock: Clock,
-    directory: watch::Receiver<State>,
-    outgoing: Outgoing,
-    tell: Tell,
-    metrics: Metrics,
-    heard: Mutex<Heard>,
-}
+pub(crate) struct Notices(Arc<(Setup, Mutex<Heard>)>);
 
 impl fmt::Debug for Notices {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,32 +47,15 @@ impl fmt::Debug for Notices {
 }
 
 impl Notices {
-    pub(crate) fn new(
-        network: NetworkId,
-        keys: Arc<Keys>,
-        clock: Clock,
-        directory: watch::Receiver<State>,
-        outgoing: Outgoing,
-        tell: Tell,
-        metrics: Metrics,
-    ) -> Self {
-        Self(Arc::new(Shared {
-            network,
-            keys,
-            clock,
-            directory,
-            outgoing,
-            tell,
-            metrics,
-            heard: Mutex::default(),
-        }))
+    pub(crate) fn new(setup: Setup) -> Self {
+        Self(Arc::new((setup, Mutex::default())))
     }
 
     /// Says `what` of this node, and gives the frame that says it; nothing comes of it if it did so
     /// within this minute, or if no document names it.
     pub(crate) fn say(&self, what: What) -> Frame {
-        let notice = Notice::new(what, self.0.keys.id(), self.0.clock.utc());
-        let frame = notice.sign(&self.0.network, self.0.keys.identity());
+        let notice = Notice::new(what, self.0.0.keys.id(), self.0.0.clock.utc());
+        let frame = notice.sign(&self.0.0.network, self.0.0.keys.identity());
         let _said_before = self.hear(&frame);
         frame
     }
@@ -84,7 +67,7 @@ impl Notices {
     /// Why it is not heard. Only [`NoticeDrop::Forged`] is the neighbour's fault.
     pub(crate) fn hear(&self, frame: &Frame) -> Result<(), NoticeDrop> {
         let heard = self.news(frame);
-        self.0.metrics.count(
+        self.0.0.metrics.count(
             TOTAL,
             match heard.map(|notice| notice.what) {
                 Ok(What::Alarm) => "alarm",
@@ -95,19 +78,19 @@ impl Notices {
             },
         );
         let notice = heard?;
-        if notice.node != self.0.keys.id() {
+        if notice.node != self.0.0.keys.id() {
             tracing::warn!(node = ?notice.node, what = ?notice.what, "a node says of itself");
         }
-        self.0.outgoing.broadcast(frame);
-        (self.0.tell)(frame);
+        self.0.0.outgoing.broadcast(frame);
+        (self.0.0.tell)(frame);
         Ok(())
     }
 
     fn news(&self, frame: &Frame) -> Result<Notice, NoticeDrop> {
-        let state = self.0.directory.borrow().clone();
+        let state = self.0.0.directory.borrow().clone();
         let consensus = state.consensus().ok_or(NoticeDrop::Stale)?;
-        let mut heard = self.0.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.hear(frame, self.0.clock.utc(), &self.0.network, consensus)
+        let mut heard = self.0.1.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.hear(frame, self.0.0.clock.utc(), &self.0.0.network, consensus)
     }
 }
 

@@ -15,14 +15,14 @@ use std::thread::available_parallelism;
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng;
 use serde_json::{Value, json};
-use sphinx::{Hop, Packet, Path, PathAbsent, SecretKey};
+use sphinx::{Hop, Opened, Packet, Path, PathAbsent, Reject, SecretKey};
 
 use crate::{clock::Clock, entropy, metrics::Metrics};
 
 /// How long the rate is measured.
 const MEASURED: Duration = Duration::from_millis(100);
 /// Packets of a batch, as many as a node's thread takes at most.
-const BATCH: usize = crate::peeler::BATCH_MAX;
+pub const BATCH: usize = crate::peeler::BATCH_MAX;
 
 /// Why a setting names no path that this node could use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,30 +111,69 @@ impl Measured {
 /// If the processor lacks the path: [`path`] gives none such.
 #[must_use]
 pub fn rate(path: Path, clock: Clock) -> f64 {
-    let mut rng = ChaCha20Rng::from_seed(entropy::seed());
-    let secret = SecretKey::generate(&mut rng);
-    let hop = |secret: &SecretKey| Hop {
-        address: [0; 32],
-        key: secret.public(),
-        delay_ns: 0,
-    };
-    let route = [hop(&secret), hop(&SecretKey::generate(&mut rng))];
-    let fresh: Vec<Packet> = (0..BATCH)
-        .map(|_| *sphinx::build(&mut rng, &route, [0; 32], [0; 16], b""))
-        .collect();
-    let secret = secret.on(path).expect("a path of this processor");
-    let (mut packets, mut verdicts) = (fresh.clone(), Vec::with_capacity(BATCH));
+    let mut unwrap = Unwrap::on(path).expect("a path of this processor");
     let (start, mut done) = (clock.now(), 0u32);
     while clock.now().since(start) < MEASURED {
-        packets.copy_from_slice(&fresh);
-        sphinx::open(&secret, 0, &packets, &mut verdicts);
-        let opened = verdicts
-            .drain(..)
-            .map(|verdict| verdict.expect("its own packets open"));
-        sphinx::finish_batch(opened.zip(&mut packets));
+        unwrap.batch();
         done += u32::try_from(BATCH).expect("few");
     }
     f64::from(done) / clock.now().since(start).as_secs_f64()
+}
+
+/// A batch of packets to a key of its own, to be opened and finished again and again.
+pub struct Unwrap {
+    secret: SecretKey,
+    fresh: Vec<Packet>,
+    packets: Vec<Packet>,
+    verdicts: Vec<Result<Opened, Reject>>,
+}
+
+impl core::fmt::Debug for Unwrap {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Unwrap(..)")
+    }
+}
+
+impl Unwrap {
+    /// Packets for a key computed on `path`.
+    ///
+    /// # Errors
+    ///
+    /// [`PathAbsent`] on this processor.
+    pub fn on(path: Path) -> Result<Self, PathAbsent> {
+        let mut rng = ChaCha20Rng::from_seed(entropy::seed());
+        let secret = SecretKey::generate(&mut rng);
+        let hop = |secret: &SecretKey| Hop {
+            address: [0; 32],
+            key: secret.public(),
+            delay_ns: 0,
+        };
+        let route = [hop(&secret), hop(&SecretKey::generate(&mut rng))];
+        let fresh: Vec<Packet> = (0..BATCH)
+            .map(|_| *sphinx::build(&mut rng, &route, [0; 32], [0; 16], b""))
+            .collect();
+        Ok(Self {
+            secret: secret.on(path)?,
+            packets: fresh.clone(),
+            fresh,
+            verdicts: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// Opens and finishes all [`BATCH`] packets once.
+    ///
+    /// # Panics
+    ///
+    /// If one does not open.
+    pub fn batch(&mut self) {
+        self.packets.copy_from_slice(&self.fresh);
+        sphinx::open(&self.secret, 0, &self.packets, &mut self.verdicts);
+        let opened = self
+            .verdicts
+            .drain(..)
+            .map(|verdict| verdict.expect("its own packets open"));
+        sphinx::finish_batch(opened.zip(&mut self.packets));
+    }
 }
 
 #[cfg(test)]

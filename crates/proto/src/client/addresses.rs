@@ -104,6 +104,12 @@ impl Addresses {
         ) else {
             return false;
         };
+        self.keep(slot, identity, label);
+        true
+    }
+
+    /// Holds a live address.
+    fn keep(&mut self, slot: u16, identity: Identity, label: String) {
         let revoked = false;
         self.slots.insert(
             slot,
@@ -113,7 +119,6 @@ impl Addresses {
                 revoked,
             },
         );
-        true
     }
 
     /// Whether there is a live one.
@@ -186,15 +191,7 @@ impl Addresses {
         journal.put(record(slot), value);
         self.next += 1;
         self.version += 1;
-        let revoked = false;
-        self.slots.insert(
-            slot,
-            Slot {
-                identity,
-                label,
-                revoked,
-            },
-        );
+        self.keep(slot, identity, label);
         Ok(slot)
     }
 

@@ -17,26 +17,23 @@ use core::fmt;
 use std::{fs, path::Path};
 
 use anyhow::{Context, ensure};
-use chacha20::ChaCha20Rng;
 use proto::{
     Time,
     calendar::Epoch,
     replay::{Fingerprint, Refused, ReplaySet},
 };
-use rand::SeedableRng;
 use serde::Serialize;
 use shell::{
     clock::Clock,
     entropy::seed,
     journal::{BootId, Journal},
+    selfcheck::{BATCH, Unwrap},
 };
-use sphinx::{Hop, Packet, SecretKey, Tag};
+use sphinx::{SecretKey, Tag};
 
 use super::node::memory_max;
 use crate::progress::Progress;
 
-/// Packets of a batch, as many as a node's thread takes at most.
-const BATCH: usize = shell::peeler::BATCH_MAX;
 /// Batches that follow an unwrap, for each of the two ways.
 const BETWEEN: usize = 4096;
 /// Batches between two words on the progress.
@@ -66,43 +63,6 @@ pub struct Report {
     pub restart_s: f64,
     /// Most memory of this process while it did, in bytes.
     pub restart_memory_max: u64,
-}
-
-/// Batches of packets that are opened and finished again and again.
-struct Unwrap {
-    secret: SecretKey,
-    fresh: Vec<Packet>,
-    packets: Vec<Packet>,
-    verdicts: Vec<Result<sphinx::Opened, sphinx::Reject>>,
-}
-
-impl Unwrap {
-    fn make() -> anyhow::Result<Self> {
-        let mut rng = ChaCha20Rng::from_seed(seed());
-        let secret = SecretKey::generate(&mut rng).on(sphinx::Path::best())?;
-        let hop = |secret: &SecretKey| Hop {
-            address: [0; 32],
-            key: secret.public(),
-            delay_ns: 0,
-        };
-        let route = [hop(&secret), hop(&SecretKey::generate(&mut rng))];
-        let fresh: Vec<Packet> = (0..BATCH)
-            .map(|_| *sphinx::build(&mut rng, &route, [0; 32], [0; 16], b""))
-            .collect();
-        Ok(Self {
-            secret,
-            packets: fresh.clone(),
-            fresh,
-            verdicts: Vec::new(),
-        })
-    }
-
-    fn batch(&mut self) {
-        self.packets.copy_from_slice(&self.fresh);
-        sphinx::open(&self.secret, 0, &self.packets, &mut self.verdicts);
-        let opened = self.verdicts.drain(..).map_while(Result::ok);
-        sphinx::finish_batch(opened.zip(&mut self.packets));
-    }
 }
 
 /// Nanoseconds spent on a number of things.
@@ -170,7 +130,7 @@ pub fn run(root: &Path, tags: usize, progress: &Progress) -> anyhow::Result<Repo
     let clock = Clock::start();
     let boot = BootId::current()?;
     let secret = SecretKey::from_bytes(seed());
-    let mut unwrap = Unwrap::make()?;
+    let mut unwrap = Unwrap::on(sphinx::Path::best())?;
     let open = |told: &mut dyn FnMut(&[Fingerprint])| {
         Journal::open(root, EPOCH, tags, boot, clock.utc(), |piece| told(piece))
     };
