@@ -7,7 +7,7 @@
 //! | `measured`          | frames that both links carried since the start, scaled to a day    |
 //!
 //! Both follow from the profile alone: nothing that a user does changes them. TLS and TCP add
-//! about 4 %, the directory a document per period.
+//! 5 to 6 %, the directory a document per period.
 
 use core::fmt;
 

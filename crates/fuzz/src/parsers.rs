@@ -11,7 +11,7 @@
 //! | `consensus`  | a body, which three authorities of the test network then sign             |
 //! | `content`    | what a packet carries, and what its symbol decodes to                     |
 //! | `descriptor` | a body, which node 0 of the test network then signs                       |
-//! | `frame`      | a frame, filled up with zeros                                             |
+//! | `frame`      | a frame, filled up with zeros; notices too                                |
 
 use std::sync::LazyLock;
 
@@ -27,6 +27,7 @@ use proto::{
         Answer, Ballot, Consensus, Descriptor, LinkCertificate, Question, SignedConsensus,
         SignedDescriptor, ask::QUESTION_LEN_MAX, cbor,
     },
+    notice::{Heard, Notice, What},
     wire::{Confirmation, FRAME_LEN, Frame, Hello, Open},
 };
 
@@ -37,6 +38,7 @@ mod network;
 use network::{TestNetwork, VALID_FROM_S};
 
 static TOWN: LazyLock<TestNetwork> = LazyLock::new(|| TestNetwork::new(3, 3, 1));
+static DOCUMENT: LazyLock<Consensus> = LazyLock::new(|| TOWN.consensus());
 
 /// Reads the input as an address in each of its forms.
 pub fn address(input: &[u8]) {
@@ -143,6 +145,12 @@ pub fn frame(input: &[u8]) {
         let again = Confirmation::parse(&confirmation.to_frame());
         assert_eq!(again, Some(confirmation));
     }
+    let (id, now) = (&TOWN.network.id, Utc::from_secs(VALID_FROM_S));
+    if let Ok(notice) = Heard::default().hear(&frame, now, id, &DOCUMENT) {
+        let said_by = TOWN.nodes.iter().find(|node| node.id == notice.node);
+        let said_by = said_by.expect("a node of the document");
+        assert_eq!(notice.sign(id, &said_by.identity), frame);
+    }
 }
 
 /// Real encodings of everything above: target, name of the file, input.
@@ -189,6 +197,8 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let acks = Content::Acks(vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)]);
     let blob = Frame::with_body(Kind::Blob, field_of(4, 0), b"part");
+    let now = Utc::from_secs(VALID_FROM_S);
+    let notice = Notice::new(What::Alarm, node.id, now).sign(id, &node.identity);
     let bytes = |frame: Frame| frame.as_bytes().to_vec();
     vec![
         ("address", "text", address.to_string().into_bytes()),
@@ -231,5 +241,6 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("frame", "hello", bytes(hello.to_frame())),
         ("frame", "confirmation", bytes(confirmation.to_frame())),
         ("frame", "blob", bytes(blob)),
+        ("frame", "notice", bytes(notice)),
     ]
 }

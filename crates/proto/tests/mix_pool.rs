@@ -73,7 +73,7 @@ fn a_pool_of_thirty_thousand_is_bounded() {
 
 /// MIX-3
 #[test]
-#[ignore = "2.5 GB of memory"]
+#[ignore = "2.5 GB of memory: cargo test --release -p proto --test mix_pool -- --ignored --nocapture"]
 fn a_pool_of_a_million_is_bounded() {
     println!("{:.0} bytes a packet", fill(1_000_000));
 }

@@ -35,7 +35,7 @@ use sphinx_packet::{
 const WINDOW: Duration = Duration::from_millis(12);
 const ROUNDS: usize = 40;
 const GUARD_ROUNDS: usize = 12;
-/// What a guard's run wants of the lanes at least: some 8 % below what they reach, which is more
+/// What a guard's run wants of the lanes at least: 8 to 10 % below what they reach, more
 /// than an interleaved minimum moves (docs/PERFORMANCE.md).
 const FLOORS: [(&str, f64); 5] = [
     ("unwrap_batched_1k", 7.2),

@@ -39,8 +39,8 @@ pub const FRAME_BYTES: u32 = 2432;
 pub const DEPLOYED: u32 = 3;
 /// Points of the front of deployed layers that the flow engine measures, at most.
 pub const SPREAD: usize = 5;
-/// Packets per second for which a plan counts one mix: a third of what one processor was measured
-/// at (docs/PERFORMANCE.md).
+/// Packets per second for which a plan counts one mix: less than a quarter of what one processor
+/// was measured at (docs/PERFORMANCE.md).
 pub const MIX_CAPACITY_PER_S: f64 = 10_000.0;
 /// Fewest mixes of a layer.
 pub const WIDTH_MIN: u32 = 5;
