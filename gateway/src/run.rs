@@ -48,8 +48,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Config, Node, clients::Clients, mailboxes::Mailboxes};
 
-/// Inputs that wait for the machine, which takes microseconds for each.
-const INBOX: usize = 1024;
 const CALENDAR_EVERY: Duration = Duration::from_secs(30);
 
 impl Node {
@@ -62,7 +60,7 @@ impl Node {
         let (clock, metrics) = (Clock::start(), Metrics::default());
         let stop = CancellationToken::new();
         let config = self.config;
-        let (machine, inbox) = mpsc::channel(INBOX);
+        let (machine, inbox) = mpsc::channel(node::INBOX);
         let store = open_store(&config, self.keys.state())?;
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
         let (mailboxes, calls, registered) = started?;

@@ -5,7 +5,7 @@
 //!                    │       └ dropped: counted        └ full: dropped, counted
 //!                    └ full: the peeler waits, then packets are dropped and counted before it
 //!
-//! All of it on one thread, [`shell::peeler`]'s.
+//! All but the opening of other threads' packets on one thread, [`shell::peeler`]'s first.
 //! ```
 //!
 //! | metric                               | what                                              |
@@ -45,9 +45,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Node;
 
-/// Peeled packets that wait for the machine, which takes microseconds for each.
-const INBOX: usize = 1024;
-
 impl Node {
     /// Mixes until `stop`.
     ///
@@ -74,7 +71,7 @@ impl Node {
             clock,
             metrics: metrics.clone(),
         };
-        let (machine, inbox) = mpsc::channel(INBOX);
+        let (machine, inbox) = mpsc::channel(node::INBOX);
         let held = Held::new(&metrics);
         let entering = held.clone();
         let peeled = move |packet| {

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Pure, so that the simulator runs it inline and injects faults between the two halves; the
-//! shell runs it on worker threads, each with a [`Ring`] of the same keys. Nothing reaches a machine before the journal's write has
-//! returned (RPL-4): the borrow checker sees to it, since only [`Pending::finish`] gives packets.
+//! shell runs it on worker threads, each with a [`Ring`] of the same keys. Nothing reaches a machine
+//! before the journal's write has returned (RPL-4): only [`Pending::finish`] gives packets, and its
+//! caller journals first.
 //!
 //! No epoch stands on the wire: the current key is tried first, then its neighbours while their
 //! windows overlap (EPO-2). A packet that none of them opens is counted once, as its first

@@ -95,10 +95,7 @@ impl ReplaySet {
         block[..32].copy_from_slice(&hash);
         let mut keyed = Zeroizing::new(START);
         compress256(&mut keyed, core::slice::from_ref(&*block));
-        // Filled to three quarters at most, and never without a free place.
-        let lines = capacity.div_ceil(LINE * 3 / 4) + 1;
-        // One line more, of which only as much is used as the first begins late.
-        let places = vec![0; (lines + 1) * LINE].into_boxed_slice();
+        let places = vec![0; Self::places(capacity)].into_boxed_slice();
         Self {
             keyed,
             places,
@@ -184,7 +181,19 @@ impl ReplaySet {
     /// Memory of its table, in bytes, once it is full.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.places.len() * size_of::<u64>()
+        Self::memory_of(self.capacity)
+    }
+
+    /// Bytes of a set of `capacity` fingerprints.
+    #[must_use]
+    pub const fn memory_of(capacity: usize) -> usize {
+        Self::places(capacity) * size_of::<u64>()
+    }
+
+    /// Filled to three quarters at most, never without a free place; and one line more, of which
+    /// only as much is used as the first begins late.
+    const fn places(capacity: usize) -> usize {
+        (capacity.div_ceil(LINE * 3 / 4) + 2) * LINE
     }
 
     /// How many it can hold.

@@ -7,9 +7,9 @@
 //! | part       | bytes                                                                         |
 //! |------------|-------------------------------------------------------------------------------|
 //! | base       | what the process holds when it starts to listen: code, runtimes, keys          |
-//! | replay set | [`replay_bytes`] of `replay_max`; [`KEYS_OPEN`] keys at most open at once       |
+//! | replay set | [`ReplaySet::memory_of`] `replay_max`; [`KEYS_OPEN`] keys at most open at once       |
 //! | pool       | `pool_max` packets of [`HELD_LEN`] bytes; a gateway has none                   |
-//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes                         |
+//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more    |
 //! | link queue | `link_queue_max` packets of [`QUEUED_LEN`] bytes, for each next hop            |
 //!
 //! [`HELD_LEN`] is measured by `cargo test --release -p proto --test mix_pool -- --ignored`.
@@ -18,9 +18,12 @@
 use core::{fmt, time::Duration};
 use std::fs;
 
-use proto::mix::HELD_LEN;
+use proto::{mix::HELD_LEN, replay::ReplaySet};
 
-use crate::{node::Setup, peeler};
+use crate::{
+    node::{INBOX, Setup},
+    peeler,
+};
 
 /// Keys that are open at once at most: the current epoch's and, around its edges, a neighbour's.
 pub const KEYS_OPEN: usize = 2;
@@ -64,9 +67,9 @@ impl Budget {
     fn parts(&self) -> [usize; 5] {
         [
             self.base,
-            KEYS_OPEN * replay_bytes(self.replay_max),
+            KEYS_OPEN * ReplaySet::memory_of(self.replay_max),
             self.pool_max * HELD_LEN,
-            self.threads * peeler::QUEUED_MAX * QUEUED_LEN,
+            (self.threads * peeler::QUEUED_MAX + INBOX) * QUEUED_LEN,
             self.link_queue_max * QUEUED_LEN,
         ]
     }
@@ -82,12 +85,6 @@ impl fmt::Display for Budget {
              and {link} MB for each next hop that takes no packets"
         )
     }
-}
-
-/// Bytes of one replay set: lines of 64 bytes, each filled with six packets at most.
-#[must_use]
-pub fn replay_bytes(replay_max: usize) -> usize {
-    (replay_max.div_ceil(6) + 2) * 64
 }
 
 fn megabytes(bytes: usize) -> String {
@@ -148,7 +145,7 @@ mod tests {
         };
         let text = budget.to_string();
         for part in [
-            "at most 358.7",
+            "at most 410.4",
             "base 20.0",
             "sets 42.6",
             "pool 253.2",
@@ -157,7 +154,7 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(budget.bytes(3), budget.bytes(0) + 3 * 1024 * QUEUED_LEN);
-        assert_eq!(replay_bytes(6_000_000), 64_000_128);
+        assert_eq!(ReplaySet::memory_of(6_000_000), 64_000_128);
     }
 
     #[test]

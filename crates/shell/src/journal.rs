@@ -223,6 +223,25 @@ impl Journal {
         Ok(())
     }
 
+    /// The epochs of which `folder` holds a journal, or its count of openings.
+    ///
+    /// # Errors
+    ///
+    /// If the folder can't be read.
+    pub fn epochs(folder: &Path) -> io::Result<Vec<Epoch>> {
+        let mut epochs = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            let name = entry?.file_name();
+            let name = name.to_string_lossy();
+            let number = name.strip_prefix("epoch-").and_then(|name| {
+                let number = name.strip_suffix(".replay");
+                number.or_else(|| name.strip_suffix(".opened"))
+            });
+            epochs.extend(number.and_then(|number| number.parse().ok()).map(Epoch));
+        }
+        Ok(epochs)
+    }
+
     /// Deletes the journal of an epoch whose key has been erased.
     ///
     /// # Errors

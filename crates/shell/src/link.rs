@@ -56,7 +56,7 @@ pub const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Longest that a peer may leave what was sent to it unacknowledged by TCP, in ms (LNK-9).
 const SILENT_MS: u32 = 30_000;
 
-const READ_BUFFER_LEN: usize = 7 * FRAME_LEN;
+pub(crate) const READ_BUFFER_LEN: usize = 7 * FRAME_LEN;
 /// No limit: rustls would take a part of a write, which ends within a frame, and the rest of that
 /// frame would stand in a record of its own (LNK-1). What is written bounds what is buffered.
 const WHOLE_WRITES: Option<usize> = None;

@@ -11,13 +11,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use proto::{
     NodeId,
     directory::{Consensus, Descriptor, Role},
 };
+
+use tokio::sync::watch;
 
 use crate::{accept::AdmitNode, link::Target};
 
@@ -74,24 +76,28 @@ impl Neighbours {
     }
 }
 
-/// Whom a listener admits now; changes with the consensus. Clones share it.
+/// Whom a listener admits now, by link key; changes with the consensus. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Admitted(Arc<RwLock<BTreeMap<[u8; 32], NodeId>>>);
+pub struct Admitted(Arc<watch::Sender<BTreeMap<[u8; 32], NodeId>>>);
 
 impl Admitted {
     /// From now on, these link keys and no others.
     pub fn set(&self, before: BTreeMap<[u8; 32], NodeId>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = before;
+        self.0.send_replace(before);
     }
 
     /// The question that a listener asks.
     #[must_use]
     pub fn admit(&self) -> AdmitNode {
         let known = Arc::clone(&self.0);
-        Arc::new(move |key| {
-            let known = known.read().unwrap_or_else(PoisonError::into_inner);
-            known.get(key).copied()
-        })
+        Arc::new(move |key| known.borrow().get(key).copied())
+    }
+
+    /// The set as it changes, for links that are up: one that waited for the document instead
+    /// could ask before the set follows it.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<BTreeMap<[u8; 32], NodeId>> {
+        self.0.subscribe()
     }
 }
 

@@ -21,7 +21,7 @@
 //! Not done here: the machine, its driver, and what its outputs mean.
 
 use core::{fmt, future::Future, net::SocketAddr, num::NonZeroUsize, time::Duration};
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use proto::{
     NodeId,
@@ -44,7 +44,7 @@ use tokio_util::{
 };
 
 use crate::{
-    accept::{AdmitNode, Door, Incoming, Limits, accept},
+    accept::{Door, Incoming, Limits, accept},
     ask,
     budget::{Budget, replay_lasts},
     clock::Clock,
@@ -62,7 +62,22 @@ use crate::{
     state::StateError,
 };
 
+/// Inputs that wait for a role's machine, which takes microseconds for each.
+pub const INBOX: usize = 1024;
 const DAY_S: u64 = 86_400;
+const DROPPED: &str = "lacuna_packets_dropped_total";
+/// What the opening of packets drops them for.
+const DROPS: [PeelDrop; 9] = [
+    PeelDrop::Final,
+    PeelDrop::NoKey,
+    PeelDrop::Replay(Refused::Seen),
+    PeelDrop::Replay(Refused::Full),
+    PeelDrop::Rejected(Reject::LowOrder),
+    PeelDrop::Rejected(Reject::Mac),
+    PeelDrop::Rejected(Reject::Version),
+    PeelDrop::Rejected(Reject::Flag),
+    PeelDrop::Rejected(Reject::DelayTooLong),
+];
 /// Longest that a withdrawal holds up the stop.
 const LEAVING: Duration = Duration::from_millis(500);
 const MIX: &[Purpose] = &[Purpose::Node];
@@ -212,9 +227,12 @@ impl Node {
         let (directory, following) = follow.start(stop.clone())?;
 
         let counting = metrics.clone();
-        // What nearly every packet comes to is counted without a lock.
+        // Packets are counted without a lock.
         let opened = metrics.cell("lacuna_packets_peeled_total", "");
-        let overload = metrics.cell("lacuna_packets_dropped_total", "overload");
+        let overload = metrics.cell(DROPPED, "overload");
+        let unjournaled = metrics.cell(DROPPED, "unjournaled");
+        let drops = DROPS.map(|why| (why, metrics.cell(DROPPED, reason(why))));
+        let drops = Arc::new(BTreeMap::from(drops));
         let crypto = Measured::now(setup.path, clock);
         crypto.show(&metrics);
         tracing::info!(
@@ -235,8 +253,11 @@ impl Node {
         let counted = move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
             Verdict::Overload => overload.add(1),
-            Verdict::Unjournaled => count(&counting, "unjournaled"),
-            Verdict::Dropped(why) => count(&counting, reason(why)),
+            Verdict::Unjournaled => unjournaled.add(1),
+            Verdict::Dropped(why) => match drops.get(&why) {
+                Some(cell) => cell.add(1),
+                None => counting.count(DROPPED, reason(why)),
+            },
         };
         let peeling = Peeler::start(peeling, machine, peeled, counted);
         let (peeler, peeler_ended) = peeling.map_err(NodeError::Peeler)?;
@@ -277,7 +298,7 @@ impl Node {
         let inside = Inside {
             directory: directory.clone(),
             notices: notices.clone(),
-            admit: admitted.admit(),
+            admitted: admitted.watch(),
             peeler: peeler.clone(),
             metrics: metrics.clone(),
         };
@@ -436,7 +457,7 @@ impl Watching {
         let opens = schedule.opens(schedule.first);
         let opens = Duration::from_nanos(opens.end.0 - opens.start.0);
         if let Err(small) = replay_lasts(self.replay_max, self.crypto.rate_per_s, opens) {
-            tracing::warn!(
+            tracing::info!(
                 replay_max = self.replay_max,
                 full_after_s = small.lasts.as_secs(),
                 key_opens_s = opens.as_secs(),
@@ -453,7 +474,7 @@ impl Watching {
 struct Inside {
     directory: Directory,
     notices: Notices,
-    admit: AdmitNode,
+    admitted: watch::Receiver<BTreeMap<[u8; 32], NodeId>>,
     peeler: Peeler,
     metrics: Metrics,
 }
@@ -474,9 +495,7 @@ impl Inside {
     /// On the runtime of one of the peeler's threads, to which the link moves.
     async fn read(mut self, incoming: Incoming, feed: Feed) -> LinkError {
         let received = self.metrics.cell("lacuna_packets_received_total", "");
-        let full = self
-            .metrics
-            .cell("lacuna_packets_dropped_total", "peel_queue_full");
+        let full = self.metrics.cell(DROPPED, "peel_queue_full");
         let mut link = match incoming.link.rehome() {
             Ok(link) => link,
             Err(error) => return error.into(),
@@ -486,10 +505,10 @@ impl Inside {
             let mut arrivals = Vec::new();
             tokio::select! {
                 read = link.reader.packets(&mut arrivals, &mut others) => if let Err(error) = read { return error },
-                changed = self.directory.state.changed(), if changes => {
+                changed = self.admitted.changed(), if changes => {
                     changes = changed.is_ok();
-                    let key = link.peer.link_key;
-                    if key.and_then(|key| (self.admit)(&key)).is_none() {
+                    let admitted = self.admitted.borrow_and_update();
+                    if !link.peer.link_key.is_some_and(|key| admitted.contains_key(&key)) {
                         return LinkError::Closed; // LNK-8
                     }
                     continue;
@@ -498,6 +517,9 @@ impl Inside {
             let mut others = others.drain(..);
             if !others.all(|frame| self.heard(&frame)) {
                 return LinkError::PeerMisbehaved("node links carry packets and true notices");
+            }
+            if arrivals.is_empty() {
+                continue;
             }
             let count = arrivals.len() as u64;
             received.add(count);
@@ -517,10 +539,6 @@ impl Inside {
         let answers = |question| core::future::ready(self.directory.answer(&question));
         let _counted = ask::answer(incoming.link, GATEWAY_QUESTION_LEN_MAX, answers).await;
     }
-}
-
-fn count(metrics: &Metrics, reason: &'static str) {
-    metrics.count("lacuna_packets_dropped_total", reason);
 }
 
 /// Why a packet was dropped, as the label of a metric.

@@ -14,7 +14,7 @@
 //! | batch    | whatever waits, <= `batch_max` packets, the newest first: one journal write     |
 //! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
 //! | age      | packets that a batch passes over are dropped and counted past [`PASSED_OVER_MAX`] |
-//! | tend     | at least every [`TEND_EVERY`]: keys come and go with their windows              |
+//! | tend     | every [`TEND_EVERY`], beside the turns: keys come and go with their windows     |
 //!
 //! A packet stays on the thread that read it until it is opened, because packets that change threads
 //! cost more than they gain: two threads on one processor share it by halves, whatever each has to
@@ -53,6 +53,7 @@ use proto::{
     Time,
     directory::Consensus,
     peel::{Arrival, PeelDrop, Peeled},
+    wire::FRAME_LEN,
 };
 use tokio::{
     runtime::{Builder, Handle},
@@ -62,7 +63,11 @@ use tokio::{
 };
 
 use self::desk::Desk;
-use crate::{clock::Clock, keys::Keys, link::READ_BATCH};
+use crate::{
+    clock::Clock,
+    keys::Keys,
+    link::{READ_BATCH, READ_BUFFER_LEN},
+};
 
 /// Most packets that wait to be opened, besides those on their way from the links.
 pub const WAITING_MAX: usize = 512;
@@ -75,8 +80,12 @@ pub const TURN: Duration = Duration::from_millis(1);
 pub const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
 /// Most reads of links, of some dozen packets each, that wait for a batch to end.
 const READS_MAX: usize = 128;
-/// Most packets between the links and the batches of one thread, all told.
-pub const QUEUED_MAX: usize = WAITING_MAX + READS_MAX * READ_BATCH;
+/// Packets of one read at most: it ends once it has a batch, and a last piece of the buffer may bring
+/// some more.
+const READ_MAX: usize = READ_BATCH + READ_BUFFER_LEN / FRAME_LEN;
+/// Most packets between the links and the batches of one thread, all told: those that wait, the
+/// reads just taken, and as many that came since.
+pub const QUEUED_MAX: usize = WAITING_MAX + 2 * READS_MAX * READ_MAX;
 /// Keys are looked after at least this often, traffic or none.
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
 
@@ -129,10 +138,11 @@ pub struct Setup {
 #[derive(Debug)]
 enum Work {
     Packets(Vec<Arrival>),
-    /// To the first thread alone; who waits for its keys hears of them.
-    Consensus(Arc<Consensus>, oneshot::Sender<()>),
     Stop,
 }
+
+/// A consensus, and who waits until its keys are open.
+type News = (Arc<Consensus>, oneshot::Sender<()>);
 
 /// Where one thread takes its work.
 #[derive(Clone, Debug)]
@@ -161,6 +171,7 @@ impl Feed {
 pub struct Peeler {
     first: Feed,
     others: Arc<[Feed]>,
+    news: mpsc::Sender<News>,
     fed: Arc<AtomicUsize>,
 }
 
@@ -192,7 +203,7 @@ impl Peeler {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (feed, waiting) = Feed::to(runtime.handle());
             let bench = bench();
-            let run = move || runtime.block_on(bench.run(waiting, Place::Other));
+            let run = move || runtime.block_on(bench.run(waiting));
             others.push((feed, named().spawn(run)?));
         }
         let feeds = others.iter().map(|(feed, _)| feed.clone()).collect();
@@ -200,10 +211,14 @@ impl Peeler {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (first, waiting) = Feed::to(runtime.handle());
         let (ended, end) = oneshot::channel();
+        let (news, to_heed) = mpsc::channel(1);
+        runtime.spawn(tend(Arc::clone(&desk), to_heed));
         let bench = bench();
         named().spawn(move || {
-            runtime.block_on(bench.run(waiting, Place::First));
-            drop(runtime); // and a machine with it, so that none of the others waits for room there
+            runtime.block_on(bench.run(waiting));
+            // A machine ends with it, so that none of the others waits for room there. A name that
+            // is being looked up is not waited for.
+            runtime.shutdown_background();
             for (feed, thread) in others {
                 let _ended = feed.work.blocking_send(Work::Stop);
                 let _panicked = thread.join();
@@ -214,6 +229,7 @@ impl Peeler {
         let peeler = Self {
             first,
             others: feeds,
+            news,
             fed: Arc::default(),
         };
         Ok((peeler, end))
@@ -238,11 +254,7 @@ impl Peeler {
     /// Hands over the newest consensus, and waits until the keys are open that should be by now.
     pub async fn renew(&self, consensus: Arc<Consensus>) {
         let (opened, open) = oneshot::channel();
-        let _ended = self
-            .first
-            .work
-            .send(Work::Consensus(consensus, opened))
-            .await;
+        let _ended = self.news.send((consensus, opened)).await;
         let _ended = open.await;
     }
 
@@ -286,11 +298,18 @@ impl Backlog {
     }
 }
 
-/// Which thread it is: the first one tends the keys.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
-    First,
-    Other,
+/// Lets keys come and go, beside the packets.
+async fn tend(desk: Arc<Desk>, mut news: mpsc::Receiver<News>) {
+    loop {
+        match timeout(TEND_EVERY, news.recv()).await {
+            Ok(Some((consensus, opened))) => {
+                desk.tend(Some(consensus)).await;
+                let _nobody_waits = opened.send(());
+            }
+            Ok(None) => return,
+            Err(_nothing_new) => desk.tend(None).await,
+        }
+    }
 }
 
 /// What one thread works with.
@@ -303,39 +322,27 @@ struct Bench<I, P, C> {
 }
 
 impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
-    async fn run(self, mut waiting: mpsc::Receiver<Work>, place: Place) {
+    async fn run(self, mut waiting: mpsc::Receiver<Work>) {
         let clock = self.desk.clock();
-        let mut tended = clock.now();
         let mut backlog = Backlog::default();
         let mut works = Vec::new();
         loop {
             if backlog.is_empty() {
-                let taken = timeout(TEND_EVERY, waiting.recv_many(&mut works, READS_MAX));
-                if taken.await == Ok(0) {
+                if waiting.recv_many(&mut works, READS_MAX).await == 0 {
                     return;
                 }
             } else {
-                yield_now().await; // every link that has bytes is read before
+                // The first lets tasks run that are ready and asks the kernel what is new, after
+                // which this one goes first again; the second lets run what that woke.
+                yield_now().await;
+                yield_now().await;
                 works.extend(core::iter::from_fn(|| waiting.try_recv().ok()).take(READS_MAX));
             }
-            let (mut news, mut told) = (None, Vec::new());
             let mut stop = false;
             for work in works.drain(..) {
                 match work {
                     Work::Packets(arrivals) => backlog.0.extend(arrivals),
-                    Work::Consensus(consensus, opened) => {
-                        news = Some(consensus);
-                        told.push(opened);
-                    }
                     Work::Stop => stop = true,
-                }
-            }
-            let due = news.is_some() || clock.now().since(tended) >= TEND_EVERY;
-            if place == Place::First && due {
-                self.desk.tend(news).await;
-                tended = clock.now();
-                for opened in told {
-                    let _nobody_waits = opened.send(());
                 }
             }
             while !backlog.is_empty() {

@@ -147,6 +147,28 @@ fn a_consensus_is_taken_when_its_keys_are_open() {
     running.stop();
 }
 
+/// RPL-1: of two threads that open one packet at once, one admits it.
+#[test]
+fn two_threads_admit_a_packet_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&mix, &gateway, -60);
+    let running = start(&mix, &consensus);
+    for seed in 0..60 {
+        let packet = packet(seed, &consensus, mix.id(), 0);
+        for _both in 0..2 {
+            let (received, packet) = (Clock::start().now(), packet.clone());
+            let arrivals = vec![Arrival { received, packet }];
+            assert!(running.peeler.feed().arrived(arrivals));
+        }
+        let mut verdicts = [(); 2].map(|()| running.counted.recv().unwrap());
+        verdicts.sort_unstable();
+        let seen = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
+        assert_eq!(verdicts, [Verdict::Peeled, seen]);
+    }
+    running.stop();
+}
+
 /// RPL-1, RPL-4
 #[test]
 fn a_packet_passes_once_also_across_a_restart() {

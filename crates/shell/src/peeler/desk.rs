@@ -15,7 +15,7 @@ use std::{
 };
 
 use proto::{
-    calendar::Epoch,
+    calendar::{Epoch, Schedule, Utc},
     directory::Consensus,
     peel::{PeelDrop, Peeled, Pending, Ring, Stage},
     replay::{Fingerprint, ReplaySet},
@@ -50,10 +50,21 @@ struct Snapshot {
 struct Books {
     stage: Stage,
     journals: BTreeMap<Epoch, Journal>,
-    /// Epochs whose key must open nothing more.
-    burned: BTreeSet<Epoch>,
+    /// Epochs whose key is not opened, and why.
+    closed: BTreeMap<Epoch, Closed>,
     /// Epochs of which it has been said that their set is nearly full, or full.
     told: BTreeSet<(Epoch, bool)>,
+}
+
+/// Why a key is not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closed {
+    /// What it has opened is not known for sure: it is erased.
+    Burned,
+    /// The disk or the processor failed; nothing more until its window ends.
+    Failed,
+    /// There is no such key, or the document does not name it. The next one may.
+    Absent,
 }
 
 impl Books {
@@ -145,6 +156,11 @@ impl Desk {
         let mut books = self.books();
         let pending = books.stage.admit(opened, dropped);
         if let Err((epoch, why)) = books.journal(&pending) {
+            // What was written may be lost with what was not, unless nothing was tried.
+            let closes = match &why {
+                Some(JournalError::Io(_)) => Closed::Burned,
+                Some(JournalError::Burned(_) | JournalError::Full) | None => Closed::Failed,
+            };
             let why = why.map(|why| why.to_string()).unwrap_or_default();
             tracing::error!(
                 epoch = epoch.0,
@@ -153,8 +169,11 @@ impl Desk {
             );
             books.stage.burn(epoch);
             books.journals.remove(&epoch);
-            books.burned.insert(epoch);
-            self.publish(consensus, &books);
+            books.closed.insert(epoch, closes);
+            // Not by this batch's document: there may be a newer one.
+            if let Some(known) = self.snapshot() {
+                self.publish(&known.consensus, &books);
+            }
             (0..pending.len()).for_each(|_| counted(Verdict::Unjournaled)); // RPL-4
             return Vec::new();
         }
@@ -162,9 +181,10 @@ impl Desk {
         pending.finish().collect()
     }
 
-    /// Lets keys come and go with their windows (EPO-2, EPO-5), by the newest consensus. Meanwhile
-    /// packets of this thread wait, but links are read and the mix goes on.
+    /// Lets keys come and go with their windows (EPO-2, EPO-5), by the newest consensus. Packets
+    /// are opened meanwhile.
     pub(super) async fn tend(&self, news: Option<Arc<Consensus>>) {
+        let is_new = news.is_some();
         let known = || self.snapshot().map(|known| Arc::clone(&known.consensus));
         let Some(consensus) = news.or_else(known) else {
             return;
@@ -175,42 +195,62 @@ impl Desk {
             for epoch in books.stage.retire(&schedule, now) {
                 books.journals.remove(&epoch);
             }
+            if is_new {
+                books.closed.retain(|_, why| *why != Closed::Absent);
+            }
             books.tell();
             self.publish(&consensus, &books);
         }
-        // Also those that ended while this node was off.
-        let on_disk = self.setup.keys.epochs().unwrap_or_default();
-        for epoch in on_disk {
-            if schedule.opens(epoch).end <= now {
-                self.away(move |setup, _| setup.erase(epoch)).await;
-                self.books().burned.remove(&epoch);
-            }
-        }
         for epoch in schedule.epochs() {
-            let closed = {
+            let known = {
                 let books = self.books();
-                books.stage.holds(epoch) || books.burned.contains(&epoch)
+                books.stage.holds(epoch) || books.closed.contains_key(&epoch)
             };
-            if closed || !schedule.opens(epoch).contains(&now) {
-                continue;
-            }
-            let current = Arc::clone(&consensus);
-            let opened = self.away(move |setup, boot| setup.open(&current, epoch, boot));
-            let opened = opened.await;
-            let mut books = self.books();
-            match opened {
-                Ok((secret, seen, journal)) => {
-                    books.journals.insert(epoch, journal);
-                    books.stage.install(epoch, secret, seen);
-                    self.publish(&consensus, &books);
-                    tracing::info!(epoch = epoch.0, "key epoch opened");
-                }
-                Err(why) => {
-                    tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
-                    books.burned.insert(epoch);
-                }
+            if !known && schedule.opens(epoch).contains(&now) {
+                self.open_key(&consensus, epoch).await;
             }
         }
+        self.erase(&schedule, now).await;
+    }
+
+    async fn open_key(&self, consensus: &Arc<Consensus>, epoch: Epoch) {
+        let current = Arc::clone(consensus);
+        let opened = self.away(move |setup, boot| setup.open(&current, epoch, boot));
+        let opened = opened.await;
+        let mut books = self.books();
+        match opened {
+            Ok((secret, seen, journal)) => {
+                books.journals.insert(epoch, journal);
+                books.stage.install(epoch, secret, seen);
+                self.publish(consensus, &books);
+                tracing::info!(epoch = epoch.0, "key epoch opened");
+            }
+            Err(why) => {
+                tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
+                books.closed.insert(epoch, why.closes());
+            }
+        }
+    }
+
+    /// Erases from the disk what is over, also while this node was off, and what is burned.
+    async fn erase(&self, schedule: &Schedule, now: Utc) {
+        let kept = match self.away(|setup, _| setup.kept()).await {
+            Ok(kept) => kept,
+            Err(error) => {
+                return tracing::error!(%error, "can't see which keys are to be erased");
+            }
+        };
+        for epoch in kept {
+            let over = schedule.opens(epoch).end <= now;
+            let burned = self.books().closed.get(&epoch) == Some(&Closed::Burned);
+            if over || burned {
+                self.away(move |setup, _| setup.erase(epoch)).await;
+            }
+        }
+        let mut books = self.books();
+        books
+            .closed
+            .retain(|epoch, _| schedule.opens(*epoch).end > now);
     }
 
     /// Does `work` on a thread that may wait.
@@ -254,24 +294,25 @@ impl Setup {
         let known = |tags: &[Fingerprint]| seen.admit_batch(tags, |_, _known| ());
         let now = self.clock.utc();
         let opened = Journal::open(&self.journals, epoch, self.replay_max, boot, now, known);
-        let journal = match opened {
-            Err(burned @ JournalError::Burned(_)) => {
-                self.erase(epoch);
-                return Err(burned.into());
-            }
-            opened => opened?,
-        };
-        Ok((secret, seen, journal))
+        Ok((secret, seen, opened?))
     }
 
-    /// Erases what the disk holds of `epoch`.
+    /// Epochs of which the disk holds a key or a journal.
+    fn kept(&self) -> Result<BTreeSet<Epoch>, NoKey> {
+        let keys = self.keys.epochs()?;
+        let journals = Journal::epochs(&self.journals).map_err(JournalError::Io)?;
+        Ok(keys.into_iter().chain(journals).collect())
+    }
+
+    /// Erases what the disk holds of `epoch`: the journal only when the key is gone, since a key
+    /// without its journal would let replays through.
     fn erase(&self, epoch: Epoch) {
-        let key = self.keys.erase(epoch);
-        let journal = Journal::erase(&self.journals, epoch);
-        match (key, journal) {
-            (Ok(()), Ok(())) => tracing::info!(epoch = epoch.0, "key erased"),
-            (Err(error), _) => tracing::error!(epoch = epoch.0, %error, "key not erased"),
-            (_, Err(error)) => tracing::error!(epoch = epoch.0, %error, "journal not erased"),
+        if let Err(error) = self.keys.erase(epoch) {
+            return tracing::error!(epoch = epoch.0, %error, "key not erased");
+        }
+        match Journal::erase(&self.journals, epoch) {
+            Ok(()) => tracing::info!(epoch = epoch.0, "key erased"),
+            Err(error) => tracing::error!(epoch = epoch.0, %error, "journal not erased"),
         }
     }
 }
@@ -290,3 +331,16 @@ enum NoKey {
     #[error(transparent)]
     Path(sphinx::PathAbsent),
 }
+
+impl NoKey {
+    fn closes(&self) -> Closed {
+        match self {
+            Self::Journal(JournalError::Burned(_)) => Closed::Burned,
+            Self::Erased | Self::Unpublished => Closed::Absent,
+            Self::State(_) | Self::Journal(_) | Self::Path(_) => Closed::Failed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,173 @@
+//! What happens to a key when its journal, or the disk, fails.
+
+use core::num::NonZeroUsize;
+use std::{cell::RefCell, fs};
+
+use chacha20::ChaCha20Rng;
+use proto::{
+    NetworkId,
+    directory::{Params, Role, Terms},
+};
+use rand_core::SeedableRng;
+use sphinx::{Hop, Packet};
+
+use super::*;
+use crate::{
+    keys::{About, Keys},
+    state::StateDir,
+};
+
+const NETWORK: NetworkId = NetworkId([7; 32]);
+const NOW: Epoch = Epoch(0);
+
+struct Fixture {
+    desk: Desk,
+    consensus: Arc<Consensus>,
+    _folder: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// A desk with the key of the epoch that has just begun.
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            let state = StateDir::open(&folder.path().join(name)).unwrap();
+            Arc::new(Keys::open(state).unwrap())
+        };
+        let (mix, gateway) = (open("mix"), open("gateway"));
+        let (params, clock) = (Params::default(), Clock::start());
+        let now_s = clock.utc().as_secs();
+        let said = [(&mix, Role::Mix), (&gateway, Role::Gateway)].map(|(keys, role)| {
+            let about = About {
+                role,
+                address: "127.0.0.1:9".to_owned(),
+                family: "x".to_owned(),
+            };
+            keys.descriptor(&NETWORK, &about, 0, &params, now_s)
+                .unwrap()
+        });
+        let terms = Terms {
+            network: NETWORK,
+            period: 0,
+            previous: [0; 32],
+            layers: 1,
+            params,
+        };
+        let consensus = Arc::new(Consensus::build(&terms, now_s - 60, said).unwrap());
+        let setup = Setup {
+            path: sphinx::Path::best(),
+            clock,
+            journals: mix.state().folder("replay").unwrap(),
+            keys: mix,
+            rate_per_s: 10_000.0,
+            replay_max: 100,
+            threads: NonZeroUsize::new(1).unwrap(),
+        };
+        let desk = Desk::open(setup).unwrap();
+        desk.tend(Some(Arc::clone(&consensus))).await;
+        Self {
+            desk,
+            consensus,
+            _folder: folder,
+        }
+    }
+
+    fn packet(&self, seed: u8) -> Box<Packet> {
+        let own = self.consensus.node(&self.desk.setup.keys.id()).unwrap();
+        let hop = |address, key| Hop {
+            address,
+            key,
+            delay_ns: 0,
+        };
+        let route = [
+            hop(own.id.0, self.consensus.packet_key(own, NOW).unwrap()),
+            hop([3; 32], SecretKey::from_bytes([9; 32]).public()),
+        ];
+        let mut rng = ChaCha20Rng::from_seed([seed; 32]);
+        sphinx::build(&mut rng, &route, [0; 32], [0; 16], b"hello")
+    }
+
+    /// What becomes of one packet, and whether it goes on.
+    fn peel(&self, packet: &Packet) -> (Vec<Verdict>, usize) {
+        let verdicts = RefCell::new(Vec::new());
+        let arrival = Arrival {
+            received: self.desk.clock().now(),
+            packet: Box::new(*packet),
+        };
+        let counted = |verdict| RefCell::borrow_mut(&verdicts).push(verdict);
+        let peeled = self.desk.peel(vec![arrival], &counted).len();
+        (verdicts.into_inner(), peeled)
+    }
+
+    fn has_key(&self) -> bool {
+        self.desk.setup.keys.epochs().unwrap().contains(&NOW)
+    }
+
+    fn has_journal(&self) -> bool {
+        let kept = Journal::epochs(&self.desk.setup.journals).unwrap();
+        kept.contains(&NOW)
+    }
+}
+
+/// RPL-4: what can't be journaled does not go on, and the key opens nothing more, not by a newer
+/// document either.
+#[tokio::test]
+async fn without_a_journal_nothing_goes_on() {
+    let fixture = Fixture::new().await;
+    assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+    fixture.desk.books().journals.remove(&NOW);
+    let unjournaled = (vec![Verdict::Unjournaled], 0);
+    assert_eq!(fixture.peel(&fixture.packet(2)), unjournaled);
+    let no_key = (vec![Verdict::Dropped(PeelDrop::NoKey)], 0);
+    for _ in 0..2 {
+        assert_eq!(fixture.peel(&fixture.packet(3)), no_key);
+        let news = Arc::clone(&fixture.consensus);
+        fixture.desk.tend(Some(news)).await;
+    }
+    // Nothing was written, so nothing is lost: the disk keeps both.
+    assert!(fixture.has_key() && fixture.has_journal());
+}
+
+/// RPL-4, EPO-5: a burned key is erased, and its journal only when the key is gone.
+#[tokio::test]
+async fn a_burned_key_goes_before_its_journal() {
+    let fixture = Fixture::new().await;
+    let key = fixture.desk.setup.keys.state().path("packet-keys/0");
+    let kept = fs::read(&key).unwrap();
+    // A key that can't be erased: what is there is a folder.
+    fs::remove_file(&key).unwrap();
+    fs::create_dir(&key).unwrap();
+    fixture.desk.books().closed.insert(NOW, Closed::Burned);
+    fixture.desk.tend(None).await;
+    assert!(fixture.has_key() && fixture.has_journal());
+
+    fs::remove_dir(&key).unwrap();
+    fs::write(&key, kept).unwrap();
+    fixture.desk.tend(None).await;
+    assert!(!fixture.has_key() && !fixture.has_journal());
+}
+
+/// A key that a document does not name may be named by the next one.
+#[tokio::test]
+async fn the_next_document_may_name_a_key() {
+    let fixture = Fixture::new().await;
+    let mut before = (*fixture.consensus).clone();
+    before
+        .nodes
+        .retain(|node| node.id != fixture.desk.setup.keys.id());
+    {
+        let mut books = fixture.desk.books();
+        books.stage.burn(NOW);
+        books.journals.clear();
+    }
+    fixture.desk.tend(Some(Arc::new(before))).await;
+    let closed = fixture.desk.books().closed.get(&NOW).copied();
+    assert_eq!(closed, Some(Closed::Absent));
+    let no_key = (vec![Verdict::Dropped(PeelDrop::NoKey)], 0);
+    assert_eq!(fixture.peel(&fixture.packet(1)), no_key);
+    fixture
+        .desk
+        .tend(Some(Arc::clone(&fixture.consensus)))
+        .await;
+    assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+}
