@@ -145,13 +145,16 @@ impl StateDir {
     }
 }
 
+/// How the name of a file ends while it is written.
+pub(crate) const UNFINISHED: &str = "new";
+
 /// [`StateDir::write`] for a file anywhere.
 ///
 /// # Errors
 ///
 /// [`StateError::Io`].
 pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
-    let new = path.with_added_extension("new");
+    let new = path.with_added_extension(UNFINISHED);
     let written = || {
         let mut file = private().truncate(true).open(&new)?;
         file.write_all(bytes)?;

@@ -17,9 +17,10 @@
 //!
 //! One file in the folder holds a random name of the keys (16) and the chain of the oldest day that
 //! may still be read; the file's name is that day. A database says the name of the keys that it is
-//! sealed under, so that it is not opened with others, which could read nothing (GW-25). When all packets of a day have expired, the chain of the next day is written, then
-//! the old file is overwritten and removed. So a copy of the database, however old, tells nothing
-//! of the days before, not even together with the folder as it is now.
+//! sealed under, so that it is not opened with others, which could read nothing (GW-25). When all
+//! packets of a day have expired, the chain of the next day is written, then the old file is
+//! overwritten and removed. So a copy of the database, however old, tells nothing of the days
+//! before, not even together with the folder as it is now.
 //!
 //! Not claimed: whoever takes the file *and* the database reads what has not expired, and what
 //! comes later (still wrapped for its recipients); disks that keep overwritten blocks keep keys.
@@ -139,8 +140,13 @@ impl Seal {
         builder.create(folder).map_err(failed)?;
         let mut days = Vec::new();
         for entry in fs::read_dir(folder).map_err(failed)? {
-            let name = entry.map_err(failed)?.file_name();
+            let path = entry.map_err(failed)?.path();
+            let name = path.file_name().unwrap_or_default();
             days.extend(name.to_string_lossy().parse::<u64>().ok());
+            // Killed while it wrote one: a chain from which all later keys would follow.
+            if path.extension().is_some_and(|end| end == state::UNFINISHED) {
+                state::erase(&path).map_err(unopened)?;
+            }
         }
         days.sort_unstable();
         let newest = days.pop();
@@ -323,10 +329,13 @@ mod tests {
         let old = fs::read(folder.path().join("0")).unwrap();
         seal.forget(3 * DAY_S);
         seal.erase().unwrap();
-        fs::write(folder.path().join("0"), old).unwrap();
+        fs::write(folder.path().join("0"), &old).unwrap();
+        fs::write(folder.path().join("2.new"), old).unwrap();
         let mut seal = Seal::open(folder.path(), None).unwrap();
         assert!(seal.seal(place(1, 2 * DAY_S), &[0; PACKET_LEN]).is_none());
-        assert!(!folder.path().join("0").exists());
+        let left = fs::read_dir(folder.path()).unwrap();
+        let left: Vec<_> = left.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["3"]);
     }
 
     /// GW-25.

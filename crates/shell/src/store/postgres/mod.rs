@@ -28,7 +28,7 @@ use tokio_postgres::{Client, Statement, types::Type};
 
 use self::{
     batch::Work,
-    server::{DEADLINE, Failure},
+    server::{DEADLINE, EXPIRY_DEADLINE, Failure},
 };
 use super::{
     Mailboxes, StoreError,
@@ -146,7 +146,11 @@ impl Engine {
     /// Carries out a batch in one durable transaction; on failure none of it has been answered.
     fn carry_out(&mut self, batch: &[Request]) -> Result<Vec<Outcome>, Failure> {
         let committed = async {
-            let committed = timeout(DEADLINE, Work::commit(&mut self.store, batch)).await;
+            let expires = batch
+                .iter()
+                .any(|request| matches!(request, Request::Expire(..)));
+            let deadline = if expires { EXPIRY_DEADLINE } else { DEADLINE };
+            let committed = timeout(deadline, Work::commit(&mut self.store, batch)).await;
             committed.unwrap_or(Err(Failure::Late))
         };
         let outcomes = self.runtime.block_on(committed)?;

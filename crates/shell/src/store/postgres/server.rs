@@ -21,6 +21,9 @@ use tokio_postgres::{
 
 /// Longest that the server may take to answer, and to be connected to.
 pub(super) const DEADLINE: Duration = Duration::from_secs(30);
+/// Longest that an expiry may take: after days without a gateway it is of many packets, and one
+/// that was cut short would be asked for again at each start.
+pub(super) const EXPIRY_DEADLINE: Duration = Duration::from_secs(1800);
 
 /// A PostgreSQL server, not connected to.
 #[derive(Clone)]
@@ -125,7 +128,7 @@ pub(super) enum Failure {
         "PostgreSQL has `{0}` off, so what it confirms may be lost; set it to `on` in postgresql.conf (or for this user or database)"
     )]
     NotDurable(&'static str),
-    #[error("PostgreSQL did not answer within {} s", DEADLINE.as_secs())]
+    #[error("PostgreSQL did not answer within {} s, or {} min for an expiry", DEADLINE.as_secs(), EXPIRY_DEADLINE.as_secs() / 60)]
     Late,
     #[error("PostgreSQL holds what this program did not write: {0}")]
     Damaged(&'static str),
