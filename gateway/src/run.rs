@@ -145,6 +145,7 @@ impl Node {
             Ok(_) => tokio::select! {
                 ended = driving => ended.map(drop).context("the machine's timer"),
                 () = broken.cancelled() => store_failed(),
+                () = node.packets_ended.cancelled() => Err(node::NodeError::PacketsEnded.into()),
                 () = async { tokio::join!(steering, answering, leaving); } => Ok(()),
             },
             Err(error) => Err(error),

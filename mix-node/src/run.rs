@@ -128,6 +128,7 @@ impl Node {
                     Err(panicked) => Err(panicked).context("the machine's task"),
                 },
                 () = steering => Ok(()),
+                () = node.packets_ended.cancelled() => Err(node::NodeError::PacketsEnded.into()),
             },
             Err(error) => Err(error),
         };

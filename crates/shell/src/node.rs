@@ -35,7 +35,7 @@ use sphinx::Reject;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::{
@@ -136,6 +136,11 @@ pub enum NodeError {
     /// The thread that opens packets.
     #[error("can't start the thread that opens packets: {0}")]
     Peeler(io::Error),
+    /// One of them has ended unasked.
+    #[error(
+        "a thread that opens packets has ended, which is a bug: please report what stands above"
+    )]
+    PacketsEnded,
     /// The directory.
     #[error(transparent)]
     Follow(#[from] FollowError),
@@ -159,7 +164,8 @@ pub struct Node {
     /// Links to its next hops.
     pub outgoing: Outgoing,
     peeler: Peeler,
-    peeler_ended: oneshot::Receiver<()>,
+    /// Cancelled when the threads of packets have ended.
+    pub packets_ended: CancellationToken,
     following: JoinHandle<()>,
     loops: Option<Loops>,
     notices: Notices,
@@ -260,7 +266,7 @@ impl Node {
             },
         };
         let peeling = Peeler::start(peeling, machine, peeled, counted);
-        let (peeler, peeler_ended) = peeling.map_err(NodeError::Peeler)?;
+        let (peeler, packets_ended) = peeling.map_err(NodeError::Peeler)?;
 
         let link_key = Some(keys.link().clone());
         let outgoing = Outgoing::new(
@@ -347,7 +353,7 @@ impl Node {
             in_force: heeded,
             outgoing,
             peeler,
-            peeler_ended,
+            packets_ended,
             following,
             loops: Some(loops),
             notices,
@@ -398,7 +404,7 @@ impl Node {
         self.tasks.wait().await;
         let _ = self.following.await;
         self.peeler.stop().await;
-        let _ = self.peeler_ended.await;
+        self.packets_ended.cancelled().await;
     }
 }
 

@@ -61,6 +61,7 @@ use tokio::{
     task::yield_now,
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
 use crate::{
@@ -177,8 +178,9 @@ pub struct Peeler {
 
 impl Peeler {
     /// Starts the threads. Each finished packet goes to `machine` as what `passed` makes of it, and
-    /// waits there for room; `counted` hears what became of every packet. The receiver resolves
-    /// when all threads have ended and the journals are closed.
+    /// waits there for room; `counted` hears what became of every packet. The token is
+    /// cancelled when all threads have ended and the journals are closed: as [`Peeler::stop`] asked,
+    /// or because one of them panicked.
     ///
     /// # Errors
     ///
@@ -188,7 +190,7 @@ impl Peeler {
         machine: mpsc::Sender<I>,
         passed: impl Fn(Peeled) -> I + Clone + Send + 'static,
         counted: impl Fn(Verdict) + Clone + Send + 'static,
-    ) -> io::Result<(Self, oneshot::Receiver<()>)> {
+    ) -> io::Result<(Self, CancellationToken)> {
         let (threads, batch_max) = (setup.threads.get(), batch_max(setup.rate_per_s));
         let desk = Arc::new(Desk::open(setup)?);
         let bench = || Bench {
@@ -198,23 +200,28 @@ impl Peeler {
             passed: passed.clone(),
             counted: counted.clone(),
         };
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (first, waiting) = Feed::to(runtime.handle());
         let mut others = Vec::new();
         for _ in 1..threads {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (feed, waiting) = Feed::to(runtime.handle());
-            let bench = bench();
-            let run = move || runtime.block_on(bench.run(waiting));
+            let (bench, all) = (bench(), StopAll(first.work.clone()));
+            let run = move || {
+                let _all = all;
+                runtime.block_on(bench.run(waiting));
+            };
             others.push((feed, named().spawn(run)?));
         }
         let feeds = others.iter().map(|(feed, _)| feed.clone()).collect();
 
-        let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (first, waiting) = Feed::to(runtime.handle());
-        let (ended, end) = oneshot::channel();
+        let ended = CancellationToken::new();
+        let end = ended.clone().drop_guard();
         let (news, to_heed) = mpsc::channel(1);
         runtime.spawn(tend(Arc::clone(&desk), to_heed));
         let bench = bench();
         named().spawn(move || {
+            let _end = end;
             runtime.block_on(bench.run(waiting));
             // A machine ends with it, so that none of the others waits for room there. A name that
             // is being looked up is not waited for.
@@ -224,7 +231,6 @@ impl Peeler {
                 let _panicked = thread.join();
             }
             desk.close();
-            let _nobody_waits = ended.send(());
         })?;
         let peeler = Self {
             first,
@@ -232,7 +238,7 @@ impl Peeler {
             news,
             fed: Arc::default(),
         };
-        Ok((peeler, end))
+        Ok((peeler, ended))
     }
 
     /// The runtime of the first thread: the place for a machine that does nothing but mix, and for
@@ -274,6 +280,15 @@ impl Feed {
 
 fn named() -> thread::Builder {
     thread::Builder::new().name("packets".to_owned())
+}
+
+/// Whichever thread ends, and be it by a panic, all end: links must not go on to one that is gone.
+struct StopAll(mpsc::Sender<Work>);
+
+impl Drop for StopAll {
+    fn drop(&mut self) {
+        let _ended = self.0.blocking_send(Work::Stop);
+    }
 }
 
 /// Packets that wait to be opened, the oldest first.

@@ -22,7 +22,8 @@ use shell::{
     state::StateDir,
 };
 use sphinx::{Hop, Packet, SecretKey};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 const NETWORK: NetworkId = NetworkId([7; 32]);
 
@@ -77,7 +78,7 @@ fn packet(seed: u8, consensus: &Consensus, mix: NodeId, epoch: u64) -> Box<Packe
 
 struct Running {
     peeler: Peeler,
-    end: oneshot::Receiver<()>,
+    end: CancellationToken,
     passed: mpsc::Receiver<Peeled>,
     counted: std::sync::mpsc::Receiver<Verdict>,
 }
@@ -88,6 +89,14 @@ fn wait<T>(done: impl Future<Output = T>) -> T {
 }
 
 fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
+    start_with(keys, consensus, |peeled| peeled)
+}
+
+fn start_with(
+    keys: &Arc<Keys>,
+    consensus: &Arc<Consensus>,
+    passes: impl Fn(Peeled) -> Peeled + Clone + Send + 'static,
+) -> Running {
     let (pass, passed) = mpsc::channel(100);
     let (count, counted) = std::sync::mpsc::channel();
     let setup = Setup {
@@ -99,12 +108,9 @@ fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
         replay_max: 100,
         threads: NonZeroUsize::new(2).unwrap(),
     };
-    let (peeler, end) = Peeler::start(
-        setup,
-        pass,
-        |peeled| peeled,
-        move |verdict| count.send(verdict).unwrap(),
-    )
+    let (peeler, end) = Peeler::start(setup, pass, passes, move |verdict| {
+        count.send(verdict).unwrap()
+    })
     .unwrap();
     wait(peeler.renew(Arc::clone(consensus)));
     Running {
@@ -129,7 +135,7 @@ impl Running {
 
     fn stop(self) {
         wait(self.peeler.stop());
-        self.end.blocking_recv().unwrap();
+        wait(self.end.cancelled());
     }
 }
 
@@ -145,6 +151,23 @@ fn a_consensus_is_taken_when_its_keys_are_open() {
     let packet = packet(1, &consensus, mix.id(), 0);
     assert_eq!(running.try_packet(&packet), Verdict::Peeled);
     running.stop();
+}
+
+/// A thread that panics takes the others with it: a node must not go on with links that lead nowhere.
+#[test]
+fn all_threads_end_with_one_that_panics() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&mix, &gateway, -60);
+    for thread in 0..2 {
+        let running = start_with(&mix, &consensus, |_| panic!("on purpose"));
+        let feeds = [running.peeler.feed(), running.peeler.feed()];
+        let packet = packet(thread, &consensus, mix.id(), 0);
+        let received = Clock::start().now();
+        let arrivals = vec![Arrival { received, packet }];
+        assert!(feeds[usize::from(thread)].arrived(arrivals));
+        wait(running.end.cancelled());
+    }
 }
 
 /// RPL-1: of two threads that open one packet at once, one admits it.
