@@ -315,6 +315,60 @@ fn timed_dynamic_pools_agree_with_a_simulation_by_intervals() {
     }
 }
 
+/// Rates so low that the next packet is due beyond the end of time: it never comes.
+#[test]
+fn what_is_due_beyond_the_clock_never_comes() {
+    let pool = Some(Pool {
+        batch: Some(10),
+        ..Pool::default()
+    });
+    for (loops, flood, pool) in [(1e-12, 0.0, None), (0.0, 1e-12, None), (1e-12, 1e-12, pool)] {
+        let setup = Setup {
+            rate: 10.0,
+            loops,
+            flood,
+            pool,
+            ..Setup::default()
+        };
+        let all = Section::sum(&study(&setup, 1, 2, &|_| ()));
+        assert_eq!(all.targets.len(), 16);
+        let entropy = mean(&all.column(|target| target.entropy));
+        assert!((2.0..7.0).contains(&entropy), "{entropy}");
+    }
+}
+
+/// Packets wait in pools for as long as Little's law says, however many stay behind: what was there
+/// at the start is gone when the window opens, and in no latency.
+#[test]
+fn pools_delay_packets_as_littles_law_says() {
+    let delays = |rate: f64, layers, batch, kept| {
+        let setup = Setup {
+            rate,
+            layers,
+            pool: Some(Pool {
+                batch,
+                kept,
+                ..Pool::default()
+            }),
+            window: 4000.0,
+            ..Setup::default()
+        };
+        let sections = study(&setup, 1, 16, &|_| ());
+        let parts: Vec<f64> = sections.iter().map(Section::latency_mean).collect();
+        Estimate::from_sections(Section::sum(&sections).latency_mean(), 0, &parts)
+    };
+    for (rate, layers, batch, kept, expected) in [
+        (4.0, 1, Some(4), 200, (200.0 + 1.5) / 4.0),
+        (2.0, 1, None, 80, (80.0 + 1.0) / 2.0),
+        // Through the second layer: one more interval, and as many as stay.
+        (5.0, 2, None, 50, 0.5 + 1.0 + 2.0 * 10.0),
+    ] {
+        let found = delays(rate, layers, batch, kept);
+        assert!(found.standard_error < 0.02 * expected, "{found:?}");
+        assert!(found.z(expected).abs() < 4.0, "{found:?} {expected}");
+    }
+}
+
 /// Positive control of the calibration in every other network.
 #[test]
 fn wrong_posteriors_are_not_calibrated() {

@@ -82,23 +82,68 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\n[traffic]\nusers = 1000000000",
-        "line 3: traffic.users = 1000000000: must keep users × packets per second × layers × \
-         delay (here 150000000 packets in flight) from 0.001 to 100000000",
+        "line 3: traffic.users = 1000000000: must keep at most 100000000 packets in flight, in mixes \
+         and on links, here 1.5000e8",
     ),
     (
         "version = 1\n[traffic]\nusers = 10000000\n[flow]\nguesswork = true",
-        "line 3: traffic.users = 10000000: must keep users × packets per second × layers × \
-         delay (here 1500000 packets in flight) from 0.001 to 1000000 with flow.guesswork",
+        "line 3: traffic.users = 10000000: must keep at most 1000000 packets in flight, in mixes and on \
+         links, with flow.guesswork, here 1.5000e6",
     ),
     (
         "version = 1\n[traffic]\nusers = 1\npayload_per_user_per_s = 1e-9",
-        "line 3: traffic.users = 1: must keep users × packets per second × layers × \
-         delay (here 0.00000000015000000000000002 packets in flight) from 0.001 to 100000000",
+        "line 3: traffic.users = 1: must keep at least 0.001 packets of users in mixes, on average, \
+         here 1.5000e-10",
+    ),
+    // What takes room besides users' packets in mixes.
+    (
+        "version = 1\n[network]\nmixes_per_layer = 9999\n[traffic]\nloop_per_mix_per_s = 9e4",
+        "line 5: traffic.loop_per_mix_per_s = 90000.0: must keep at most 30000000 packets in flight, in \
+         mixes and on links, here 4.0496e8",
+    ),
+    (
+        "version = 1\n[adversary]\nflood_per_s = 1e9",
+        "line 3: adversary.flood_per_s = 1000000000.0: must keep at most 30000000 packets in flight, in \
+         mixes and on links, here 1.5000e8",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 3000000\n[links]\njitter_ms = 9999",
+        "line 5: links.jitter_ms = 9999.0: must keep at most 30000000 packets in flight, in mixes and on \
+         links, here 6.0444e7",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 400000\n[adversary]\ndelay_ms = 600000\n\
+         corrupt_mixes_per_layer = 1",
+        "line 5: adversary.delay_ms = 600000.0: must keep at most 30000000 packets in flight, in mixes \
+         and on links, here 2.4006e8",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"timed\"\n[links]\nregions_ms = \"9999\"\n[traffic]\nusers = 999999",
+        "line 5: links.regions_ms = \"9999\": must keep at most 10000000 packets in flight, in mixes and \
+         on links, here 4.2996e7",
+    ),
+    // What takes longer than the clock can count.
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = 0.001\n[traffic]\nusers = 10000\n[links]\njitter_ms = 999",
+        "line 7: links.jitter_ms = 999.0: must keep the time that links, lines and corrupt mixes take on \
+         a way, here up to 3.996 s, within 1 s: 1000000 mean delays or batches",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = 0.001\n[traffic]\nusers = 10000\n[adversary]\n\
+         delay_ms = 999\ncorrupt_mixes_per_layer = 3",
+        "line 7: adversary.delay_ms = 999.0: must keep the time that links, lines and corrupt mixes take \
+         on a way, here up to 2.997 s, within 1 s: 1000000 mean delays or batches",
+    ),
+    (
+        "version = 1\n[mix]\ndelay_mean_ms = 1\npackets_per_s = 3.6\n[traffic]\nusers = 1\n\
+         payload_per_user_per_s = 10",
+        "line 4: mix.packets_per_s = 3.6: must keep the time that links, lines and corrupt mixes take on \
+         a way, here up to 1518.75 s, within 1000 s: 1000000 mean delays or batches",
     ),
     (
         "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1000000\nkept = 1000000",
-        "line 4: mix.batch = 1000000: must keep layers × mixes × (packets of a \
-         batch + kept), here 18000000, from 0.01 to 10000000",
+        "line 4: mix.batch = 1000000: must keep at most 10000000 packets in flight, in mixes and on \
+         links, here 1.8000e7",
     ),
     (
         "version = 1\n[mix]\nstrategy = \"pool\"\nbatch = 1\nkept = 101",
@@ -138,8 +183,13 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\n[mix]\npackets_per_s = 20",
-        "line 3: mix.packets_per_s = 20.0: must be 0 or at least what comes to each mix, \
-         33.333333333333336 per second",
+        "line 3: mix.packets_per_s = 20.0: must be 0 or at least 35.08772, so that what comes to a mix over \
+         links loads it to 0.95 at most, here 1.66667",
+    ),
+    (
+        "version = 1\n[mix]\npackets_per_s = 36\n[traffic]\nloop_per_mix_per_s = 1",
+        "line 3: mix.packets_per_s = 36.0: must be 0 or at least 37.19298, so that what comes to a mix over \
+         links loads it to 0.95 at most, here 0.981481",
     ),
     (
         "version = 1\n[network]\ntopology = \"free\"\n[mix]\nstrategy = \"timed\"",
@@ -163,7 +213,17 @@ const REFUSED: &[(&str, &str)] = &[
     (
         "version = 1\n[traffic]\nusers = 1\n[flow]\ngames = 8",
         "line 5: flow.games = 8: must be 0 unless traffic.users is from 2 to 10000 and at most 20000 \
-         packets are in flight (here 0.15000000000000002)",
+         packets are in flight (here 0.15)",
+    ),
+    (
+        "version = 1\n[traffic]\nusers = 1000\nloop_per_mix_per_s = 100000\n[flow]\ngames = 8",
+        "line 6: flow.games = 8: must be 0 unless traffic.users is from 2 to 10000 and at most 20000 \
+         packets are in flight (here 135150)",
+    ),
+    (
+        "version = 1\n[adversary]\nflood_per_s = 3\n[flow]\ngames = 8",
+        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time, mixes \
+         have no limit and the adversary only watches",
     ),
     (
         "version = 1\n[network]\ntopology = \"p2p\"\n[traffic]\nusers = 1",

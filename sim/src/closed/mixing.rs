@@ -140,6 +140,15 @@ pub fn threshold_pool_bits(input: f64, kept: f64) -> f64 {
     (1.0 + ratio) * (input + kept).log2() - stays
 }
 
+/// Mean time in a pool mix in units from batch to batch, by Little's law: besides the `kept` a
+/// threshold mix holds 0 to `input` − 1 packets for equally long, a timed one as many as came since
+/// its last batch.
+#[must_use]
+pub fn pool_delay_batches(input: f64, kept: f64, timed: bool) -> f64 {
+    let gathering = if timed { input } else { input - 1.0 };
+    (kept + gathering / 2.0) / input
+}
+
 /// Threshold mixes in layers of `width`, batches of `batch` split evenly over the next layer:
 /// the posterior spreads over one batch, then over all of them.
 #[must_use]

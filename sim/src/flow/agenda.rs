@@ -27,11 +27,17 @@ pub(crate) const ORIGIN: u64 = 1 << 50;
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    reason = "at most 2^23 units; what is longer is never reached"
+    reason = "what is beyond 2^24 units is the end of time, which no run reaches"
 )]
 #[inline]
 pub(crate) fn ticks(units: f64) -> u64 {
     (units * TICKS + 0.5) as u64
+}
+
+/// The time `units` after `at`; the end of time if that lies beyond it.
+#[inline]
+pub(crate) fn after(at: u64, units: f64) -> u64 {
+    at.saturating_add(ticks(units))
 }
 
 /// Units of a time in ticks.

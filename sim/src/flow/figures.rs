@@ -161,6 +161,24 @@ impl Reader<'_> {
         setup.pool.is_none() && setup.links.is_none() && setup.capacity.is_none() && !held
     }
 
+    /// Mean time in mixes, where it is known: Erlang's, or that of one pool mix.
+    #[expect(clippy::cast_precision_loss, reason = "layers and batches are small")]
+    fn mixing_mean(&self) -> Option<f64> {
+        let setup = self.setup;
+        if self.erlang() {
+            return Some(setup.layers as f64);
+        }
+        let Pool {
+            batch,
+            kept,
+            fraction,
+        } = setup.pool?;
+        let single = setup.layers == 1 && setup.is_undisturbed() && setup.links.is_none();
+        let plain = setup.users == Users::Steady && fraction >= 1.0;
+        let input = batch.map_or(setup.occupancy(), |batch| batch as f64);
+        (single && plain).then(|| closed::pool_delay_batches(input, kept as f64, batch.is_none()))
+    }
+
     /// The network limit, for Poisson mixes; that of one cascade where there are several.
     #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     fn limit(&self) -> Option<f64> {
@@ -312,9 +330,8 @@ impl Reader<'_> {
         let ms = |units: f64, unit_s: f64| (units * unit_s + links) * 1e3;
         let unit_s = self.unit_s;
         let estimate = self.estimate(self.all.exits, |section| ms(section.latency_mean(), unit_s));
-        #[expect(clippy::cast_precision_loss, reason = "layers are few")]
-        let expected = ms(layers as f64, unit_s);
-        let expected = self.erlang().then_some(Expected::Equals(expected));
+        let expected = self.mixing_mean();
+        let expected = expected.map(|units| Expected::Equals(ms(units, unit_s)));
         self.push("latency_mean_ms", "Latency, mean", estimate, expected);
         for (q, name) in LATENCY_QUANTILES {
             let estimate = self.estimate_quantile(self.all.exits, q, |section| {

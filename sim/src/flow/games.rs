@@ -50,7 +50,7 @@ pub(super) fn playable(setup: &Setup) -> bool {
         && setup.users == Users::Steady
         && setup.links.is_none()
         && setup.capacity.is_none()
-        && setup.drop + setup.hold == 0.0
+        && setup.flood + setup.drop + setup.hold == 0.0
 }
 
 /// Plays [`GAMES`] of each kind.
@@ -81,10 +81,9 @@ enum Event {
 }
 
 impl<'a> Chain<'a> {
-    #[expect(clippy::cast_precision_loss, reason = "widths are small")]
+    /// A chain in its stationary state: pools hold independent Poisson numbers of packets.
     fn new(setup: &'a Setup, corrupt: &'a [bool], random: &mut Stream) -> Self {
-        let rho = setup.rate / setup.width as f64;
-        let held = (0..corrupt.len()).map(|_| random.poisson(rho));
+        let held = (0..corrupt.len()).map(|pool| random.poisson(setup.pool_mean(pool)));
         let held: Vec<u32> = held
             .map(|held| u32::try_from(held).expect("packets fit in memory"))
             .collect();
@@ -359,6 +358,54 @@ fn labels(setup: &Setup, corrupt: &[bool], random: &mut Stream, section: &mut Se
                 }
             }
             None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::Route;
+
+    /// Packets in flight at the start are as many as later on, loops of mixes with them.
+    #[test]
+    fn a_chain_starts_as_it_goes_on() {
+        for route in [Route::Stratified, Route::Cascade, Route::Free] {
+            let setup = Setup {
+                route,
+                layers: 3,
+                width: 2,
+                rate: 4.0,
+                loops: 3.0,
+                ..Setup::default()
+            };
+            let corrupt = vec![false; 6];
+            let mut random = Stream::new(1, 0, SOURCE, Purpose::Pair);
+            let chains = 400_u32;
+            let mut held = [[0_u32; 3]; 2];
+            for _ in 0..chains {
+                let mut chain = Chain::new(&setup, &corrupt, &mut random);
+                for moment in &mut held {
+                    for (sum, pools) in moment.iter_mut().zip(chain.held.chunks(2)) {
+                        *sum += pools.iter().sum::<u32>();
+                    }
+                    let mut now = 0.0;
+                    loop {
+                        now += chain.pause() * random.exponential();
+                        if now > 15.0 {
+                            break;
+                        }
+                        chain.step(&mut random);
+                    }
+                }
+            }
+            for (layer, start) in held[0].into_iter().enumerate() {
+                let mean = 2.0 * setup.pool_mean(2 * layer) * f64::from(chains);
+                for sum in [start, held[1][layer]] {
+                    let z = (f64::from(sum) - mean) / mean.sqrt();
+                    assert!(z.abs() < 4.0, "{route:?}, hop {layer}: {held:?} for {mean}");
+                }
+            }
         }
     }
 }

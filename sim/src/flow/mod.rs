@@ -8,6 +8,7 @@
 //! | module      | what it holds                                              |
 //! |-------------|------------------------------------------------------------|
 //! | `setup`     | the network, without units                                 |
+//! | `needs`     | what it needs of time to settle and of room                |
 //! | `poisson`   | networks of Poisson mixes with nothing else: the fast case |
 //! | `agenda`    | their calendar queue                                       |
 //! | `network`   | everything else                                            |
@@ -26,6 +27,7 @@ mod agenda;
 mod contacts;
 mod figures;
 mod games;
+mod needs;
 mod network;
 mod poisson;
 mod pool;
@@ -36,6 +38,7 @@ mod source;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use needs::{Away, InFlight, LOAD_MAX};
 use network::Network;
 use poisson::PoissonNetwork;
 pub use poisson::Sabotage;

@@ -26,11 +26,12 @@
 //! would need (probability of a longer way below 10⁻⁸). Batching ones start with the packets
 //! that stay, threshold mixes of the first layer at a uniform point of their cycle, deeper ones
 //! just after a batch (so that in a cascade the batches of all layers coincide), timed ones at a
-//! uniform phase; they run for [`WARM_UP`] units per layer. They have no closed form to start
-//! from: an approximation whose error dies out geometrically.
+//! uniform phase; they too run until the packets of the start are gone ([`Setup::warm_up`]), of
+//! which nobody knows when they were sent. They have no closed form to start from: an
+//! approximation whose error dies out geometrically.
 
 use super::{
-    agenda::{Agenda, ORIGIN, Waiting, ticks, units},
+    agenda::{Agenda, ORIGIN, Waiting, after, ticks, units},
     pool::Mix,
     posterior::{LANES, Lanes, Posterior},
     section::Section,
@@ -42,12 +43,6 @@ use crate::{
     random::{Purpose, SOURCE, Stream},
 };
 
-/// Units of time per layer before the window opens.
-const WARM_UP: f64 = 8.0;
-
-/// And more for Poisson mixes, whose times have tails.
-const TAIL: f64 = 12.0;
-
 /// What waits in the agenda, in place of the target that a packet of the fast case is.
 const DEPART: Option<usize> = None;
 const ARRIVE: Option<usize> = Some(0);
@@ -57,6 +52,8 @@ const ADMIT: Option<usize> = Some(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     User,
+    /// A user's that was there at the start: how long it has been on its way is not known.
+    Early,
     /// Loop of a mix.
     Loop,
     /// The adversary's.
@@ -114,29 +111,12 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Units of time before the window opens.
-    #[expect(clippy::cast_precision_loss, reason = "layers are few")]
-    fn warm_up(&self) -> f64 {
-        let layers = self.setup.layers as f64;
-        let longest = self.links.regions.iter().flatten();
-        let link = longest.fold(0.0, |most: f64, next| most.max(*next)) + self.links.jitter;
-        let mixing = match self.setup.pool {
-            None => layers * WARM_UP + TAIL,
-            Some(Pool { fraction, .. }) => layers * WARM_UP / fraction,
-        };
-        let line = self.setup.capacity.map_or(0.0, |capacity| {
-            let load = capacity.service * self.setup.occupancy();
-            10.0 * capacity.service / (1.0 - load.min(0.95)).powi(2)
-        });
-        mixing + (layers + 1.0) * (link + self.setup.hold + line)
-    }
-
     /// Runs one replication: warm-up, a window for latency and occupancy, then [`LANES`]
     /// targets until each has less than the residual left.
     pub(crate) fn replicate(&mut self, seed: u64, replication: u64, section: &mut Section) {
         let stream = |purpose| Stream::new(seed, replication, SOURCE, purpose);
-        let opens = ORIGIN + ticks(self.warm_up());
-        self.window = (opens, opens + ticks(self.setup.window));
+        let opens = after(ORIGIN, self.setup.warm_up());
+        self.window = (opens, after(opens, self.setup.window));
         let mut source = Source::new(self.setup, seed, replication, self.window.1);
         let mut coin = stream(Purpose::Target);
         let chance = 1.0 / (self.setup.spacing() * self.setup.rate);
@@ -163,7 +143,7 @@ impl<'a> Network<'a> {
             self.now = entering.min(inside).min(injected).min(batch);
             section.events += 1;
             if batch == self.now {
-                batch += ticks(1.0);
+                batch = after(batch, 1.0);
                 for index in (0..self.mixes.len()).rev() {
                     self.send_batch(index, section);
                 }
@@ -209,7 +189,7 @@ impl<'a> Network<'a> {
                     _ => 0,
                 };
                 for _ in 0..pool.kept + phase {
-                    let id = self.packet(Kind::User, false);
+                    let id = self.packet(Kind::Early, false);
                     mix.batch.push(id);
                     mix.held += 1;
                     if !corrupt {
@@ -222,7 +202,7 @@ impl<'a> Network<'a> {
         match self.setup.pool {
             Some(Pool { batch: None, .. }) => {
                 let phase = Stream::new(seed, replication, SOURCE, Purpose::Start).uniform();
-                ORIGIN + ticks(phase)
+                after(ORIGIN, phase)
             }
             _ => u64::MAX,
         }
@@ -290,10 +270,11 @@ impl<'a> Network<'a> {
         let Some(delay) = self.cross(from, self.region(index)) else {
             return self.lose(id);
         };
-        if hold + delay == 0 {
+        let away = hold.saturating_add(delay);
+        if away == 0 {
             self.arrive(id, index, section);
         } else {
-            self.wait(ARRIVE, id, index, self.now + hold + delay);
+            self.wait(ARRIVE, id, index, self.now.saturating_add(away));
         }
     }
 
@@ -328,7 +309,7 @@ impl<'a> Network<'a> {
         if units(free - self.now) > most {
             return self.lose(id);
         }
-        let done = free + ticks(capacity.service);
+        let done = after(free, capacity.service);
         machine.free_at = done;
         self.wait(ADMIT, id, index, done);
     }
@@ -346,7 +327,7 @@ impl<'a> Network<'a> {
             mix.mean.join(packet.shares.take().as_deref());
         }
         let Some(pool) = self.setup.pool else {
-            let until = self.now + ticks(mix.delay.exponential());
+            let until = after(self.now, mix.delay.exponential());
             return self.wait(DEPART, id, index, until);
         };
         mix.batch.push(id);
@@ -414,7 +395,8 @@ impl<'a> Network<'a> {
         let packet = &mut self.packets[id as usize];
         if observing && packet.kind == Kind::User {
             section.exits += 1;
-            section.latency_units(units(self.now + hold + delay - packet.born));
+            let away = hold.saturating_add(delay);
+            section.latency_units(units((self.now - packet.born).saturating_add(away)));
         }
         if let Some(shares) = packet.shares.take() {
             let spent = spent.unwrap_or_else(|| shares.map(surprise));
@@ -454,7 +436,7 @@ impl Clock {
 
     fn advance(&mut self) {
         if self.rate > 0.0 {
-            self.next += ticks(self.stream.exponential() / self.rate);
+            self.next = after(self.next, self.stream.exponential() / self.rate);
         }
     }
 }

@@ -28,7 +28,7 @@
 
 use super::{
     Setup,
-    agenda::{Agenda, ORIGIN, Waiting, ticks, units},
+    agenda::{Agenda, ORIGIN, Waiting, after, ticks, units},
     posterior::{LANES, Lanes, Posterior},
     section::Section,
 };
@@ -187,7 +187,7 @@ impl<'a> PoissonNetwork<'a> {
     }
 
     fn arrival_after(&mut self, at: u64) -> u64 {
-        at + ticks(self.gap.exponential() / self.setup.rate)
+        after(at, self.gap.exponential() / self.setup.rate)
     }
 
     fn run_until(&mut self, end: u64, section: &mut Section) {

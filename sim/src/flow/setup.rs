@@ -201,7 +201,7 @@ impl Default for Setup {
 impl Setup {
     /// The network of `scenario`, and its unit of time in seconds.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "layers and batches are small")]
+    #[expect(clippy::cast_precision_loss, reason = "layers are few")]
     pub fn of(scenario: &Scenario) -> (Self, f64) {
         let per_s = scenario.traffic.total_per_s();
         let layers = scenario.network.layers;
@@ -219,25 +219,19 @@ impl Setup {
                 (Route::Free, users, layers * per_layer.1)
             }
         };
-        let (unit_s, pool) = match scenario.strategy {
-            Strategy::Poisson { delay_mean_s } => (delay_mean_s, None),
+        let unit_s = scenario.unit_s();
+        let pool = match scenario.strategy {
+            Strategy::Poisson { .. } => None,
             Strategy::Pool { trigger, kept } => {
-                let (unit_s, batch, fraction) = match trigger {
-                    Trigger::Full { batch } => {
-                        let unit_s = batch as f64 * width as f64 / (per_s + adversary.flood_per_s);
-                        (unit_s, Some(batch), 1.0)
-                    }
-                    Trigger::Every {
-                        interval_s,
-                        fraction,
-                    } => (interval_s, None, fraction),
+                let (batch, fraction) = match trigger {
+                    Trigger::Full { batch } => (Some(batch), 1.0),
+                    Trigger::Every { fraction, .. } => (None, fraction),
                 };
-                let pool = Pool {
+                Some(Pool {
                     batch,
                     kept,
                     fraction,
-                };
-                (unit_s, Some(pool))
+                })
             }
         };
         let links = (!links.regions_s.is_empty() || links.jitter_s + links.loss > 0.0).then(|| {
@@ -253,7 +247,7 @@ impl Setup {
             }
         });
         let users = scenario.traffic.users;
-        let setup = Self {
+        let mut setup = Self {
             route,
             layers,
             width,
@@ -288,7 +282,6 @@ impl Setup {
             flood: adversary.flood_per_s * unit_s,
             drop: adversary.drop,
             hold: adversary.delay_s / unit_s,
-            window: scenario.flow.window_means * layers as f64,
             receivers: scenario.flow.receivers,
             contacts: scenario.flow.contacts,
             popularity: scenario.flow.popularity,
@@ -297,6 +290,7 @@ impl Setup {
             sender_rate: scenario.traffic.per_user_per_s() * unit_s,
             ..Self::default()
         };
+        setup.window = scenario.flow.window_means * layers as f64 * setup.stay();
         (setup, unit_s)
     }
 

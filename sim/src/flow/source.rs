@@ -12,7 +12,7 @@
 //! Times are in ticks of `agenda`; means in units of time.
 
 use super::{
-    agenda::{ORIGIN, ticks},
+    agenda::{ORIGIN, after, ticks},
     setup::{Setup, Users},
 };
 use crate::random::{Purpose, SOURCE, Stream};
@@ -109,7 +109,7 @@ impl Source {
     #[inline]
     pub(super) fn advance(&mut self) {
         self.next = match &mut self.law {
-            Law::Steady => self.next + ticks(self.gap.exponential() / self.rate),
+            Law::Steady => after(self.next, self.gap.exponential() / self.rate),
             Law::Changing(crowd) => {
                 self.now = crowd.packet_after(self.now, &mut self.gap, &mut self.chain);
                 self.now
@@ -216,7 +216,7 @@ impl Crowd {
                 None => self.come,
             };
             let all = sending + going + coming;
-            let at = now.saturating_add(ticks(gap.exponential() / all));
+            let at = after(now, gap.exponential() / all);
             // Exponential times have no memory: at a change of the sender one draws anew.
             if let Some(change) = self.changes.last().copied()
                 && change <= at

@@ -9,6 +9,10 @@ use super::{
     Engine, Pattern, Scenario, ScenarioError, Strategy, Topology, Trigger, Values,
     keys::{self, Value},
 };
+use crate::{
+    flow::{LOAD_MAX, Setup},
+    report::short,
+};
 
 /// Keys outside `flow.` that the packet engine can't do: they must hold their defaults there.
 const FLOW_ALONE: &[&str] = &[
@@ -25,25 +29,29 @@ const FLOW_ALONE: &[&str] = &[
     "adversary.flood_per_s",
 ];
 
-/// Packets in flight that the flow engine accepts at most: about 4 GB.
+/// Packets in flight that the flow engine accepts at most, for each thread: about 4 GB.
 const IN_FLIGHT_MAX: f64 = 1e8;
+
+/// The same where packets carry more than a time and a place (`flow::network`).
+const IN_FLIGHT_MAX_GENERAL: f64 = 3e7;
 
 /// The same when posteriors are kept whole, 8 targets at a time: about 3 GB.
 const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
 
-/// And at least: with fewer, the time between packets outgrows the clock.
+/// Packets of users in flight at least: with fewer, the time between packets outgrows the clock.
 const IN_FLIGHT_MIN: f64 = 1e-3;
 
 /// Packets in all pools together: about 1 GB.
 const POOLED_MAX: f64 = 1e7;
 
-/// And at least, for a timed pool to see packets.
+/// And of users at least, for a timed pool to see packets.
 const POOLED_MIN: f64 = 0.01;
 
 /// With more, a target's mass takes thousands of batches to leave.
 const KEPT_PER_BATCH_MAX: f64 = 100.0;
 
-/// Longest time online, offline or of a trace, in mean delays or batches: the clock has 2²⁴.
+/// Longest time online, offline, of a trace, or on a way besides mixes, in mean delays or batches:
+/// the clock has 2²⁴.
 const TIMES_MAX: f64 = 1e6;
 
 /// Packets in flight for `flow.games`: a second or so for each game.
@@ -77,10 +85,26 @@ impl Scenario {
                 "be 0 unless flow.receivers is above 0",
             ));
         }
-        self.check_games(v)?;
+        let (setup, unit_s) = Setup::of(self);
+        self.check_room(v, &setup)?;
+        self.check_lines(v, &setup)?;
+        self.check_clock(v, &setup, unit_s)?;
+        self.check_games(v, &setup)
+    }
+
+    /// The unit of time of the flow engine, in seconds: a mean delay, or from batch to batch.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
+    pub fn unit_s(&self) -> f64 {
         match self.strategy {
-            Strategy::Poisson { delay_mean_s } => self.check_in_flight(v, delay_mean_s),
-            Strategy::Pool { trigger, kept } => self.check_pools(v, trigger, kept),
+            Strategy::Poisson { delay_mean_s } => delay_mean_s,
+            Strategy::Pool { trigger, .. } => match trigger {
+                Trigger::Every { interval_s, .. } => interval_s,
+                Trigger::Full { batch } => {
+                    let packets = (batch * self.network.mixes_per_layer) as f64;
+                    packets / (self.traffic.total_per_s() + self.adversary.flood_per_s)
+                }
+            },
         }
     }
 
@@ -136,32 +160,12 @@ impl Scenario {
                 "be above 0 unless traffic.loop_per_user_per_s is",
             ));
         }
-        self.check_times(v)?;
-        let Some(capacity) = self.capacity else {
-            return Ok(());
-        };
-        let through = self.through_mix_per_s();
-        if capacity.packets_per_s < through {
-            let must = format!("be 0 or at least what comes to each mix, {through} per second");
-            return Err(v.refuse("mix.packets_per_s", &must));
-        }
-        Ok(())
+        self.check_times(v)
     }
 
     /// What the clock of the flow engine can hold of users who come and go.
     fn check_times(&self, v: &Values) -> Result<(), ScenarioError> {
-        let unit_s = match self.strategy {
-            Strategy::Poisson { delay_mean_s } => delay_mean_s,
-            Strategy::Pool { trigger, .. } => match trigger {
-                Trigger::Every { interval_s, .. } => interval_s,
-                Trigger::Full { batch } => {
-                    #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
-                    let packets = (batch * self.network.mixes_per_layer) as f64;
-                    packets / self.traffic.total_per_s()
-                }
-            },
-        };
-        let most_s = TIMES_MAX * unit_s;
+        let most_s = TIMES_MAX * self.unit_s();
         let times = match &self.traffic.pattern {
             Pattern::Steady => return Ok(()),
             Pattern::OnOff {
@@ -222,25 +226,25 @@ impl Scenario {
     }
 
     /// What the games of `flow.games` are defined for, and have the patience for.
-    fn check_games(&self, v: &Values) -> Result<(), ScenarioError> {
+    fn check_games(&self, v: &Values, setup: &Setup) -> Result<(), ScenarioError> {
         let name = "flow.games";
         if self.flow.games == 0 {
             return Ok(());
         }
         let links = &self.links;
         let adversary = &self.adversary;
-        let still = links.jitter_s + links.loss + adversary.drop + adversary.delay_s == 0.0;
-        let Strategy::Poisson { delay_mean_s } = self.strategy else {
+        let acts = adversary.drop + adversary.delay_s + adversary.flood_per_s;
+        let still = links.jitter_s + links.loss + acts == 0.0;
+        if setup.pool.is_some() {
             return Err(v.refuse(name, "be 0 unless mix.strategy is \"poisson\""));
-        };
+        }
         let steady = self.traffic.pattern == Pattern::Steady && self.capacity.is_none();
         if !(still && steady && links.regions_s.is_empty()) {
             let must = "be 0 unless users are steady, links take one constant time, mixes have no \
                         limit and the adversary only watches";
             return Err(v.refuse(name, must));
         }
-        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
-        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
+        let in_flight = setup.in_flight().sum();
         let most = if adversary.corrupt_mixes_per_layer > 0 {
             GAMES_IN_FLIGHT_MAX_CORRUPT
         } else {
@@ -249,68 +253,129 @@ impl Scenario {
         if in_flight > most || !(2..=GAMES_USERS_MAX).contains(&self.traffic.users) {
             let must = format!(
                 "be 0 unless traffic.users is from 2 to {GAMES_USERS_MAX} and at most {most} packets are in \
-                 flight (here {in_flight})"
+                 flight (here {})",
+                short(in_flight)
             );
             return Err(v.refuse(name, &must));
         }
         Ok(())
     }
 
-    /// What the clock and the memory of the flow engine can hold, Poisson mixes.
-    fn check_in_flight(&self, v: &Values, delay_mean_s: f64) -> Result<(), ScenarioError> {
-        #[expect(clippy::cast_precision_loss, reason = "at most 32 layers")]
-        let in_flight = self.traffic.total_per_s() * delay_mean_s * self.network.layers as f64;
-        let most = if self.flow.guesswork {
-            IN_FLIGHT_MAX_SORTED
-        } else {
-            IN_FLIGHT_MAX
+    /// What the memory of the flow engine can hold, and the patience for pools.
+    #[expect(clippy::cast_precision_loss, reason = "batches are small")]
+    fn check_room(&self, v: &Values, setup: &Setup) -> Result<(), ScenarioError> {
+        let in_flight = setup.in_flight();
+        let (name, least, most) = match self.strategy {
+            Strategy::Poisson { .. } => {
+                let most = if self.flow.guesswork {
+                    IN_FLIGHT_MAX_SORTED
+                } else if setup.is_plain() {
+                    IN_FLIGHT_MAX
+                } else {
+                    IN_FLIGHT_MAX_GENERAL
+                };
+                ("traffic.users", IN_FLIGHT_MIN, most)
+            }
+            Strategy::Pool { trigger, kept } => {
+                let (name, batch) = match trigger {
+                    Trigger::Full { batch } => ("mix.batch", batch as f64),
+                    Trigger::Every { .. } => {
+                        let batch = (setup.rate + setup.flood) / setup.width as f64;
+                        ("mix.interval_ms", batch)
+                    }
+                };
+                if kept as f64 > batch * KEPT_PER_BATCH_MAX {
+                    let must = format!(
+                        "be at most {KEPT_PER_BATCH_MAX} × the packets of a batch, {batch}"
+                    );
+                    return Err(v.refuse("mix.kept", &must));
+                }
+                (name, POOLED_MIN, POOLED_MAX)
+            }
         };
-        if (IN_FLIGHT_MIN..=most).contains(&in_flight) {
+        if in_flight.users < least {
+            let must = format!(
+                "keep at least {least} packets of users in mixes, on average, here {}",
+                short(in_flight.users)
+            );
+            return Err(v.refuse(name, &must));
+        }
+        if in_flight.sum() <= most {
             return Ok(());
         }
+        let blamed = largest([
+            (name, in_flight.users),
+            ("traffic.loop_per_mix_per_s", in_flight.loops),
+            ("adversary.flood_per_s", in_flight.flood),
+            (self.slow_links(), in_flight.links),
+            ("adversary.delay_ms", in_flight.held),
+        ]);
         let sorted = if self.flow.guesswork {
-            " with flow.guesswork"
+            ", with flow.guesswork"
         } else {
             ""
         };
-        Err(v.refuse(
-            "traffic.users",
-            &format!(
-                "keep users × packets per second × layers × delay (here {in_flight} packets in \
-                 flight) from {IN_FLIGHT_MIN} to {most}{sorted}"
-            ),
-        ))
+        let must = format!(
+            "keep at most {most} packets in flight, in mixes and on links{sorted}, here {}",
+            short(in_flight.sum())
+        );
+        Err(v.refuse(blamed, &must))
     }
 
-    /// What the memory and the patience for pool mixes allow.
-    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
-    fn check_pools(&self, v: &Values, trigger: Trigger, kept: usize) -> Result<(), ScenarioError> {
-        let width = self.network.mixes_per_layer as f64;
-        let (name, batch) = match trigger {
-            Trigger::Full { batch } => ("mix.batch", batch as f64),
-            Trigger::Every { interval_s, .. } => {
-                let batch = self.traffic.total_per_s() * interval_s / width;
-                ("mix.interval_ms", batch)
-            }
-        };
-        let held = self.network.layers as f64 * width * (batch + kept as f64);
-        if !(POOLED_MIN..=POOLED_MAX).contains(&held) {
-            return Err(v.refuse(
-                name,
-                &format!(
-                    "keep layers × mixes × (packets of a batch + kept), here {held}, from \
-                     {POOLED_MIN} to {POOLED_MAX}"
-                ),
-            ));
+    /// The key that says how long links take.
+    fn slow_links(&self) -> &'static str {
+        if self.links.regions_s.is_empty() {
+            "links.jitter_ms"
+        } else {
+            "links.regions_ms"
         }
-        if kept as f64 > batch * KEPT_PER_BATCH_MAX {
-            return Err(v.refuse(
-                "mix.kept",
-                &format!("be at most {KEPT_PER_BATCH_MAX} × the packets of a batch, {batch}"),
-            ));
-        }
-        Ok(())
     }
+
+    /// Lines must settle.
+    fn check_lines(&self, v: &Values, setup: &Setup) -> Result<(), ScenarioError> {
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
+        let load = setup.load();
+        if load <= LOAD_MAX {
+            return Ok(());
+        }
+        let least = capacity.packets_per_s * load / LOAD_MAX;
+        let must = format!(
+            "be 0 or at least {}, so that what comes to a mix over links loads it to {LOAD_MAX} \
+             at most, here {}",
+            short(least),
+            short(load)
+        );
+        Err(v.refuse("mix.packets_per_s", &must))
+    }
+
+    /// What the clock of the flow engine can hold of a packet's way.
+    fn check_clock(&self, v: &Values, setup: &Setup, unit_s: f64) -> Result<(), ScenarioError> {
+        let away = setup.away();
+        let sum = away.links + away.lines + away.held;
+        if sum <= TIMES_MAX {
+            return Ok(());
+        }
+        let blamed = largest([
+            (self.slow_links(), away.links),
+            ("mix.packets_per_s", away.lines),
+            ("adversary.delay_ms", away.held),
+        ]);
+        let must = format!(
+            "keep the time that links, lines and corrupt mixes take on a way, here up to {} s, \
+             within {} s: {TIMES_MAX} mean delays or batches",
+            short(sum * unit_s),
+            short(TIMES_MAX * unit_s)
+        );
+        Err(v.refuse(blamed, &must))
+    }
+}
+
+/// The name of the largest.
+fn largest<const N: usize>(parts: [(&'static str, f64); N]) -> &'static str {
+    let more = |a: (&'static str, f64), b: (&'static str, f64)| if b.1 > a.1 { b } else { a };
+    parts.into_iter().fold(("", f64::NEG_INFINITY), more).0
 }
 
 /// The numbers of `text`, separated by commas or line ends; `None` if one is not a finite

@@ -399,18 +399,38 @@ fn pools(level: Level) -> Vec<Study> {
                     error: Error::Standard(value.standard_error.hypot(error)),
                     at_most: false,
                 };
-                vec![entropy, calibration("3.6", &name, sections)]
+                let kept: f64 = u32::try_from(kept).expect("few").into();
+                vec![
+                    entropy,
+                    calibration("3.6", &name, sections),
+                    delay(
+                        &name,
+                        sections,
+                        closed::pool_delay_batches(rate, kept, true),
+                    ),
+                ]
             }),
         });
     }
     studies
 }
 
+/// Mean time in a pool mix.
+fn delay(name: &str, sections: &Sections, expected: f64) -> Check {
+    let found = sections.estimate(Section::latency_mean);
+    check(
+        "3.6",
+        format!("simulated delay in batches, {name}"),
+        found,
+        expected,
+    )
+}
+
 /// Threshold pools, whose posteriors do not depend on chance.
 fn threshold_pools(level: Level) -> Vec<Study> {
     let targets = match level {
-        Level::Quick => 16,
-        Level::Full => 128,
+        Level::Quick => 128,
+        Level::Full => 1024,
     };
     [
         (1, 100, 10),
@@ -438,15 +458,21 @@ fn threshold_pools(level: Level) -> Vec<Study> {
             targets,
             judge: Box::new(move |_, sections| {
                 let entropy = |section: &Section| mean(&section.column(|target| target.entropy));
-                vec![Check {
-                    section: "3.6",
-                    name: format!("simulated pool, {layers} × ({batch} in, {kept} kept)"),
-                    value: entropy(&sections.all),
-                    expected: closed::threshold_pool_bits(size, stays),
-                    // What the residual mass can still add.
-                    error: Error::Rounding(1e-7),
-                    at_most: false,
-                }]
+                let name = format!("{layers} × ({batch} in, {kept} kept)");
+                // Deeper mixes of a cascade without `kept` send at once.
+                let expected = closed::pool_delay_batches(size, stays, false);
+                vec![
+                    Check {
+                        section: "3.6",
+                        name: format!("simulated pool, {name}"),
+                        value: entropy(&sections.all),
+                        expected: closed::threshold_pool_bits(size, stays),
+                        // What the residual mass can still add.
+                        error: Error::Rounding(1e-7),
+                        at_most: false,
+                    },
+                    delay(&name, sections, expected),
+                ]
             }),
         }
     })
