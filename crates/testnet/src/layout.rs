@@ -97,6 +97,9 @@ impl<'a> Layout<'a> {
             "network".to_owned(),
             text(&self.plan.root.join("network.toml")),
         );
+        if !self.plan.log.is_empty() {
+            settings.insert("log".to_owned(), self.plan.log.as_str().into());
+        }
         settings.extend(own.map(|(key, value)| (key.to_owned(), value)));
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         write(&folder.join("settings.toml"), &settings.to_string())

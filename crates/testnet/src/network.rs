@@ -62,6 +62,8 @@ pub struct Plan {
     pub params: String,
     /// Whether to start an application beside each client.
     pub applications: bool,
+    /// What every role logs; empty for its default.
+    pub log: String,
 }
 
 impl Plan {
@@ -80,6 +82,7 @@ impl Plan {
             profile: "interactive".to_owned(),
             params: String::new(),
             applications: true,
+            log: String::new(),
         })
     }
 }
@@ -327,6 +330,23 @@ impl Network {
             }
         }
         Ok(sum)
+    }
+
+    /// Both pages of every gateway and mix, each with its path.
+    ///
+    /// # Errors
+    ///
+    /// If a page can't be had.
+    pub async fn pages(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
+        let gateways = self.gateways.iter().flatten();
+        let all = gateways.map(|gateway| gateway.metrics);
+        let mut pages = Vec::new();
+        for at in all.chain(self.mix_metrics.iter().copied()) {
+            for path in ["/metrics", "/status"] {
+                pages.push((path, page(at, path).await?));
+            }
+        }
+        Ok(pages)
     }
 
     /// Reads a count of gateway `at` until it is at least `least`.

@@ -37,24 +37,21 @@ const SHORT: usize = 200;
 const STORED: &str = "lacuna_mailbox_packets_stored_total";
 const LIMIT: Duration = Duration::from_secs(90);
 
-fn plan(root: &Path) -> Plan {
-    Plan {
+fn plan(root: &Path) -> anyhow::Result<Plan> {
+    Ok(Plan {
         executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
-        root: root.to_owned(),
-        authorities: 4,
         mixes_per_layer: 1,
         gateways: 3,
-        profile: "interactive".to_owned(),
         params: PARAMS.to_owned(),
-        applications: true,
-    }
+        ..Plan::demo(root)?
+    })
 }
 
 #[tokio::test]
 async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let clock = Clock::start();
-    let network = Network::start(plan(folder.path()), clock, &Progress::new()).await?;
+    let network = Network::start(plan(folder.path())?, clock, &Progress::new()).await?;
     let mut talk = Conversation::over(network, clock);
     talk.introduce().await?;
     both_ways(&mut talk).await?;

@@ -1,0 +1,212 @@
+//! Whether anyone on a packet's way tells what it is: data, an ack, a reply, a loop, a drop (ATTACKS p16).
+//!
+//! Three clients write to each other in a ring, by address and by reply blocks, so that each class of packets goes between
+//! the same gateways. Of each packet every hop's view is kept ([`client_net::Hop`]), and a classifier is trained to tell
+//! one class from all others by it.
+//!
+//! | view            | what it has of a packet                                                                      |
+//! |-----------------|----------------------------------------------------------------------------------------------|
+//! | entry gateway   | the frame; first mix; header; both ends of the payload                                       |
+//! | each mix        | header; both ends of the payload; delay; next hop; which key opened it                       |
+//! | mailbox gateway | the same, the mailbox, and what it keeps; drops apart, whose mailbox is nobody's               |
+//!
+//! | control                              | what is wrong with it                                                   |
+//! |--------------------------------------|-------------------------------------------------------------------------|
+//! | loops of another parameter           | real packets of clients whose document says a fifth of the mean delay (Nym's) |
+//! | replies of another epoch             | the key that opens them is the next one                                  |
+//! | acks with less padding               | the end of their header is zeros                                        |
+//!
+//! Not among the classes: probes, of which a client sends one an epoch, by the same calls as acks. Not among the features:
+//! how long the client's link was silent before, which is published (docs/THREAT_MODEL.md, acks): whatever comes up
+//! at a random time leaves in the first slot after, and a random time falls into a long gap rather than a short one.
+
+mod classifier;
+mod client_net;
+
+use std::collections::BTreeSet;
+
+use classifier::{Sample, lower, told_apart};
+use client_net::{Class, Crossing, Crossings, Net, params, rates, secs};
+use proto::client::{Input, MessageId, Progress, Return, State, Target};
+use sphinx::HEADER_LEN;
+
+/// Packets of each class.
+const PACKETS: usize = 10_000;
+/// Of loops in the control.
+const CONTROL: usize = 1_500;
+/// Above this an observer has learned something.
+const AUC_MAX: f64 = 0.52;
+const CLASSES: [Class; 5] = [
+    Class::Data,
+    Class::Ack,
+    Class::Reply,
+    Class::Loop,
+    Class::Drop,
+];
+const EPOCH_S: u32 = 86_400;
+/// First bytes of messages: with a return address, with reply blocks.
+const NAMED: u8 = 1;
+const UNNAMED: u8 = 2;
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum View {
+    Entry,
+    Mix(usize),
+    Mailbox,
+}
+
+const VIEWS: [View; 5] = [
+    View::Entry,
+    View::Mix(0),
+    View::Mix(1),
+    View::Mix(2),
+    View::Mailbox,
+];
+
+fn sample(view: View, packet: &Crossing) -> Sample {
+    let first = packet.frame[packet.frame.len() - 1];
+    let hop = match view {
+        View::Entry => {
+            return Sample {
+                numbers: vec![f32::from(first)],
+                bytes: [&packet.frame[..4], &packet.hops[0].bytes].concat(),
+            };
+        }
+        View::Mix(at) => &packet.hops[at],
+        View::Mailbox => &packet.hops[3],
+    };
+    let kept: &[u8] = if view == View::Mailbox {
+        &packet.kept
+    } else {
+        &[]
+    };
+    Sample {
+        numbers: vec![
+            hop.delay.as_secs_f32(),
+            f32::from(hop.next.0[0]),
+            hop.key as f32,
+        ],
+        bytes: [&hop.bytes, kept].concat(),
+    }
+}
+
+/// A network in which everyone writes to the next in the ring until `done`.
+fn run(delay_mean_ms: u32, crossings: usize, done: impl Fn(&Crossings) -> bool) -> Crossings {
+    let mut params = params(rates(60.0, 10.0, 100.0), EPOCH_S);
+    params.delay_mean_ms = delay_mean_ms;
+    let mut net = Net::new(16, params, 3);
+    net.crossings = Some(Crossings::new(crossings));
+    let (mut ticket, mut answered) = (0, BTreeSet::new());
+    for second in 1.. {
+        net.run(secs(f64::from(second)), |_| false);
+        talk(&mut net, second, &mut ticket, &mut answered);
+        if net.crossings.as_ref().is_some_and(&done) {
+            break;
+        }
+    }
+    for peer in &net.peers {
+        let failed = |progress: &Progress| matches!(progress.state, State::Failed(_));
+        assert!(
+            !peer.progress.iter().any(failed),
+            "every reply has its blocks"
+        );
+    }
+    net.crossings.take().expect("it was given")
+}
+
+/// One second's messages: ten by address, whose acks come by address; now and then one by reply blocks, and the long
+/// answer to it, which takes as many of them.
+fn talk(net: &mut Net, second: u32, ticket: &mut u64, answered: &mut BTreeSet<MessageId>) {
+    let mut next = || {
+        *ticket += 1;
+        *ticket
+    };
+    for from in 0..net.peers.len() {
+        let to = (from + 1) % net.peers.len();
+        for _ in 0..10 {
+            net.send(from, next(), to, vec![NAMED; 300], Return::Address);
+        }
+        if second.is_multiple_of(4) {
+            net.send(from, next(), to, vec![UNNAMED; 300], Return::Surbs(60));
+        }
+        let taken = net.peers[from].taken.values();
+        let unnamed = taken.filter(|delivery| delivery.body[0] == UNNAMED);
+        let tokens = unnamed.filter_map(|delivery| {
+            let fresh = answered.insert(delivery.message);
+            delivery.reply.filter(|_| fresh)
+        });
+        for token in tokens.collect::<Vec<_>>() {
+            let send = Input::Send {
+                ticket: next(),
+                to: Target::Reply(token),
+                body: vec![NAMED; 40 * 1900],
+                reply: Return::None,
+            };
+            net.input(from, send);
+        }
+    }
+}
+
+/// p16: no hop's view tells any class from the others; each control is told at every hop that it concerns.
+#[test]
+fn attack_p16_no_hop_tells_what_a_packet_is() {
+    let enough = |crossings: &Crossings| {
+        CLASSES
+            .iter()
+            .all(|class| crossings.count(*class) == PACKETS)
+    };
+    let all = run(50, PACKETS, enough);
+    let of = |class: Class, view: View| -> Vec<Sample> {
+        let seen = all.seen[&class].iter();
+        seen.map(|packet| sample(view, packet)).collect()
+    };
+    for view in VIEWS {
+        // Drops end at the mailbox gateway (GW-9).
+        let classes = CLASSES
+            .into_iter()
+            .filter(|class| view != View::Mailbox || *class != Class::Drop);
+        let classes: Vec<(Class, Vec<Sample>)> =
+            classes.map(|class| (class, of(class, view))).collect();
+        for (class, own) in &classes {
+            let others = classes.iter().filter(|(other, _)| other != class);
+            let others: Vec<Sample> = others.flat_map(|(_, samples)| samples.clone()).collect();
+            let [area, upper] = told_apart(own, &others);
+            println!("{view:?}, {class:?}: {area:.4}, at most {upper:.4}");
+            assert!(upper <= AUC_MAX, "{view:?}, {class:?}: {upper}");
+        }
+    }
+
+    let few = |crossings: &Crossings| crossings.count(Class::Loop) == CONTROL;
+    let nyms = run(10, CONTROL, few);
+    for view in VIEWS {
+        let data = || all.seen[&Class::Data][..CONTROL].iter();
+        let honest: Vec<Sample> = data().map(|packet| sample(view, packet)).collect();
+        let told = |name: &str, samples: Vec<Sample>| {
+            let [area, _] = told_apart(&samples, &honest);
+            println!("control at {view:?}, {name}: {area:.4}");
+            assert!(lower(area, CONTROL) > AUC_MAX, "{view:?}, {name}: {area}");
+        };
+        if let View::Mix(_) = view {
+            let loops = nyms.seen[&Class::Loop].iter();
+            told(
+                "another mean delay",
+                loops.map(|packet| sample(view, packet)).collect(),
+            );
+        }
+        if view != View::Entry {
+            let next_key = |mut sample: Sample| {
+                *sample.numbers.last_mut().expect("the key") += 1.0;
+                sample
+            };
+            let replies = of(Class::Reply, view).into_iter().take(CONTROL);
+            told("the next epoch's key", replies.map(next_key).collect());
+        }
+        let unpadded = |mut sample: Sample| {
+            sample.bytes[HEADER_LEN - 64..HEADER_LEN].fill(0);
+            sample
+        };
+        let acks = of(Class::Ack, view).into_iter().take(CONTROL);
+        told("less padding", acks.map(unpadded).collect());
+    }
+}
