@@ -12,7 +12,7 @@ use std::{
 
 use proto::{
     NodeId,
-    directory::{Answer, Consensus, Network, Params, Question, Role, SignedConsensus},
+    directory::{Answer, Consensus, Network, Params, Question, Role, SelfCheck, SignedConsensus},
 };
 use serde_json::{Value, json};
 use shell::{
@@ -180,6 +180,7 @@ impl<'a> Founded<'a> {
                 role: *role,
                 address: "127.0.0.1:9".into(),
                 family: "x".into(),
+                check: SelfCheck::new(shell::selfcheck::path("best").unwrap(), 1, 1),
             };
             let params = Params::default();
             let said = node.descriptor(&self.network.id, &about, period, &params, now_s);

@@ -87,11 +87,18 @@ fn a_descriptor_is_believed_only_as_its_node_signed_it() {
     assert_eq!(elsewhere, Err(DescriptorError::Signature));
 
     type Change = fn(&mut Descriptor);
-    let changes: [(Change, DescriptorError); 6] = [
+    let changes: [(Change, DescriptorError); 10] = [
         (|d| d.address = "nowhere".into(), DescriptorError::Address),
         (|d| d.family = String::new(), DescriptorError::Family),
         (|d| d.family = "a".repeat(65), DescriptorError::Family),
         (|d| d.family = "a b".into(), DescriptorError::Family),
+        (|d| d.check.path = String::new(), DescriptorError::SelfCheck),
+        (
+            |d| d.check.path = "Lanes".into(),
+            DescriptorError::SelfCheck,
+        ),
+        (|d| d.check.rate_per_s = 0, DescriptorError::SelfCheck),
+        (|d| d.check.threads = 0, DescriptorError::SelfCheck),
         (|d| d.link.not_after_s += 1, DescriptorError::Certificate),
         (|d| d.id = NodeId([0xff; 32]), DescriptorError::Signature),
     ];

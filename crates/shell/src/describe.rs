@@ -91,6 +91,7 @@ mod tests {
                 role: Role::Mix,
                 address: "127.0.0.1:9000".to_owned(),
                 family: "nobody".to_owned(),
+                check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
             },
             made: Mutex::new(None),
         };

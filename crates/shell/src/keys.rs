@@ -23,7 +23,8 @@ use proto::{
     NetworkId, NodeId,
     calendar::Epoch,
     directory::{
-        Descriptor, LinkCertificate, Params, Role, SignedDescriptor, descriptor::DescriptorError,
+        Descriptor, LinkCertificate, Params, Role, SelfCheck, SignedDescriptor,
+        descriptor::DescriptorError,
     },
 };
 use sphinx::SecretKey;
@@ -56,6 +57,8 @@ pub struct About {
     pub address: String,
     /// Who runs it.
     pub family: String,
+    /// What its processor can do.
+    pub check: SelfCheck,
 }
 
 /// Why there is no descriptor.
@@ -156,6 +159,7 @@ impl Keys {
             family: about.family.clone(),
             period,
             packet_keys,
+            check: about.check.clone(),
         };
         let signed = SignedDescriptor::sign(network, &self.identity, &descriptor);
         signed.map_err(KeysError::Descriptor)
@@ -237,6 +241,7 @@ mod tests {
             role: Role::Mix,
             address: "127.0.0.1:9000".to_owned(),
             family: "nobody".to_owned(),
+            check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
         }
     }
 

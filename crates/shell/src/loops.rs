@@ -325,6 +325,7 @@ mod tests {
                     role: if i < 3 { Role::Mix } else { Role::Gateway },
                     address: "127.0.0.1:9000".to_owned(),
                     family: if i % 3 == 0 { "a" } else { "b" }.to_owned(),
+                    check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
                 };
                 let said = open(i).descriptor(&NETWORK, &about, 0, &params, START_S);
                 said.unwrap()

@@ -129,6 +129,7 @@ mod tests {
                     role: if i < 6 { Role::Mix } else { Role::Gateway },
                     address: format!("127.0.0.1:{}", 9000 + u16::from(i)),
                     family: "x".to_owned(),
+                    check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
                 };
                 let said = keys.descriptor(&NETWORK, &about, 0, &params, 1_000_000);
                 (keys, said.unwrap())

@@ -211,10 +211,12 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let listening = listener.local_addr().map_err(listening)?;
 
+        let crypto = Measured::now(setup.path, clock);
         let about = About {
             role: setup.role,
             address: or(setup.advertise, || listening.to_string()),
             family: or(setup.family, || keys.id().to_string()),
+            check: crypto.said(setup.threads),
         };
         let dialler = |key| Dialler {
             network: network.id,
@@ -239,7 +241,6 @@ impl Node {
         let unjournaled = metrics.cell(DROPPED, "unjournaled");
         let drops = DROPS.map(|why| (why, metrics.cell(DROPPED, reason(why))));
         let drops = Arc::new(BTreeMap::from(drops));
-        let crypto = Measured::now(setup.path, clock);
         crypto.show(&metrics);
         tracing::info!(
             path = crypto.path.name(),

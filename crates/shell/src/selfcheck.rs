@@ -13,6 +13,7 @@ use core::{num::NonZeroUsize, time::Duration};
 use std::thread::available_parallelism;
 
 use chacha20::ChaCha20Rng;
+use proto::directory::SelfCheck;
 use rand_core::SeedableRng;
 use serde_json::{Value, json};
 use sphinx::{Hop, Opened, Packet, Path, PathAbsent, Reject, SecretKey};
@@ -83,6 +84,18 @@ impl Measured {
     pub fn now(path: Path, clock: Clock) -> Self {
         let rate_per_s = rate(path, clock).round();
         Self { path, rate_per_s }
+    }
+
+    /// As the node's descriptor says it (DIR-4), on `threads` threads.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive and whole; what is above its type saturates"
+    )]
+    #[must_use]
+    pub fn said(&self, threads: NonZeroUsize) -> SelfCheck {
+        let threads = u16::try_from(threads.get()).unwrap_or(u16::MAX);
+        SelfCheck::new(self.path, (self.rate_per_s as u32).max(1), threads)
     }
 
     /// As `/status` says it.

@@ -352,6 +352,11 @@ async fn a_packet_crosses_three_mixes_once() {
     // A packet, sent twice: it comes out once.
     let mailbox = MailboxId([5; 32]);
     let recipient = sphinx::SecretKey::from_bytes([8; 32]);
+    // DIR-4: each says what it measured of itself.
+    for node in &consensus.nodes {
+        assert_eq!(node.check.path, sphinx::Path::best().name());
+        assert!(node.check.rate_per_s > 10 && node.check.threads > 0);
+    }
     let epoch = consensus.schedule().at(authorities.clock.utc()).unwrap();
     let route = consensus
         .layers
@@ -453,6 +458,7 @@ fn enrolled(authorities: &Authorities, root: &Path, period: u64) -> Vec<SignedDe
             role: if i < 3 { Role::Mix } else { Role::Gateway },
             address: "127.0.0.1:1".to_owned(),
             family: "x".to_owned(),
+            check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
         };
         // As if said before the documents that are over.
         let said_s = authorities.clock.utc().as_secs() - 3 * 86_400;

@@ -40,6 +40,7 @@ fn consensus(mix: &Keys, gateway: &Keys, from_now_s: i64) -> Arc<Consensus> {
             role,
             address: "127.0.0.1:9".to_owned(),
             family: "x".to_owned(),
+            check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
         };
         keys.descriptor(&NETWORK, &about, 0, &params, now_s)
             .unwrap()

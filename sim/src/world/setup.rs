@@ -18,7 +18,8 @@ use proto::{
     NetworkId, NodeId,
     client::Identity,
     directory::{
-        Consensus, Descriptor, LinkCertificate, Params, Profile, Role, SignedDescriptor, Terms,
+        Consensus, Descriptor, LinkCertificate, Params, Profile, Role, SelfCheck, SignedDescriptor,
+        Terms,
     },
 };
 use rand_core::{Rng, SeedableRng};
@@ -244,6 +245,7 @@ fn node(
         family: format!("family-{entity}"),
         period: terms.period,
         packet_keys: packet_keys.iter().map(SecretKey::public).collect(),
+        check: SelfCheck::new(sphinx::Path::Portable, 1, 1),
     };
     let signed = SignedDescriptor::sign(&terms.network, &identity, &descriptor)
         .map_err(|why| RunError::Failed(format!("a simulated descriptor is unsound: {why:?}")))?;

@@ -5,7 +5,8 @@
 //! | document                | CBOR array of                                              |
 //! |-------------------------|------------------------------------------------------------|
 //! | [`LinkCertificate`]     | id, link key, not before, not after, signature             |
-//! | [`Descriptor`]          | role, id, address, certificate, family, period, packet keys |
+//! | [`Descriptor`]          | role, id, address, certificate, family, period, packet keys, self-check |
+//! | [`SelfCheck`]           | path, packets a second, threads                            |
 //! | [`SignedDescriptor`]    | the descriptor's encoding as a byte string, signature      |
 //!
 //! Invariant: what [`SignedDescriptor::verify`] returns is by the identity it names, in the one
@@ -20,7 +21,7 @@ use core::{net::SocketAddr, ops::Range};
 use ed25519_dalek::SigningKey;
 use minicbor::{Decode, Encode};
 use sha2::{Digest, Sha256};
-use sphinx::PublicKey;
+use sphinx::{Path, PublicKey};
 
 use crate::{
     NetworkId, NodeId,
@@ -38,6 +39,8 @@ pub const CERTIFICATE_LEN_MAX: usize = 256;
 pub const ADDRESS_LEN_MAX: usize = 255;
 /// Longest family name, in characters.
 pub const FAMILY_LEN_MAX: usize = 64;
+/// Longest name of a path, in characters.
+pub const PATH_LEN_MAX: usize = 16;
 
 /// What a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
@@ -188,6 +191,25 @@ pub struct Descriptor {
     /// Its packet keys, one for each epoch of that period and of the one after.
     #[cbor(n(6), with = "cbor::packet_keys")]
     pub packet_keys: Vec<PublicKey>,
+    /// What it can do, by its own measure.
+    #[n(7)]
+    pub check: SelfCheck,
+}
+
+/// How fast a node opens packets, as it measured when it started. Nobody rests anything on it: it
+/// is for people who plan a network, and for balancing layers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SelfCheck {
+    /// By which code: a name of [`Path`], or of a path that is yet to come. 1 to 16
+    /// characters of `a-z 0-9 -`.
+    #[n(0)]
+    pub path: String,
+    /// Packets per second that one processor opens, above zero.
+    #[n(1)]
+    pub rate_per_s: u32,
+    /// Threads that open packets, above zero.
+    #[n(2)]
+    pub threads: u16,
 }
 
 /// A descriptor as its node signed it.
@@ -212,6 +234,8 @@ pub enum DescriptorError {
     Address,
     /// The family is empty, too long, or not printable.
     Family,
+    /// The path has no name of its form, or a rate or number of threads is zero.
+    SelfCheck,
     /// The link certificate is not by the same identity, or does not hold.
     Certificate,
 }
@@ -226,7 +250,27 @@ impl Descriptor {
         if !length || !self.family.bytes().all(|c| c.is_ascii_graphic()) {
             return Err(DescriptorError::Family);
         }
-        Ok(())
+        self.check.check()
+    }
+}
+
+impl SelfCheck {
+    /// Of a node that opens `rate_per_s` packets by `path` on each processor, on `threads` threads.
+    #[must_use]
+    pub fn new(path: Path, rate_per_s: u32, threads: u16) -> Self {
+        Self {
+            path: path.name().to_owned(),
+            rate_per_s,
+            threads,
+        }
+    }
+
+    /// Whether it has its form (DIR-4).
+    fn check(&self) -> Result<(), DescriptorError> {
+        let usable = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+        let named = (1..=PATH_LEN_MAX).contains(&self.path.len()) && self.path.bytes().all(usable);
+        let sound = named && self.rate_per_s > 0 && self.threads > 0;
+        sound.then_some(()).ok_or(DescriptorError::SelfCheck)
     }
 }
 
@@ -277,7 +321,7 @@ impl SignedDescriptor {
 }
 
 fn statement(network: &NetworkId, body: &[u8]) -> Vec<u8> {
-    [b"lacuna descriptor v1".as_slice(), &network.0, body].concat()
+    [b"lacuna descriptor v2".as_slice(), &network.0, body].concat()
 }
 
 /// Whether `text` says where links are accepted: `host:port`, `1.2.3.4:port` or `[::1]:port`.

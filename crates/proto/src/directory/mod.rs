@@ -29,7 +29,8 @@ pub use ask::{Answer, Question, Refusal};
 pub use cbor::DocumentError;
 pub use consensus::{Consensus, ConsensusError, SignedConsensus, Terms};
 pub use descriptor::{
-    CertificateError, Descriptor, DescriptorError, LinkCertificate, Role, SignedDescriptor,
+    CertificateError, Descriptor, DescriptorError, LinkCertificate, Role, SelfCheck,
+    SignedDescriptor,
 };
 pub use network::{Network, NetworkError};
 pub use params::{Params, ParamsError, Profile};

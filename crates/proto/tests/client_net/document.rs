@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use chacha20::ChaCha12Rng;
 use proto::{
     NodeId,
-    directory::{Consensus, Descriptor, LinkCertificate, Params, Profile, Role},
+    directory::{Consensus, Descriptor, LinkCertificate, Params, Profile, Role, SelfCheck},
 };
 use rand::SeedableRng as _;
 use sphinx::SecretKey;
@@ -62,6 +62,7 @@ fn node(id: NodeId, role: Role, family: String, keys: &[SecretKey]) -> Descripto
         family,
         period: 0,
         packet_keys: keys.iter().map(SecretKey::public).collect(),
+        check: SelfCheck::new(sphinx::Path::Portable, 1, 1),
     }
 }
 

@@ -4,8 +4,8 @@ use ed25519_dalek::SigningKey;
 use proto::{
     NetworkId, NodeId,
     directory::{
-        Ballot, Consensus, Descriptor, LinkCertificate, Network, Params, Role, SignedConsensus,
-        SignedDescriptor, Terms,
+        Ballot, Consensus, Descriptor, LinkCertificate, Network, Params, Role, SelfCheck,
+        SignedConsensus, SignedDescriptor, Terms,
     },
 };
 use sphinx::SecretKey;
@@ -130,6 +130,7 @@ impl TestNode {
             family: format!("family-{i}"),
             period: terms.period,
             packet_keys: packet_keys.iter().map(SecretKey::public).collect(),
+            check: SelfCheck::new(sphinx::Path::Portable, 1, 1),
         };
         Self {
             id: link.id,

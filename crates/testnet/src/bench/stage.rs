@@ -24,7 +24,7 @@ use anyhow::{Context, ensure};
 use ed25519_dalek::SigningKey;
 use proto::{
     NetworkId, NodeId,
-    directory::{Ballot, Consensus, Network, Params, Role, SignedConsensus, Terms},
+    directory::{Ballot, Consensus, Network, Params, Role, SelfCheck, SignedConsensus, Terms},
 };
 use shell::{
     clock::Clock,
@@ -75,6 +75,7 @@ impl Stage {
                 role: if i < MIXES { Role::Mix } else { Role::Gateway },
                 address: free_address()?.to_string(),
                 family: format!("family-{i}"),
+                check: SelfCheck::new(sphinx::Path::best(), 1, 1),
             };
             nodes.push((keys.descriptor(&network, &about, 0, &params, now_s)?, keys));
         }

@@ -42,6 +42,7 @@ impl Fixture {
                 role,
                 address: "127.0.0.1:9".to_owned(),
                 family: "x".to_owned(),
+                check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
             };
             keys.descriptor(&NETWORK, &about, 0, &params, now_s)
                 .unwrap()
