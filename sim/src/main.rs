@@ -1,7 +1,7 @@
 //! `lacuna-sim`: run a scenario, validate the engines, list the language, measure speed.
 //!
-//! Exit codes: 0 done, 1 failed while running (or a check failed), 2 scenario or usage. Only
-//! `bench` reads a clock. Progress goes to standard error, results to standard output or files.
+//! Exit codes: 0 done, 1 failed while running (or a check failed), 2 scenario or usage, 141 (as from
+//! SIGPIPE) if who reads standard output left before the end. Only `bench` reads a clock. Progress goes to standard error, results to standard output or files.
 
 mod commands;
 
@@ -52,14 +52,18 @@ enum Command {
     Bench(bench::Arguments),
 }
 
+/// What a shell reports of a program that SIGPIPE ended: 128 + 13.
+const READER_LEFT: i32 = 141;
+
 /// Ends the process in silence when its reader has had enough, as in `lacuna-sim compare a b | head`;
-/// `println!` panics then. Every other panic is told as usual.
+/// `println!` panics then. Not with 0: whatever was still to be done or checked was not. Every other
+/// panic is told as usual.
 fn leave_with_the_reader() {
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         let why = panic.payload_as_str().unwrap_or_default();
         if why.starts_with("failed printing to stdout: Broken pipe") {
-            std::process::exit(0);
+            std::process::exit(READER_LEFT);
         }
         told(panic);
     }));

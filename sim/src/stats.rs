@@ -7,6 +7,9 @@
 //! and correlation inside a replication cannot shrink an error. (Sectioning: Asmussen and
 //! Glynn, *Stochastic Simulation*, III.5.)
 
+/// The 97.5 % quantile of the normal law.
+const NORMAL_975: f64 = 1.959_963_985;
+
 /// A value with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -18,6 +21,9 @@ pub struct Estimate {
     pub n: u64,
     /// Sections behind the standard error.
     pub sections: usize,
+    /// Whether the value is a share of `n` independent trials: its interval is Wilson's, which
+    /// does not shrink to nothing when all or none succeed.
+    pub trials: bool,
 }
 
 impl Estimate {
@@ -29,6 +35,21 @@ impl Estimate {
             standard_error: 0.0,
             n: 0,
             sections: 0,
+            trials: false,
+        }
+    }
+
+    /// How many of `n` independent trials succeed: `part` did. NaN without trials.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    pub fn share(part: u64, n: u64) -> Self {
+        let p = part as f64 / n as f64;
+        Self {
+            value: p,
+            standard_error: (p * (1.0 - p) / n as f64).sqrt(),
+            n,
+            sections: usize::try_from(n).unwrap_or(usize::MAX),
+            trials: true,
         }
     }
 
@@ -44,18 +65,32 @@ impl Estimate {
             standard_error: (squares / (count * (count - 1.0))).sqrt(),
             n,
             sections: sections.len(),
+            trials: false,
         }
     }
 
-    /// The 95 % interval, by Student's t with one degree of freedom less than sections.
+    /// The 95 % interval: by Student's t with one degree of freedom less than sections; of a
+    /// share of trials by Wilson (1927).
     #[must_use]
     pub fn interval(&self) -> (f64, f64) {
+        if self.trials {
+            return self.wilson();
+        }
         let half = if self.standard_error == 0.0 {
             0.0
         } else {
             self.standard_error * student_975(self.sections.saturating_sub(1))
         };
         (self.value - half, self.value + half)
+    }
+
+    /// The shares `p` from which the value is `NORMAL_975` standard deviations `√(p(1−p)/n)` away.
+    #[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+    fn wilson(&self) -> (f64, f64) {
+        let (p, n, z2) = (self.value, self.n as f64, NORMAL_975 * NORMAL_975);
+        let middle = (p + z2 / (2.0 * n)) / (1.0 + z2 / n);
+        let half = NORMAL_975 * (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt() / (1.0 + z2 / n);
+        ((middle - half).max(0.0), (middle + half).min(1.0))
     }
 
     /// Standard errors between the value and `expected`; 0 for less than a ten-millionth of
@@ -76,7 +111,7 @@ impl Estimate {
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "degrees of freedom are few")]
 pub fn student_975(freedom: usize) -> f64 {
-    const Z: f64 = 1.959_963_985;
+    const Z: f64 = NORMAL_975;
     match freedom {
         0 => f64::INFINITY,
         1 => 12.706_205,
@@ -186,6 +221,24 @@ mod tests {
         assert!((estimate.z(2.5)).abs() < 1e-12);
         let (low, high) = estimate.interval();
         assert!((high - low - 2.0 * 0.645_497 * student_975(3)).abs() < 1e-5);
+    }
+
+    /// Newcombe 1998, table I (method 3), to its four digits.
+    #[test]
+    fn shares_have_wilsons_interval() {
+        for (part, n, low, high) in [
+            (81, 263, 0.2553, 0.3662),
+            (15, 148, 0.0624, 0.1605),
+            (0, 20, 0.0, 0.1611),
+            (1, 29, 0.0061, 0.1718),
+        ] {
+            let found = Estimate::share(part, n).interval();
+            for (found, printed) in [(found.0, low), (found.1, high)] {
+                assert!((found - printed).abs() < 5.1e-5, "{part}/{n}: {found}");
+            }
+        }
+        let (low, high) = Estimate::share(20, 20).interval();
+        assert!((1.0 - low - 0.1611).abs() < 5.1e-5 && (high - 1.0).abs() < 1e-12);
     }
 
     #[test]

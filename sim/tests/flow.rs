@@ -1,27 +1,19 @@
-//! The flow engine: the same bytes for any number of threads, right by an independent
-//! simulation, and checks that fail when it is made to measure wrongly.
+//! The flow engine: the same bytes for any number of threads, limits that hold, and checks that fail
+//! when it is made to measure wrongly.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
 use sim::{
     closed,
-    flow::{self, Sabotage, Section, Setup, Target, study},
-    random::{Purpose, SOURCE, Stream},
+    flow::{self, Sabotage, Section, Setup, study},
     report,
     scenario::{Scenario, keys::Value},
-    stats::{Estimate, mean},
     validate::{self, Level},
 };
 
 fn in_pool<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build().expect("threads").install(work)
-}
-
-fn estimate(sections: &[Section], metric: fn(&Target) -> f64) -> Estimate {
-    let of = |section: &Section| mean(&section.column(metric));
-    let parts: Vec<f64> = sections.iter().map(of).collect();
-    Estimate::from_sections(of(&Section::sum(sections)), 0, &parts)
 }
 
 fn example(name: &str, targets: u64) -> Scenario {
@@ -103,74 +95,42 @@ fn a_wrong_engine_is_caught() {
             sabotage: Sabotage::FirstAfterFixedTime,
             ..Setup::default()
         };
-        let biased = estimate(&study(&setup, 2, 2048, &|_| ()), |target| target.entropy);
+        let sections = study(&setup, 2, 2048, &|_| ());
+        let biased = Section::estimate(&sections, |part| part.mean(|target| target.entropy));
         let z = biased.z(closed::single_poisson_mix_biased(rho));
         assert!(z.abs() < 4.0, "{biased:?}");
     }
 }
 
-/// One target in a network without times: each event is an arrival with probability
-/// λ / (λ + N), else one of the N packets in flight, uniformly, moves on (all that exponential
-/// times say about order). Every packet carries its share; a mix's posterior is recomputed
-/// from the packets it holds. Nothing here is shared with the engine but the random streams.
-fn naive_entropy(setup: &Setup, seed: u64) -> f64 {
-    let mut random = Stream::new(seed, 0, SOURCE, Purpose::Pool);
-    // Packets as (mix, share); mixes are numbered layer by layer.
-    let mut flying: Vec<(usize, f64)> = Vec::new();
-    for mix in 0..setup.layers * setup.width {
-        for _ in 0..random.poisson(setup.occupancy()) {
-            flying.push((mix, 0.0));
-        }
-    }
-    flying.push((random.index(setup.width), 1.0));
-    let (mut entropy, mut left) = (0.0, 1.0);
-    while left > 1e-9 {
-        #[expect(clippy::cast_precision_loss, reason = "few packets")]
-        let arrival = setup.rate / (setup.rate + flying.len() as f64);
-        if random.coin(arrival) {
-            flying.push((random.index(setup.width), 0.0));
-            continue;
-        }
-        let chosen = random.index(flying.len());
-        let (mix, own) = flying.swap_remove(chosen);
-        let mut share = own;
-        if mix % setup.width >= setup.corrupt {
-            let mut mates: Vec<_> = flying.iter_mut().filter(|other| other.0 == mix).collect();
-            let mass = own + mates.iter().map(|other| other.1).sum::<f64>();
-            #[expect(clippy::cast_precision_loss, reason = "few packets")]
-            let even = mass / (mates.len() + 1) as f64;
-            share = even;
-            for mate in &mut mates {
-                mate.1 = even;
-            }
-        }
-        let layer = mix / setup.width;
-        if layer + 1 < setup.layers {
-            flying.push(((layer + 1) * setup.width + random.index(setup.width), share));
-        } else if share > 0.0 {
-            entropy -= share * share.log2();
-            left -= share;
-        }
-    }
-    entropy
-}
-
+/// The limit for large pools bounds networks from two packets in a mean delay on, and a run claims
+/// it from there only. The control: with fewer it does not.
 #[test]
-fn an_independent_simulation_without_times_agrees() {
-    for (layers, width, corrupt, rate) in [(1, 1, 0, 3.0), (2, 2, 0, 8.0), (3, 2, 1, 10.0)] {
+fn the_network_limit_bounds_from_two_packets_on() {
+    let simulated = |layers, rate| {
         let setup = Setup {
             layers,
-            width,
-            corrupt,
             rate,
             ..Setup::default()
         };
-        let naive: Vec<f64> = (0..4000).map(|seed| naive_entropy(&setup, seed)).collect();
-        let naive = Estimate::from_sections(mean(&naive), 4000, &naive);
-        let engine = estimate(&study(&setup, 3, 1024, &|_| ()), |target| target.entropy);
-        let error = naive.standard_error.hypot(engine.standard_error);
-        let z = (naive.value - engine.value) / error;
-        assert!(z.abs() < 4.0, "{naive:?} {engine:?}");
+        let sections = study(&setup, 1, 4096, &|_| ());
+        let found = Section::estimate(&sections, |part| part.mean(|target| target.entropy));
+        let limit = closed::network_limit_bits(rate, layers, 1.0);
+        (found.value - limit) / found.standard_error
+    };
+    for layers in 1..=5 {
+        let z = simulated(layers, closed::LIMIT_FROM);
+        assert!(z < -2.0, "{layers}: {z}");
+    }
+    for layers in 1..=2 {
+        let z = simulated(layers, 0.3);
+        assert!(z > 4.0, "{layers}: {z}");
+    }
+    for (users, claims) in [(39, false), (40, true)] {
+        let values = [("traffic.users", Value::Count(users))];
+        let scenario = Scenario::parse_with("version = 1\n", values).expect("good");
+        let outcome = sim::run(&scenario, 1, &|_| ()).expect("it runs");
+        let entropy = outcome.figure("entropy_mean_bits").expect("always there");
+        assert_eq!(entropy.expected.is_some(), claims, "{users}");
     }
 }
 

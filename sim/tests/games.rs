@@ -7,11 +7,6 @@ use sim::{
     stats::{Estimate, mean},
 };
 
-fn estimate(sections: &[Section], of: impl Fn(&Section) -> f64) -> Estimate {
-    let parts: Vec<f64> = sections.iter().map(&of).collect();
-    Estimate::from_sections(of(&Section::sum(sections)), 0, &parts)
-}
-
 fn played(setup: &Setup, games: u64) -> Vec<Section> {
     let setup = Setup {
         games,
@@ -34,7 +29,7 @@ fn through_one_layer_two_pairs_are_unlinkable_if_they_meet() {
         for advantage in sections.iter().flat_map(|section| &section.advantages) {
             assert!(*advantage < 1e-9 || *advantage > 1.0 - 1e-9, "{advantage}");
         }
-        let found = estimate(&sections, |section| mean(&section.advantages));
+        let found = Section::estimate(&sections, |section| mean(&section.advantages));
         #[expect(clippy::cast_precision_loss, reason = "few mixes")]
         let expected = 1.0 - 1.0 / width as f64;
         assert!(width == 1 || found.standard_error > 0.0);
@@ -176,7 +171,7 @@ fn unlinkability_agrees_with_a_simulation_by_single_packets() {
         };
         let naive: Vec<f64> = (0..800).map(|seed| naive_advantage(&setup, seed)).collect();
         let naive = Estimate::from_sections(mean(&naive), 800, &naive);
-        let engine = estimate(&played(&setup, 4096), |section| mean(&section.advantages));
+        let engine = Section::estimate(&played(&setup, 4096), |section| mean(&section.advantages));
         let error = naive.standard_error.hypot(engine.standard_error);
         assert!(error < 0.03, "{naive:?} {engine:?}");
         let z = (naive.value - engine.value) / error;
@@ -212,7 +207,7 @@ fn epsilon_in_large_pools_is_that_of_shot_noise() {
             sender_rate: rate,
             ..Setup::default()
         };
-        let engine = estimate(&played(&setup, 1024), |section| mean(&section.epsilons));
+        let engine = Section::estimate(&played(&setup, 1024), |section| mean(&section.epsilons));
         let error = law.standard_error.hypot(engine.standard_error);
         assert!(error < 0.1 * law.value, "{law:?} {engine:?}");
         let z = (law.value - engine.value) / error;
@@ -244,7 +239,7 @@ fn known_contacts_leave_what_bayes_rule_says() {
     };
     let sections = study(&setup, 2, 1024, &|_| ());
     let known = |section: &Section| mean(&section.column(|target| target.contact_entropy));
-    let found = estimate(&sections, known);
+    let found = Section::estimate(&sections, known);
     assert!(found.z(0.5 * bits).abs() < 4.0, "{found:?} {}", 0.5 * bits);
     // Unequal receivers, more contacts, several mixes: calibrated, and less than without contacts.
     let setup = Setup {
@@ -257,7 +252,7 @@ fn known_contacts_leave_what_bayes_rule_says() {
         ..Setup::default()
     };
     let sections = study(&setup, 2, 512, &|_| ());
-    let gap = estimate(&sections, |section| {
+    let gap = Section::estimate(&sections, |section| {
         mean(&section.column(|target| target.contact_log_loss - target.contact_entropy))
     });
     assert!(gap.z(0.0).abs() < 4.0, "{gap:?}");

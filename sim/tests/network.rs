@@ -1,25 +1,30 @@
-//! The general network against independent simulations: on–off users, sessions, traces, free
-//! routes, loss, timed dynamic pools. Each simulation here is written for its one case, shares
+//! Networks against independent simulations: layers with and without corrupt mixes, on–off users,
+//! sessions, traces, free routes, loss, timed dynamic pools. Each simulation here is written for its one case, shares
 //! nothing with the engine but the random streams, and recomputes posteriors from the packets
 //! themselves.
 
 use sim::{
-    flow::{Links, Pool, Route, Sabotage, Section, Setup, Target, Users, study},
+    flow::{Links, Pool, Route, Sabotage, Section, Setup, Users, study},
     random::{Purpose, SOURCE, Stream},
     stats::{Estimate, mean},
 };
 
-fn estimate(sections: &[Section], metric: fn(&Target) -> f64) -> Estimate {
-    let of = |section: &Section| mean(&section.column(metric));
-    let parts: Vec<f64> = sections.iter().map(of).collect();
-    Estimate::from_sections(of(&Section::sum(sections)), 0, &parts)
+fn entropy(sections: &[Section]) -> Estimate {
+    Section::estimate(sections, |part| part.mean(|target| target.entropy))
+}
+
+/// Log-loss less entropy.
+fn gap(sections: &[Section]) -> Estimate {
+    Section::estimate(sections, |part| {
+        part.mean(|target| target.log_loss - target.entropy)
+    })
 }
 
 /// The engine's mean entropy is `naive`'s, within 4 standard errors of both, and its
 /// posteriors are calibrated.
 fn agrees(setup: &Setup, naive: &[f64], replications: u64) {
     let sections = study(setup, 3, replications, &|_| ());
-    let engine = estimate(&sections, |target| target.entropy);
+    let engine = entropy(&sections);
     // Neighbours in `naive` may share traffic: batch means.
     let batches: Vec<f64> = naive.chunks(naive.len().div_ceil(50)).map(mean).collect();
     let naive = Estimate::from_sections(mean(naive), 0, &batches);
@@ -30,7 +35,7 @@ fn agrees(setup: &Setup, naive: &[f64], replications: u64) {
     );
     let z = (naive.value - engine.value) / error;
     assert!(z.abs() < 4.0, "{setup:?}: {naive:?} {engine:?}");
-    let gap = estimate(&sections, |target| target.log_loss - target.entropy);
+    let gap = gap(&sections);
     assert!(gap.z(0.0).abs() < 4.0, "{setup:?}: {gap:?}");
 }
 
@@ -122,7 +127,7 @@ fn users_who_come_and_go_are_measured_as_their_messages_find_the_mix() {
         users: Users::Steady,
         ..setup
     };
-    let steady = estimate(&study(&steady, 3, 2048, &|_| ()), |target| target.entropy);
+    let steady = entropy(&study(&steady, 3, 2048, &|_| ()));
     assert!((steady.value - mean(&naive)).abs() > 0.2, "{steady:?}");
 }
 
@@ -169,8 +174,10 @@ fn a_trace_is_measured_as_its_messages_find_the_mix() {
     agrees(&setup, &naive, 1024);
 }
 
-/// One target in a network without times, as in `flow.rs`, with free routes and loss. Pools are
-/// those of (hop, node); `None` if the target is lost.
+/// One target in a network without times: each event is an arrival with probability λ / (λ + N),
+/// else one of the N packets in flight, uniformly, moves on (all that exponential times say about
+/// order). Every packet carries its share; an honest pool's posterior is recomputed from the packets
+/// it holds. Pools are those of (hop, node); `None` if the target is lost.
 fn without_times(setup: &Setup, loss: f64, seed: u64) -> Option<f64> {
     let mut random = Stream::new(seed, 0, SOURCE, Purpose::Pool);
     let (hops, nodes) = (setup.layers, setup.width);
@@ -205,11 +212,15 @@ fn without_times(setup: &Setup, loss: f64, seed: u64) -> Option<f64> {
             .iter_mut()
             .filter(|other| (other.0, other.1) == (hop, node));
         let mut mates: Vec<_> = mates.collect();
-        let mass = own + mates.iter().map(|other| other.2).sum::<f64>();
-        #[expect(clippy::cast_precision_loss, reason = "few packets")]
-        let share = mass / (mates.len() + 1) as f64;
-        for mate in &mut mates {
-            mate.2 = share;
+        let mut share = own;
+        if node >= setup.corrupt {
+            let mass = own + mates.iter().map(|other| other.2).sum::<f64>();
+            #[expect(clippy::cast_precision_loss, reason = "few packets")]
+            let even = mass / (mates.len() + 1) as f64;
+            share = even;
+            for mate in &mut mates {
+                mate.2 = even;
+            }
         }
         if random.coin(loss) {
             left -= share;
@@ -235,18 +246,22 @@ fn without_times(setup: &Setup, loss: f64, seed: u64) -> Option<f64> {
 }
 
 #[test]
-fn free_routes_and_loss_agree_with_a_simulation_without_times() {
-    for (route, layers, width, rate, loss) in [
-        (Route::Free, 3, 3, 12.0, 0.0),
-        (Route::Free, 2, 4, 10.0, 0.1),
-        (Route::Stratified, 2, 2, 8.0, 0.15),
+fn layers_free_routes_and_loss_agree_with_a_simulation_without_times() {
+    for (route, layers, width, corrupt, rate, loss) in [
+        (Route::Stratified, 1, 1, 0, 3.0, 0.0),
+        (Route::Stratified, 2, 2, 0, 8.0, 0.0),
+        (Route::Stratified, 3, 2, 1, 10.0, 0.0),
+        (Route::Free, 3, 3, 0, 12.0, 0.0),
+        (Route::Free, 2, 4, 0, 10.0, 0.1),
+        (Route::Stratified, 2, 2, 0, 8.0, 0.15),
     ] {
         let setup = Setup {
             route,
             layers,
             width,
+            corrupt,
             rate,
-            links: Some(Links {
+            links: (loss > 0.0).then(|| Links {
                 loss,
                 ..Links::default()
             }),
@@ -353,9 +368,7 @@ fn pools_delay_packets_as_littles_law_says() {
             window: 4000.0,
             ..Setup::default()
         };
-        let sections = study(&setup, 1, 16, &|_| ());
-        let parts: Vec<f64> = sections.iter().map(Section::latency_mean).collect();
-        Estimate::from_sections(Section::sum(&sections).latency_mean(), 0, &parts)
+        Section::estimate(&study(&setup, 1, 16, &|_| ()), Section::latency_mean)
     };
     for (rate, layers, batch, kept, expected) in [
         (4.0, 1, Some(4), 200, (200.0 + 1.5) / 4.0),
@@ -381,6 +394,6 @@ fn wrong_posteriors_are_not_calibrated() {
         ..Setup::default()
     };
     let sections = study(&setup, 1, 512, &|_| ());
-    let gap = estimate(&sections, |target| target.log_loss - target.entropy);
+    let gap = gap(&sections);
     assert!(gap.z(0.0).abs() > 6.0, "{gap:?}");
 }

@@ -167,12 +167,48 @@ fn what_cannot_be_says_which_budget_binds() {
     }
     assert!(fs::read_dir(folder.path()).expect("there").next().is_none());
 
+    // Too few users to measure: said of the flag, not of a scenario that nobody wrote.
+    let output = plan(["2h", "1MB", "1", "0.2", "1", "1"], folder.path());
+    let said = error(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("--users 1: they keep "), "{said}");
+
     // What the message names as enough is enough.
     let message = error(&with("2s", "200MB"));
     let (_, rest) = message.split_once("needs ").expect("how much it needs");
     let (megabytes, _) = rest.split_once(" MB").expect("megabytes");
     let output = with("2s", &format!("{megabytes}MB"));
     assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+}
+
+/// Links that take no time are links.
+#[test]
+fn links_may_take_no_time() {
+    let run = |links: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_lacuna-sim"))
+            .args([
+                "plan",
+                "--json",
+                "--latency-p95",
+                "20s",
+                "--bytes-per-day",
+                "200MB",
+            ])
+            .args(["--users", "200"])
+            .args(links)
+            .output()
+            .expect("the program starts")
+    };
+    let none = run(&["--links", "0ms"]);
+    assert_eq!(none.status.code(), Some(0), "{}", error(&none));
+    assert_eq!(none.stdout, run(&[]).stdout);
+    let less = run(&["--links", "-1ms"]);
+    assert_eq!(less.status.code(), Some(2));
+    assert!(
+        error(&less).contains("from 0 with a unit"),
+        "{}",
+        error(&less)
+    );
 }
 
 /// The network's default profiles: each on the front at the network's delay (within a twentieth of

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0.2, value_parser = super::plan::share)]
     corrupt: f64,
     /// What all six links of a way take together
-    #[arg(long, default_value = "240ms", value_parser = super::plan::seconds)]
+    #[arg(long, default_value = "240ms", value_parser = super::plan::seconds_or_none)]
     links: f64,
     /// Packets per second planned for one processor of a mix
     #[arg(long, default_value_t = 10_000.0, value_parser = positive)]

@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0.0, value_parser = share)]
     corrupt: f64,
     /// What all links of a way take together, added to the latency: 120ms
-    #[arg(long, value_parser = seconds)]
+    #[arg(long, value_parser = seconds_or_none, allow_hyphen_values = true)]
     links: Option<f64>,
     /// Seed of every random number
     #[arg(long, default_value_t = 1)]
@@ -51,8 +51,13 @@ pub(crate) struct Arguments {
     quiet: bool,
 }
 
-/// A positive number with one of `units`.
-fn with_unit(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
+/// A number with one of `units`, in the unit of factor 1: above 0, or 0 if that `may_be_0`.
+fn with_unit(
+    text: &str,
+    units: &[(&str, f64)],
+    may_be_0: bool,
+    example: &str,
+) -> Result<f64, String> {
     let at = text.find(|c: char| c.is_ascii_alphabetic());
     let (number, unit) = text.split_at(at.unwrap_or(text.len()));
     let factor = units.iter().find(|(name, _)| *name == unit);
@@ -61,24 +66,31 @@ fn with_unit(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, St
         .zip(number)
         .map(|((_, factor), number)| number * factor);
     value
-        .filter(|value| value.is_finite() && *value > 0.0)
+        .filter(|value| value.is_finite() && (*value > 0.0 || may_be_0 && *value == 0.0))
         .ok_or_else(|| {
+            let least = if may_be_0 { "from 0" } else { "above 0" };
             let names: Vec<&str> = units.iter().map(|(name, _)| *name).collect();
             format!(
-                "must be a number above 0 with a unit ({}), as in {example}",
+                "must be a number {least} with a unit ({}), as in {example}",
                 names.join(", ")
             )
         })
 }
 
-pub(crate) fn seconds(text: &str) -> Result<f64, String> {
-    let units = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0)];
-    with_unit(text, &units, "2s")
+const SECONDS: [(&str, f64); 4] = [("ms", 1e-3), ("s", 1.0), ("min", 60.0), ("h", 3600.0)];
+
+fn seconds(text: &str) -> Result<f64, String> {
+    with_unit(text, &SECONDS, false, "2s")
+}
+
+/// What links take may be nothing.
+pub(crate) fn seconds_or_none(text: &str) -> Result<f64, String> {
+    with_unit(text, &SECONDS, true, "120ms")
 }
 
 fn bytes(text: &str) -> Result<f64, String> {
     let units = [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)];
-    with_unit(text, &units, "200MB")
+    with_unit(text, &units, false, "200MB")
 }
 
 pub(crate) fn share(text: &str) -> Result<f64, String> {
@@ -180,9 +192,9 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
     if arguments.json {
         print!("{summary}");
     } else if !arguments.quiet {
-        println!("{}", HEAD.map(|head| format!("{head:>14}")).join(""));
+        println!("{}", HEAD.map(|head| format!("{head:>15}")).join(""));
         for (at, row) in rows.iter().enumerate() {
-            let cells: String = row.iter().map(|cell| format!("{cell:>14}")).collect();
+            let cells: String = row.iter().map(|cell| format!("{cell:>15}")).collect();
             let mark = if at == plan.chosen { "  chosen" } else { "" };
             println!("{cells}{mark}");
         }

@@ -144,6 +144,12 @@ pub(crate) fn show_figures(outcome: &Outcome) {
         let z = figure.z().filter(|z| z.is_finite());
         let z = z.map_or(String::new(), |z| format!("  z {z:+.2}"));
         let (value, error) = (report::short(value), report::short(error));
+        if figure.estimate.trials {
+            let (low, high) = figure.estimate.interval();
+            let [low, high] = [low, high].map(report::short);
+            println!("{:<32} {value:>12}, 95 %: {low} to {high}", figure.name);
+            continue;
+        }
         println!("{:<32} {value:>12} ± {error:<10}{z}", figure.name);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Latency is reported end to end: the time in mixes, plus one link more than there are layers.
 //! Theory is drawn where it is exact: Erlang latency and Poisson pools for Poisson mixes, the
-//! single-mix entropy for one honest Poisson mix; the network limit is an upper bound.
+//! single-mix entropy for one honest Poisson mix; the network limit, an upper bound where at least two
+//! packets enter in a mean delay.
 
 mod people;
 
@@ -179,7 +180,8 @@ impl Reader<'_> {
         (single && plain).then(|| closed::pool_delay_batches(input, kept as f64, batch.is_none()))
     }
 
-    /// The network limit, for Poisson mixes; that of one cascade where there are several.
+    /// The network limit, for Poisson mixes with enough packets to meet; that of one cascade where
+    /// there are several.
     #[expect(clippy::cast_precision_loss, reason = "widths are small")]
     fn limit(&self) -> Option<f64> {
         let cascades = match self.setup.route {
@@ -188,7 +190,8 @@ impl Reader<'_> {
         };
         let per_s = self.scenario.traffic.total_per_s() / cascades;
         let limit = closed::network_limit_bits(per_s, self.setup.layers, self.unit_s);
-        self.poisson_pools().then_some(limit)
+        let enough = per_s * self.unit_s >= closed::LIMIT_FROM;
+        (enough && self.poisson_pools()).then_some(limit)
     }
 
     /// Entropy through one honest mix, where it is known exactly.
@@ -495,8 +498,8 @@ impl Reader<'_> {
         Some(Plot {
             title: "Anonymity of messages".to_owned(),
             caption: "Shannon entropy of the adversary's posterior over exit packets, one value \
-                      per measured message. The limit, that of infinitely large pools, bounds \
-                      the mean."
+                      per measured message. The limit is that of infinitely large pools, with \
+                      no corrupt mix."
                 .to_owned(),
             x_label: "entropy (bits)".to_owned(),
             y_label: "share of messages".to_owned(),

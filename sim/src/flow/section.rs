@@ -13,7 +13,7 @@
 use hdrhistogram::Histogram;
 
 use super::posterior::Target;
-use crate::stats::mean;
+use crate::stats::{Estimate, mean};
 
 /// Resolution of latency: this many steps in one unit of time. Histograms are linear up to
 /// eight units and keep four digits beyond.
@@ -161,6 +161,18 @@ impl Section {
         self.packets += other.packets;
         self.arrivals += other.arrivals;
         self.exits += other.exits;
+    }
+
+    /// What `of` says of all `sections` together, with the spread between them.
+    #[must_use]
+    pub fn estimate(sections: &[Self], of: impl Fn(&Self) -> f64) -> Estimate {
+        let parts: Vec<f64> = sections.iter().map(&of).collect();
+        Estimate::from_sections(of(&Self::sum(sections)), 0, &parts)
+    }
+
+    /// Mean over targets; NaN without any.
+    pub fn mean(&self, metric: impl Fn(&Target) -> f64) -> f64 {
+        mean(&self.column(metric))
     }
 
     /// One number per target.

@@ -4,24 +4,21 @@
 //! loops (which are what notices an (n−1) attack), confirm as often, and differ in the load
 //! `ρ = (λP + λL) / μD` of the mailbox; bits grow with ρ, latency first falls and then grows.
 //!
-//! | gain      | most bits more, by the bound, that a rival has at the profile's own p95          |
+//! | gain      | most bits more, by the limit for large pools, that a rival has at the profile's own p95 |
 //! |-----------|----------------------------------------------------------------------------------|
 //! | shared    | with the delay of the network: 0 if the profile is on the front                  |
 //! | alone     | with a mean delay of its own, as if the network had no other profile             |
 //!
-//! Only loads in steps of 0.01 are tried, up to 0.8 (DIR-2 asks as much of loops). A profile above
-//! [`LOAD_MAX`] has no latency by this law, which takes every payload slot for a message to a user.
+//! Loads in steps of 0.01 are tried, up to [`LOAD_MAX`] as for profiles. A profile above
+//! it has no latency by this law, which takes every payload slot for a message to a user.
 
 use proto::directory::{Params, Profile};
 
 use super::{
     DEPLOYED, FRAME_BYTES,
-    latency::{Mailbox, Way},
+    latency::{LOAD_MAX, Mailbox, Way},
 };
 use crate::{closed::network_limit_bits, report::short};
-
-/// Highest load whose queue is followed.
-pub const LOAD_MAX: f64 = 0.9;
 
 /// Head of [`rows`].
 pub const HEAD: [&str; 8] = [
@@ -29,7 +26,7 @@ pub const HEAD: [&str; 8] = [
     "MB/day",
     "load",
     "p95 s",
-    "bound bits",
+    "limit bits",
     "gain, shared delay",
     "gain, own delay",
     "own delay ms",
@@ -44,7 +41,7 @@ pub struct Standing {
     pub bytes_per_day: f64,
     /// Load of its mailbox if every payload slot carries a message to a user.
     pub load: f64,
-    /// Bound on entropy if all `users` have this profile, in bits.
+    /// Limit of entropy for large pools if all `users` have this profile, in bits.
     pub bound_bits: f64,
     /// Latency and gains; none above [`LOAD_MAX`].
     pub front: Option<Front>,
@@ -66,7 +63,7 @@ pub struct Front {
 /// Where the profiles of `params` stand in a network of `users`.
 #[must_use]
 pub fn standings(params: &Params, users: u64) -> Vec<Standing> {
-    let rivals: Vec<(f64, Mailbox)> = (5..=80)
+    let rivals: Vec<(f64, Mailbox)> = (5..=90)
         .map(|load| {
             let load = f64::from(load) / 100.0;
             (load, Mailbox::new(load))

@@ -9,8 +9,8 @@
 //! | mailbox         | first come, first served, one frame each 1/μD (GW-12, GW-13)     |
 //!
 //! The first two have a closed sum. The mailbox is the slotted queue `Q' = max(Q − 1, 0) + A`
-//! with `A ~ Poisson(load)`: its stationary law comes by iteration, and who comes a share u after
-//! a tick leaves after `1 − u` periods and one more for each packet before it.
+//! with `A ~ Poisson(load)`, whose stationary law follows from how often each length is
+//! passed upwards and downwards; who comes a share u after a tick leaves after `1 − u` periods and one more for each packet before it.
 //!
 //! Approximations: arrivals at a mailbox are taken as Poisson; u takes `STEPS` values, which
 //! moves a quantile by at most half a step of a period.
@@ -19,10 +19,10 @@ use crate::closed::poisson_pmf;
 
 /// Values of u within a period.
 const STEPS: u32 = 10;
-/// Longest queue that is followed; at a load of 0.8 longer ones have a mass below 1e-18.
+/// Highest load whose queue is followed.
+pub const LOAD_MAX: f64 = 0.9;
+/// Longest queue that is followed; at a load of 0.9 longer ones have a mass below 1e-8.
 const QUEUE: usize = 100;
-/// Iterations of the queue's law; from empty, at a load of 0.8, within 1e-12 of the limit.
-const ITERATIONS: usize = 1500;
 /// Mass of the longest waits that is counted as "longer than anything".
 const TAIL: f64 = 1e-6;
 
@@ -31,21 +31,21 @@ const TAIL: f64 = 1e-6;
 pub struct Mailbox(Vec<(f64, f64)>);
 
 impl Mailbox {
-    /// At `load` packets per period, from 0 to 0.8.
+    /// At `load` packets per period, from 0 to [`LOAD_MAX`].
     #[must_use]
     pub fn new(load: f64) -> Self {
-        let arrivals: Vec<f64> = (0..24).map(|n| poisson_pmf(load, n)).collect();
-        let mut queue = vec![0.0; QUEUE];
-        queue[0] = 1.0;
-        for _ in 0..ITERATIONS {
-            let mut next = vec![0.0; QUEUE];
-            for (found, mass) in queue.iter().enumerate() {
-                let stays = found.saturating_sub(1);
-                for (more, share) in arrivals.iter().enumerate() {
-                    next[(stays + more).min(QUEUE - 1)] += mass * share;
-                }
-            }
-            queue = next;
+        // Pr[at least n arrive].
+        let mut least: Vec<f64> = (0..QUEUE as u64).map(|n| poisson_pmf(load, n)).collect();
+        let none = least[0];
+        for n in (0..QUEUE - 1).rev() {
+            least[n] += least[n + 1];
+        }
+        // As often up past n − 1, from 0 or any shorter queue, as down from n to n − 1.
+        let mut queue = vec![1.0 - load];
+        for n in 1..QUEUE {
+            let from = |found: usize| queue[found] * least[n + 1 - found.max(1)];
+            let crossed: f64 = (0..n).map(from).sum();
+            queue.push(crossed / none);
         }
         // What a tick leaves behind: it takes one of those it finds.
         let mut behind = queue.split_off(1);
@@ -203,7 +203,7 @@ mod tests {
     /// (M/D/1).
     #[test]
     fn a_mailbox_waits_like_a_queue_with_constant_service() {
-        for load in [0.0, 0.2, 0.5, 0.8] {
+        for load in [0.0, 0.2, 0.5, 0.8, LOAD_MAX] {
             let expected = 0.5 + load / (2.0 * (1.0 - load));
             let mean = Mailbox::new(load).mean();
             assert!((mean - expected).abs() < 2e-3, "{load}: {mean} {expected}");

@@ -6,10 +6,10 @@
 //! | mailbox       | μD = (λL + λP) / load, load 0.2 to 0.8: every payload slot may carry a message to a user |
 //! | confirmations | c = 30 / μD, between 1 s and 600 s: one for 30 frames                      |
 //! | latency       | 95 % quantile of [`latency`] (slot + L mixes + mailbox), and what links take |
-//! | bound         | [`network_limit_bits`] of users × (λP + λL): no corrupt mix, endless pools  |
+//! | limit         | [`network_limit_bits`] of users × (λP + λL): no corrupt mix, large pools; it ranks candidates |
 //!
 //! A fixed grid of (m, λP, λL, load) is searched for each number of layers; a *front* holds what
-//! nothing else of as many layers beats in latency and bound within both budgets. Of the front of
+//! nothing else of as many layers beats in latency and limit within both budgets. Of the front of
 //! [`DEPLOYED`] layers [`SPREAD`] points, evenly, and of the others the last one are measured by
 //! the flow engine with the corrupt mixes. The one of most mean entropy with deployed layers is
 //! chosen; that of most entropy with any is told beside it.
@@ -21,17 +21,16 @@
 
 pub mod defaults;
 pub mod latency;
+pub mod measured;
 mod show;
 
 use latency::{Mailbox, Way};
+use measured::{Layered, Measured, corrupt_of};
 use proto::directory::{Params, Profile};
 use rayon::prelude::*;
 pub use show::{HEAD, params_toml};
 
-use crate::{
-    closed::network_limit_bits, flow, outcome::RunError, report::short, scenario::Scenario,
-    stats::Estimate,
-};
+use crate::{closed::network_limit_bits, outcome::RunError, report::short};
 
 /// Bytes of a frame in each direction.
 pub const FRAME_BYTES: u32 = 2432;
@@ -100,7 +99,7 @@ pub struct Point {
     pub candidate: Candidate,
     /// 95 % quantile of latency, in seconds.
     pub latency_p95_s: f64,
-    /// What no network exceeds at these rates, in bits.
+    /// What networks approach at these rates as their pools grow, in bits, at least 0.
     pub bound_bits: f64,
 }
 
@@ -109,14 +108,10 @@ pub struct Point {
 pub struct Finalist {
     /// What was measured.
     pub point: Point,
-    /// Mixes of each layer.
-    pub width: u32,
-    /// Corrupt ones of each layer.
-    pub corrupt: u32,
-    /// Mean entropy of a message, in bits.
-    pub entropy_mean: Estimate,
-    /// Entropy that a twentieth of messages falls short of, in bits.
-    pub entropy_p05: Estimate,
+    /// As which network.
+    pub network: Layered,
+    /// Its entropy.
+    pub entropy: Measured,
 }
 
 /// What [`plan`] found.
@@ -195,7 +190,8 @@ impl Candidate {
         users as f64 * self.sent_per_s()
     }
 
-    /// What no network of so many layers exceeds at these rates, in bits.
+    /// What networks of so many layers approach at these rates as their pools grow, in bits, at
+    /// least 0.
     #[must_use]
     pub fn bound_bits(&self, users: u64) -> f64 {
         let hops = self.layers as usize;
@@ -354,29 +350,25 @@ pub fn front(budgets: &Budgets) -> Result<Vec<Point>, RunError> {
     Ok(front)
 }
 
-/// Mixes of a layer for so many packets per second, and how many of them are corrupt: the nearest
-/// whole number, at least one if any are.
-fn layer(per_s: f64, corrupt: f64) -> (u32, u32) {
-    let width = whole((per_s / MIX_CAPACITY_PER_S).ceil()).max(WIDTH_MIN);
-    let bad = whole(f64::from(width) * corrupt);
-    (width, if corrupt > 0.0 { bad.max(1) } else { 0 })
-}
-
 fn measure(
     point: Point,
     budgets: &Budgets,
     seed: u64,
     progress: &(dyn Fn(f64) + Sync),
 ) -> Result<Finalist, RunError> {
-    let Candidate {
-        layers,
-        delay_mean_ms,
-        payload_uhz,
-        loops_uhz,
-        ..
-    } = point.candidate;
-    let per_s = point.candidate.total_per_s(budgets.users);
-    let in_flight = per_s * point.candidate.delay_mean_s() * f64::from(layers);
+    let candidate = point.candidate;
+    let per_s = candidate.total_per_s(budgets.users);
+    let width = whole((per_s / MIX_CAPACITY_PER_S).ceil()).max(WIDTH_MIN);
+    let network = Layered {
+        layers: candidate.layers,
+        width,
+        corrupt: corrupt_of(width, budgets.corrupt),
+        delay_mean_ms: candidate.delay_mean_ms,
+        users: budgets.users,
+        payload_uhz: candidate.payload_uhz.into(),
+        loops_uhz: candidate.loops_uhz.into(),
+    };
+    let in_flight = network.in_flight();
     if in_flight > IN_FLIGHT_MAX {
         return Err(RunError::Failed(format!(
             "these budgets keep {in_flight:.1e} packets in flight, and {IN_FLIGHT_MAX:.0e} are \
@@ -384,45 +376,12 @@ fn measure(
              budgets"
         )));
     }
-    let (width, corrupt) = layer(per_s, budgets.corrupt);
-    let targets = whole((WORK / in_flight).clamp(TARGETS[1], TARGETS[0]));
-    let text = format!(
-        "version = 1\n[network]\nlayers = {layers}\nmixes_per_layer = {width}\n\
-         [mix]\ndelay_mean_ms = {delay_mean_ms}.0\n\
-         [traffic]\nusers = {}\npayload_per_user_per_s = {:.6}\nloop_per_user_per_s = {:.6}\n\
-         [adversary]\ncorrupt_mixes_per_layer = {corrupt}\n\
-         [flow]\ntargets = {targets}\nwindow_means = 0.0\n",
-        budgets.users,
-        f64::from(payload_uhz) / 1e6,
-        f64::from(loops_uhz) / 1e6,
-    );
-    let scenario = Scenario::parse(&text).map_err(|why| RunError::Usage(why.to_string()))?;
-    let outcome = flow::run(&scenario, seed, progress)?;
-    if let Some(why) = outcome.failures.first() {
-        return Err(RunError::Failed(why.clone()));
-    }
-    let of = |name: &str| {
-        let figure = outcome.figure(name);
-        figure
-            .expect("the flow engine measures entropy in every run")
-            .estimate
-    };
+    let messages = whole((WORK / in_flight).clamp(TARGETS[1], TARGETS[0]));
     Ok(Finalist {
         point,
-        width,
-        corrupt,
-        entropy_mean: of("entropy_mean_bits"),
-        entropy_p05: of("entropy_p05_bits"),
+        network,
+        entropy: network.measure(messages, seed, progress)?,
     })
-}
-
-impl Finalist {
-    /// Share of paths on which every mix is corrupt: those hide nothing.
-    #[must_use]
-    pub fn corrupt_paths(&self) -> f64 {
-        let share = f64::from(self.corrupt) / f64::from(self.width);
-        (0..self.point.candidate.layers).map(|_| share).product()
-    }
 }
 
 /// Searches, measures and chooses; `progress` is told the fraction done, 0 to 1.
@@ -455,7 +414,7 @@ pub fn plan(
         .map(|(done, point)| measure(*point, budgets, seed, &|part| progress(share(done, part))));
     let finalists: Vec<Finalist> = finalists.collect::<Result<_, _>>()?;
     let most = |end: usize| {
-        let bits = |at: usize| finalists[at].entropy_mean.value;
+        let bits = |at: usize| finalists[at].entropy.mean.value;
         (0..end).fold(0, |a, b| if bits(b) > bits(a) { b } else { a })
     };
     Ok(Plan {

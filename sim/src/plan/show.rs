@@ -17,7 +17,7 @@ pub const HEAD: [&str; 11] = [
     "latency p95 s",
     "entropy bits",
     "p05 bits",
-    "bound bits",
+    "limit bits",
     "corrupt paths",
     "MB/day",
     "delay ms",
@@ -38,16 +38,19 @@ impl Plan {
                 format!("{:.3}", one.point.latency_p95_s),
                 format!(
                     "{:.2} ± {:.2}",
-                    one.entropy_mean.value, one.entropy_mean.standard_error
+                    one.entropy.mean.value, one.entropy.mean.standard_error
                 ),
-                format!("{:.2}", one.entropy_p05.value),
+                format!(
+                    "{:.2} ± {:.2}",
+                    one.entropy.p05.value, one.entropy.p05.standard_error
+                ),
                 format!("{:.2}", one.point.bound_bits),
-                format!("{} %", short(100.0 * one.corrupt_paths())),
+                format!("{} %", short(100.0 * one.network.corrupt_paths())),
                 format!("{:.1}", candidate.bytes_per_day() / 1e6),
                 candidate.delay_mean_ms.to_string(),
                 hz(candidate.payload_uhz),
                 hz(candidate.loops_uhz),
-                format!("{}/{}", one.corrupt, one.width),
+                format!("{}/{}", one.network.corrupt, one.network.width),
             ]
         };
         self.finalists.iter().map(row).collect()
@@ -57,17 +60,18 @@ impl Plan {
     #[must_use]
     pub fn layers_note(&self) -> String {
         let [chosen, best] = [self.chosen, self.best].map(|at| &self.finalists[at]);
-        let (layers, bits) = (best.point.candidate.layers, best.entropy_mean.value);
+        let (layers, bits) = (best.point.candidate.layers, best.entropy.mean.value);
         if self.best == self.chosen {
-            return format!("{layers} layers are the most anonymous of 2 to 5");
+            return format!("{layers} layers are the most anonymous of 2 to 5 as measured here");
         }
         format!(
-            "{layers} layers give {:.2} bits more in the mean, and {} % of corrupt paths where {} \
-             layers have {} %; packets have {} today",
-            bits - chosen.entropy_mean.value,
-            short(100.0 * best.corrupt_paths()),
+            "with these budgets, users and corrupt mixes {layers} layers give {:.2} bits more in \
+             the mean, and {} % of corrupt paths where {} layers have {} %, measured at one point \
+             each; packets have {} today",
+            bits - chosen.entropy.mean.value,
+            short(100.0 * best.network.corrupt_paths()),
             chosen.point.candidate.layers,
-            short(100.0 * chosen.corrupt_paths()),
+            short(100.0 * chosen.network.corrupt_paths()),
             super::DEPLOYED
         )
     }
@@ -87,13 +91,13 @@ impl Plan {
         let exact = [
             (
                 "bound_bits",
-                "Bound: no corrupt mix, endless pools",
+                "Limit for large pools, no corrupt mix",
                 chosen.point.bound_bits,
             ),
             (
                 "corrupt_paths_share",
                 "Paths corrupt throughout, computed",
-                chosen.corrupt_paths(),
+                chosen.network.corrupt_paths(),
             ),
             (
                 "latency_p95_s",
@@ -127,11 +131,15 @@ impl Plan {
                 "Confirmation interval",
                 candidate.confirm_ms.into(),
             ),
-            ("mixes_per_layer", "Mixes per layer", chosen.width.into()),
+            (
+                "mixes_per_layer",
+                "Mixes per layer",
+                chosen.network.width.into(),
+            ),
             (
                 "corrupt_per_layer",
                 "Corrupt of them",
-                chosen.corrupt.into(),
+                chosen.network.corrupt.into(),
             ),
         ];
         let exact = exact.map(|(name, label, x)| (name, label, Estimate::exact(x)));
@@ -139,12 +147,12 @@ impl Plan {
             (
                 "entropy_mean_bits",
                 "Shannon entropy, mean",
-                chosen.entropy_mean,
+                chosen.entropy.mean,
             ),
             (
                 "entropy_p05_bits",
                 "Shannon entropy, p05",
-                chosen.entropy_p05,
+                chosen.entropy.p05,
             ),
         ];
         Outcome {
@@ -171,24 +179,24 @@ impl Plan {
             (
                 "measured, mean",
                 Mark::Dots,
-                measured(|one| one.entropy_mean.value),
+                measured(|one| one.entropy.mean.value),
             ),
             (
                 "measured, p05",
                 Mark::Dots,
-                measured(|one| one.entropy_p05.value),
+                measured(|one| one.entropy.p05.value),
             ),
-            ("bound, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
-            ("bound, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),
-            ("bound", Mark::Reference, of(&self.front)),
+            ("limit, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
+            ("limit, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),
+            ("limit", Mark::Reference, of(&self.front)),
         ];
         series.retain(|(_, _, points)| !points.is_empty());
         Plot {
             title: "Latency, anonymity and bytes within the budgets".to_owned(),
             caption: format!(
                 "Lines: the front of three layers, on which no other parameters of the grid are \
-                 both faster and more anonymous, within the bytes and a half and a quarter of \
-                 them. Dots: measured with the corrupt mixes. Of all: {}.",
+                 both faster and more anonymous by the limit for large pools, within the bytes and \
+                 a half and a quarter of them. Dots: measured with the corrupt mixes. Of all: {}.",
                 self.layers_note()
             ),
             x_label: "latency of a one-packet message, p95, in s".to_owned(),

@@ -39,7 +39,7 @@ const IN_FLIGHT_MAX_GENERAL: f64 = 3e7;
 const IN_FLIGHT_MAX_SORTED: f64 = 1e6;
 
 /// Packets of users in flight at least: with fewer, the time between packets outgrows the clock.
-const IN_FLIGHT_MIN: f64 = 1e-3;
+pub const IN_FLIGHT_MIN: f64 = 1e-3;
 
 /// Packets in all pools together: about 1 GB.
 const POOLED_MAX: f64 = 1e7;

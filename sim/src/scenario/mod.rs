@@ -10,6 +10,7 @@ pub mod keys;
 mod parts;
 mod read;
 
+pub use check::IN_FLIGHT_MIN;
 use keys::Value;
 pub use parts::{
     Adversary, Capacity, Engine, FlowSettings, Links, Network, PacketSettings, Pattern, Placement,
