@@ -239,6 +239,16 @@ fn the_default_profiles_are_on_the_front() {
     let off = &defaults::standings(&wasteful, 100_000)[1];
     assert!(off.front.expect("a low load").shared_bits > 0.3, "{off:?}");
 
+    // Another: where most of the load is loops, a fuller mailbox than 0.8 leaves more payload slots.
+    let mut looping = params.clone();
+    let one = &mut looping.profiles[1];
+    (one.payload_uhz, one.loops_uhz, one.downstream_uhz) = (44_444, 400_000, 555_556);
+    let off = &defaults::standings(&looping, 100_000)[1];
+    assert!(
+        off.front.expect("a load of 0.8").shared_bits > 0.05,
+        "{off:?}"
+    );
+
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plans/defaults.json");
     let shipped: Value = serde_json::from_str(&fs::read_to_string(path).expect("shipped")).unwrap();
     assert_eq!(shipped["head"], serde_json::json!(defaults::HEAD));

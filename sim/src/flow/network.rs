@@ -36,7 +36,7 @@ use super::{
     posterior::{LANES, Lanes, Posterior},
     section::Section,
     setup::{Links, Pool, Setup},
-    source::Source,
+    source::{Clock, Source},
 };
 use crate::{
     metrics::surprise,
@@ -415,32 +415,6 @@ impl<'a> Network<'a> {
     }
 }
 
-/// A Poisson process.
-struct Clock {
-    rate: f64,
-    stream: Stream,
-    /// In the end of time, if the rate is 0.
-    next: u64,
-}
-
-impl Clock {
-    fn new(rate: f64, stream: Stream) -> Self {
-        let mut clock = Self {
-            rate,
-            stream,
-            next: if rate > 0.0 { ORIGIN } else { u64::MAX },
-        };
-        clock.advance();
-        clock
-    }
-
-    fn advance(&mut self) {
-        if self.rate > 0.0 {
-            self.next = after(self.next, self.stream.exponential() / self.rate);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -492,6 +466,31 @@ mod tests {
         for section in study(&setup, 4, 2, &|_| ()) {
             assert!(mean(&section.column(|target| target.entropy)).abs() < 1e-12);
         }
+    }
+
+    /// Five come, and five of 25 leave: most of them were there at the start.
+    #[test]
+    fn packets_of_the_start_have_no_latency() {
+        let setup = Setup {
+            rate: 5.0,
+            pool: Some(Pool {
+                kept: 20,
+                ..Pool::default()
+            }),
+            ..Setup::default()
+        };
+        let mut network = Network::new(&setup);
+        let mut section = Section::default();
+        network.start(1, 0);
+        network.window = (ORIGIN, u64::MAX);
+        for _ in 0..5 {
+            network.now += ticks(0.1);
+            network.enter(Kind::User, false, &mut section);
+        }
+        network.send_batch(0, &mut section);
+        assert_eq!(section.events, 5);
+        assert!(section.exits < 5 && section.exits == section.latency.len());
+        assert!(section.latency_mean() < 0.5 || section.exits == 0);
     }
 
     /// What has left, what is lost and what is inside sum to one for every target, whatever

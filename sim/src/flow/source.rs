@@ -135,6 +135,33 @@ impl Source {
     }
 }
 
+/// A Poisson process from [`ORIGIN`] on: of loops, or of the adversary's packets.
+#[derive(Debug)]
+pub(super) struct Clock {
+    rate: f64,
+    pub(super) stream: Stream,
+    /// In the end of time, if the rate is 0.
+    pub(super) next: u64,
+}
+
+impl Clock {
+    pub(super) fn new(rate: f64, stream: Stream) -> Self {
+        let mut clock = Self {
+            rate,
+            stream,
+            next: if rate > 0.0 { ORIGIN } else { u64::MAX },
+        };
+        clock.advance();
+        clock
+    }
+
+    pub(super) fn advance(&mut self) {
+        if self.rate > 0.0 {
+            self.next = after(self.next, self.stream.exponential() / self.rate);
+        }
+    }
+}
+
 fn trace(times: &[f64], first_target: u64, chain: &mut Stream) -> Law {
     let times: Vec<u64> = times.iter().map(|at| ticks(*at)).collect();
     let round = times.last().copied().unwrap_or(1).max(1);
