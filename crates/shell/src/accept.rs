@@ -9,7 +9,7 @@
 //! | `links` of clients             | a new one ends after its handshake, which tells it from a |
 //! |                                | node's                                                    |
 //! | `links_per_source`             | a new one from that address (IPv6: one /64) ends at once  |
-//! | one link for each node         | the older ends: a node that restarts is not locked out    |
+//! | [`LINKS_PER_NODE`]             | the oldest ends: a node that restarts is not locked out   |
 //! | [`link::HANDSHAKE_TIME`]       | the handshake ends                                        |
 //!
 //! A node link must present a key that `admit` knows: a node of the current consensus that stands
@@ -21,7 +21,7 @@
 
 use core::{fmt, future::Future, net::IpAddr};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -41,6 +41,9 @@ use crate::{
     metrics::Metrics,
     tls::{self, Admit, Peer},
 };
+
+/// Most links of one node: a gateway may have a front end behind each (GW-27).
+pub const LINKS_PER_NODE: usize = 8;
 
 /// How many links, of what kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +102,7 @@ pub struct Incoming {
     pub node: Option<NodeId>,
     /// The link.
     pub link: Link,
-    /// Cancelled when the link must end: the process stops, or the node has dialled again.
+    /// Cancelled when the link must end: the process stops, or the node has dialled too often since.
     pub ended: CancellationToken,
 }
 
@@ -173,7 +176,8 @@ struct Guests {
     shaking: VecDeque<(u64, CancellationToken)>,
     clients: usize,
     sources: BTreeMap<IpAddr, usize>,
-    nodes: BTreeMap<NodeId, (u64, CancellationToken)>,
+    /// Of each node, its links, oldest first.
+    nodes: BTreeMap<NodeId, VecDeque<(u64, CancellationToken)>>,
 }
 
 struct Hall {
@@ -325,8 +329,12 @@ impl Guest {
             .and_then(|key| (door.admit)(&key))
             .ok_or("topology")?;
         guests.leave_source(self.source);
-        if let Some((_, older)) = guests.nodes.insert(node, (number, self.ended.clone())) {
-            older.cancel();
+        let links = guests.nodes.entry(node).or_default();
+        links.push_back((number, self.ended.clone()));
+        if links.len() > LINKS_PER_NODE
+            && let Some((_, oldest)) = links.pop_front()
+        {
+            oldest.cancel();
         }
         drop(guests);
         self.node = Some(node);
@@ -342,12 +350,11 @@ impl Drop for Guest {
         match self.node {
             None => guests.leave_source(self.source),
             Some(node) => {
-                if guests
-                    .nodes
-                    .get(&node)
-                    .is_some_and(|(current, _)| *current == number)
-                {
-                    guests.nodes.remove(&node);
+                if let Entry::Occupied(mut links) = guests.nodes.entry(node) {
+                    links.get_mut().retain(|(link, _)| *link != number);
+                    if links.get().is_empty() {
+                        links.remove();
+                    }
                 }
             }
         }
@@ -471,18 +478,30 @@ pub(crate) mod tests {
         refused(&metrics, 2).await;
     }
 
-    /// LNK-9: the newest link of a node wins.
+    /// LNK-9, GW-27: a node may have a few links; the newest win.
     #[tokio::test]
-    async fn a_node_that_dials_again_replaces_its_link() {
+    async fn a_node_that_dials_again_replaces_its_oldest_link() {
         let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
-        let mut older = dial(&address, Some(101), Purpose::Node).await.unwrap();
-        let first = links.recv().await.unwrap();
-        let _newer = dial(&address, Some(101), Purpose::Node).await.unwrap();
-        let second = links.recv().await.unwrap();
-        first.ended.cancelled().await;
-        drop(first);
-        assert!(older.reader.frame().await.is_err());
-        assert!(!second.ended.is_cancelled());
+        let (mut dialled, mut taken) = (Vec::new(), Vec::new());
+        const { assert!(LINKS_PER_NODE > 2, "front ends and a restart") };
+        for _ in 0..LINKS_PER_NODE {
+            dialled.push(dial(&address, Some(101), Purpose::Node).await.unwrap());
+            taken.push(links.recv().await.unwrap());
+        }
+        assert!(taken.iter().all(|link| !link.ended.is_cancelled()));
+        for oldest in 0..2 {
+            dialled.push(dial(&address, Some(101), Purpose::Node).await.unwrap());
+            taken.push(links.recv().await.unwrap());
+            taken.remove(0).ended.cancelled().await;
+            assert!(dialled[oldest].reader.frame().await.is_err());
+            assert!(taken.iter().all(|link| !link.ended.is_cancelled()));
+        }
+        // One that ends by itself makes room.
+        taken.pop().unwrap().ended.cancel();
+        drop(dialled.pop());
+        let _again = dial(&address, Some(101), Purpose::Node).await.unwrap();
+        let _again = links.recv().await.unwrap();
+        assert!(taken.iter().all(|link| !link.ended.is_cancelled()));
     }
 
     /// LNK-9
