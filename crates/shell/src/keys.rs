@@ -1,22 +1,27 @@
 //! A node's keys on disk: identity, link key, and a packet key for each epoch.
 //!
-//! Spec: docs/spec/directory.md, DIR-3, DIR-4; docs/spec/epochs.md, EPO-2, EPO-5.
+//! Spec: docs/spec/directory.md, DIR-3, DIR-4; docs/spec/epochs.md, EPO-2, EPO-5;
+//! docs/spec/gateway.md, GW-27.
 //!
 //! | file                  | bytes | what                                                       |
 //! |-----------------------|-------|------------------------------------------------------------|
 //! | `identity`            | 32    | seed of the Ed25519 key that names the node                |
 //! | `link`                | 32    | seed of the Ed25519 key that TLS presents                  |
 //! | `packet-keys/EPOCH`   | 32    | X25519 secret of one epoch                                 |
+//! | `packet-keys/chain-N` | 32    | at a front end instead: what the secrets of epoch N and of |
+//! |                       |       | all after it follow from ([`Keys::follow_a_chain`])        |
 //!
 //! All are drawn here once, kept 0600 in a 0700 directory ([`crate::state`]), and zeroed in
 //! memory when dropped. A packet key is made when it is first published and erased when its
 //! window has ended or its replay journal can't be trusted; an erased key is never made again
-//! under the same descriptor, since only [`Keys::descriptor`] makes keys.
+//! under the same descriptor, since only [`Keys::descriptor`] makes keys. The front ends of a gateway
+//! have to know the same keys without being told each: theirs follow from one secret, which moves on
+//! when an epoch's key is erased, and does not lead back.
 //!
 //! Not done here: wrapping future keys on disk, a passphrase, a signer on another machine.
 
 use core::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ed25519_dalek::SigningKey;
 use proto::{
@@ -31,11 +36,15 @@ use sphinx::SecretKey;
 use zeroize::Zeroizing;
 
 use crate::{
+    chain::{Secret, derive, run},
     entropy::seed,
     state::{StateDir, StateError},
 };
 
 const PACKET_KEYS: &str = "packet-keys";
+const CHAIN: &str = "chain-";
+/// Most epochs that a key may be ahead of its chain: only a liar asks for more.
+const AHEAD_MAX: u64 = 100_000;
 const DAY_S: u64 = 86_400;
 
 /// The keys of one node, in its state directory.
@@ -45,7 +54,37 @@ pub struct Keys {
     identity: SigningKey,
     link: SigningKey,
     /// Held while packet keys are made: two who ask at once must be told the same keys.
-    making: Mutex<()>,
+    making: Mutex<Option<Chain>>,
+}
+
+/// What packet keys follow from.
+struct Chain {
+    /// The first that do.
+    next: Epoch,
+    secret: Secret,
+}
+
+impl Chain {
+    fn name(epoch: Epoch) -> String {
+        format!("{PACKET_KEYS}/{CHAIN}{}", epoch.0)
+    }
+
+    fn after(&self, steps: u64) -> Secret {
+        run(&self.secret, steps, b"lacuna packet keys next epoch")
+    }
+
+    fn packet_secret(&self, epoch: Epoch) -> Option<SecretKey> {
+        let ahead = epoch.0.checked_sub(self.next.0);
+        let ahead = ahead.filter(|ahead| *ahead <= AHEAD_MAX)?;
+        let secret = derive(&self.after(ahead), b"lacuna packet key");
+        Some(SecretKey::from_bytes(*secret))
+    }
+}
+
+impl core::fmt::Debug for Chain {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Chain(..)")
+    }
 }
 
 /// What a node says of itself, keys apart.
@@ -83,13 +122,34 @@ impl Keys {
     pub fn open(state: StateDir) -> Result<Self, StateError> {
         let identity = signing_key(&state, "identity")?;
         let link = signing_key(&state, "link")?;
-        state.folder(PACKET_KEYS)?;
+        let chain = chain(&state)?;
         Ok(Self {
             state,
             identity,
             link,
-            making: Mutex::default(),
+            making: Mutex::new(chain),
         })
+    }
+
+    /// From now on packet keys follow from one secret, which is drawn if there is none yet; those that
+    /// were made before stay (GW-27).
+    ///
+    /// # Errors
+    ///
+    /// [`StateError`].
+    pub fn follow_a_chain(&self) -> Result<(), StateError> {
+        let mut making = self.making();
+        if making.is_none() {
+            let made = self.files()?.last().map_or(0, |last| last.0 + 1);
+            let (next, secret) = (Epoch(made), Zeroizing::new(seed()));
+            self.state.write(&Chain::name(next), secret.as_slice())?;
+            *making = Some(Chain { next, secret });
+        }
+        Ok(())
+    }
+
+    fn making(&self) -> MutexGuard<'_, Option<Chain>> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The node's name.
@@ -137,12 +197,12 @@ impl Keys {
         params: &Params,
         now_s: u64,
     ) -> Result<SignedDescriptor, KeysError> {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let making = self.making();
         let first = period * u64::from(params.epochs);
         let count = u64::from(params.epochs) * 2;
         let mut packet_keys = Vec::new();
         for epoch in (first..first + count).map(Epoch) {
-            let secret = match self.packet_secret(epoch)? {
+            let secret = match self.kept(making.as_ref(), epoch)? {
                 Some(secret) => secret,
                 None => self.make(epoch)?,
             };
@@ -171,8 +231,13 @@ impl Keys {
     ///
     /// [`StateError`].
     pub fn packet_secret(&self, epoch: Epoch) -> Result<Option<SecretKey>, StateError> {
+        self.kept(self.making().as_ref(), epoch)
+    }
+
+    fn kept(&self, chain: Option<&Chain>, epoch: Epoch) -> Result<Option<SecretKey>, StateError> {
         let secret = secret(&self.state, &file_of(epoch))?;
-        Ok(secret.map(|bytes| SecretKey::from_bytes(*bytes)))
+        let secret = secret.map(|bytes| SecretKey::from_bytes(*bytes));
+        Ok(secret.or_else(|| chain?.packet_secret(epoch)))
     }
 
     fn make(&self, epoch: Epoch) -> Result<SecretKey, StateError> {
@@ -182,21 +247,39 @@ impl Keys {
     }
 
     /// Erases the secret of `epoch`: its window has ended, or its replay journal has lost
-    /// records and it must never open another packet (EPO-5).
+    /// records and it must never open another packet (EPO-5). Those before it that follow from a chain
+    /// go with it.
     ///
     /// # Errors
     ///
     /// [`StateError`].
     pub fn erase(&self, epoch: Epoch) -> Result<(), StateError> {
+        let mut making = self.making();
+        if let Some(chain) = making.as_mut().filter(|chain| chain.next <= epoch) {
+            let next = Epoch(epoch.0 + 1);
+            let secret = chain.after(next.0 - chain.next.0);
+            self.state.write(&Chain::name(next), secret.as_slice())?;
+            self.state.erase(&Chain::name(chain.next))?;
+            *chain = Chain { next, secret };
+        }
         self.state.erase(&file_of(epoch))
     }
 
-    /// The epochs whose secrets are on disk, rising.
+    /// The epochs whose secrets are on disk, rising; of those that follow from a chain the first.
     ///
     /// # Errors
     ///
     /// [`StateError`].
     pub fn epochs(&self) -> Result<Vec<Epoch>, StateError> {
+        let making = self.making();
+        let mut epochs = self.files()?;
+        epochs.extend(making.as_ref().map(|chain| chain.next));
+        epochs.sort_unstable();
+        epochs.dedup();
+        Ok(epochs)
+    }
+
+    fn files(&self) -> Result<Vec<Epoch>, StateError> {
         let names = self.state.list(PACKET_KEYS)?;
         let numbers = names.iter().filter_map(|name| name.parse().ok());
         let mut epochs: Vec<Epoch> = numbers.map(Epoch).collect();
@@ -207,6 +290,24 @@ impl Keys {
 
 fn file_of(epoch: Epoch) -> String {
     format!("{PACKET_KEYS}/{}", epoch.0)
+}
+
+/// The newest chain. One before it was to be erased when the process was killed.
+fn chain(state: &StateDir) -> Result<Option<Chain>, StateError> {
+    let names = state.list(PACKET_KEYS)?;
+    let numbers = names
+        .iter()
+        .filter_map(|name| name.strip_prefix(CHAIN)?.parse().ok());
+    let mut found: Vec<Epoch> = numbers.map(Epoch).collect();
+    found.sort_unstable();
+    let Some(next) = found.pop() else {
+        return Ok(None);
+    };
+    let secret = secret(state, &Chain::name(next))?;
+    for old in found {
+        state.erase(&Chain::name(old))?;
+    }
+    Ok(secret.map(|secret| Chain { next, secret }))
 }
 
 fn secret(state: &StateDir, name: &str) -> Result<Option<Zeroizing<[u8; 32]>>, StateError> {
@@ -314,6 +415,76 @@ mod tests {
         assert!(said.iter().all(|one| *one == said[0]));
         let kept = keys.packet_secret(Epoch(0)).unwrap().unwrap().public();
         assert_eq!(said[0].verify(&NETWORK).unwrap().packet_keys[0], kept);
+    }
+
+    /// GW-27: front ends say the same keys, without telling each other, and a key that is erased at one
+    /// can't be had from what is left there.
+    #[test]
+    fn front_ends_know_the_same_keys_and_none_of_the_past() {
+        let root = tempfile::tempdir().unwrap();
+        let open =
+            |name: &str| Keys::open(StateDir::open(&root.path().join(name)).unwrap()).unwrap();
+        let one = open("one");
+        let params = Params::default();
+        let say = |keys: &Keys, period| {
+            let said = keys.descriptor(&NETWORK, &about(), period, &params, 1_000_000);
+            said.unwrap().verify(&NETWORK).unwrap()
+        };
+        let before = say(&one, 0).packet_keys;
+        one.follow_a_chain().unwrap();
+        one.follow_a_chain().unwrap();
+        drop(one);
+        let copied = ["identity", "link", "packet-keys"];
+        let copy = |from: &str, to: &str| {
+            let done = std::process::Command::new("cp")
+                .arg("-rp")
+                .args(copied.map(|name| root.path().join(from).join(name)))
+                .arg(root.path().join(to))
+                .status();
+            assert!(done.unwrap().success());
+        };
+        drop(open("two"));
+        copy("one", "two");
+        let (one, two) = (open("one"), open("two"));
+        for keys in [&one, &two] {
+            keys.follow_a_chain().unwrap();
+            assert_eq!(say(keys, 0).packet_keys, before, "made before");
+        }
+        assert_eq!(one.id(), two.id());
+        let third = say(&one, 3);
+        assert_eq!(third, say(&two, 3));
+        assert_eq!(third.packet_keys[..8], say(&two, 2).packet_keys[8..]);
+
+        // Erased at one: those before it go, those after it stay, at the other all stay.
+        let key = |keys: &Keys, epoch| keys.packet_secret(Epoch(epoch)).unwrap();
+        let public = |keys: &Keys, epoch| key(keys, epoch).map(|secret| secret.public());
+        one.erase(Epoch(30)).unwrap();
+        drop(one);
+        let one = open("one");
+        for (epoch, kept) in [
+            (16, false),
+            (29, false),
+            (30, false),
+            (31, true),
+            (39, true),
+        ] {
+            assert_eq!(public(&one, epoch).is_some(), kept, "{epoch}");
+            assert!(public(&two, epoch).is_some());
+        }
+        assert_eq!(public(&one, 31), public(&two, 31));
+        assert_eq!(public(&one, 39), Some(third.packet_keys[15]));
+        assert_eq!(one.epochs().unwrap().last(), Some(&Epoch(31)));
+        let names = one.state().list("packet-keys").unwrap();
+        let chains = names.iter().filter(|name| name.starts_with("chain"));
+        assert!(chains.eq(["chain-31"]));
+
+        // Killed before the old one was erased; a liar who would have the chain run for ever.
+        drop(one);
+        let file = |name: &str, at: &str| root.path().join(name).join("packet-keys").join(at);
+        std::fs::copy(file("two", "chain-16"), file("one", "chain-16")).unwrap();
+        let one = open("one");
+        assert!(public(&one, 30).is_none() && !file("one", "chain-16").exists());
+        assert!(public(&one, 32 + AHEAD_MAX).is_none());
     }
 
     /// EPO-5

@@ -28,6 +28,7 @@
 //! | [`state`]      | a private, locked state directory with atomic writes                       |
 //! | [`sealed`]     | a file that only the holder of its key can read                            |
 //! | [`keys`]       | identity, link key and packet keys in it; the descriptor made from them    |
+//! | `chain`        | secrets of which each follows from the one before                          |
 //! | [`network`]    | `network.toml`                                                             |
 //! | [`settings`]   | defaults, file, environment, flags                                         |
 //! | [`metrics`]    | counters, and their page on this machine                                   |
@@ -43,6 +44,7 @@
 pub mod accept;
 pub mod ask;
 pub mod budget;
+mod chain;
 pub mod client;
 pub mod clock;
 mod describe;

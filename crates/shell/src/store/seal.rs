@@ -33,16 +33,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aws_lc_rs::{
-    aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey},
-    hkdf,
-};
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use proto::MailboxId;
 use sphinx::{PACKET_LEN, Packet};
 use zeroize::Zeroizing;
 
 use super::{StoreError, unopened};
 use crate::{
+    chain::{Secret as Chain, derive, run},
     entropy::seed,
     state::{self, StateError},
 };
@@ -52,12 +50,12 @@ const DAY_S: u64 = 86_400;
 const DAYS_MAX: u64 = 1_000_000;
 const TAG_LEN: usize = 16;
 const ID_LEN: usize = 16;
+/// Leads from the chain of a day to that of the next.
+const NEXT_DAY: &[u8] = b"lacuna mailbox next day";
 /// The file by which the operator says that keys are lost for good.
 const LOST: &str = "lost";
 /// Of a sealed packet.
 pub(super) const SEALED_LEN: usize = NONCE_LEN + PACKET_LEN + TAG_LEN;
-
-type Chain = Zeroizing<[u8; 32]>;
 
 /// Names the keys of a store; no secret.
 pub(super) type KeysId = [u8; ID_LEN];
@@ -107,22 +105,6 @@ fn read(path: &Path) -> io::Result<Option<(KeysId, Chain)>> {
 fn write(path: &Path, id: &KeysId, chain: &Chain) -> Result<(), StateError> {
     let bytes = Zeroizing::new([id.as_slice(), chain.as_slice()].concat());
     state::write(path, &bytes)
-}
-
-fn derive(chain: &[u8; 32], what: &[u8]) -> Chain {
-    let secret = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, chain);
-    let mut derived = Zeroizing::new([0; 32]);
-    let info = [what];
-    let filled = secret.expand(&info, hkdf::HKDF_SHA256);
-    let filled = filled.and_then(|okm| okm.fill(derived.as_mut_slice()));
-    filled.expect("one block of SHA-256");
-    derived
-}
-
-fn run(chain: &[u8; 32], steps: u64) -> Chain {
-    (0..steps).fold(Zeroizing::new(*chain), |chain, _| {
-        derive(&chain, b"lacuna mailbox next day")
-    })
 }
 
 impl Seal {
@@ -208,7 +190,7 @@ impl Seal {
             return None;
         }
         Some(self.keys.entry(day).or_insert_with(|| {
-            let key = derive(&run(chain, day - oldest), b"lacuna mailbox key");
+            let key = derive(&run(chain, day - oldest, NEXT_DAY), b"lacuna mailbox key");
             RandomizedNonceKey::new(&AES_256_GCM, key.as_slice()).expect("a key of 32 bytes")
         }))
     }
@@ -242,7 +224,7 @@ impl Seal {
         let (was, chain) = &self.oldest;
         let day = (before_s / DAY_S).min(DAYS_MAX);
         if day > *was {
-            self.oldest = (day, run(chain, day - was));
+            self.oldest = (day, run(chain, day - was, NEXT_DAY));
             self.keys = self.keys.split_off(&day);
         }
     }
