@@ -1,9 +1,9 @@
 //! Carries out the machine's storage outputs, and brings the answers back in the same order.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-11, GW-18, GW-20.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-11, GW-18, GW-20, GW-28, GW-29.
 //!
 //! ```text
-//! Output::{Register, Store, Peek, Confirm, Expire} ─ asked ─▶ one task ─ call ─▶ store (own
+//! Output::{Register, Store, Peek, Confirm, Expire, Open} ─ asked ─▶ one task ─ call ─▶ store (own
 //!        replies, in the order of the calls ─▶ one task ─▶ Input::{Stored, Peeked, Removed, …}
 //! ```
 //!
@@ -13,6 +13,8 @@
 //! | confirmations        | [`CONFIRMS_MAX`]; further ones are left out: a later one, or       |
 //! |                      | expiry, deletes the same packets                                   |
 //! | registrations, peeks | one each for a mailbox, so `mailboxes_max`                         |
+//! | openings             | one for a confirmation of a client, at their rates                 |
+//! | looks for changes    | one, every [`LOOK_EVERY`], at a store that others share            |
 //! | replies              | [`REPLIES_MAX`]                                                    |
 //!
 //! The machine never waits. A store that is busy is asked again in a moment and what comes after
@@ -20,11 +22,11 @@
 //! fails, the machine is told so and stops closed.
 
 use core::time::Duration;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use proto::{
     MailboxId,
-    gateway::{Input, Kept, Output},
+    gateway::{Change, Input, Kept, Output},
 };
 use shell::{
     metrics::{Cell, Metrics},
@@ -35,6 +37,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 const REPLIES_MAX: usize = 16_384;
 const PUTS_MAX: usize = 4_096;
 const CONFIRMS_MAX: usize = 16_384;
+/// How often a store that others share is asked what they have changed.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Until a busy store is asked again.
 const BUSY_WAIT: Duration = Duration::from_millis(5);
 
@@ -43,11 +47,13 @@ type Counted = Option<OwnedSemaphorePermit>;
 
 /// A call that has been made.
 enum Made {
-    Register(Reply<()>),
+    Register(MailboxId, Reply<()>),
     Put(MailboxId, Reply<u64>),
     Peek(MailboxId, Reply<Vec<Kept>>),
     Confirm(MailboxId, Reply<u64>),
     Expire(Reply<Vec<(MailboxId, u64)>>),
+    Open(MailboxId, Reply<u64>),
+    Look(Reply<Vec<Change>>),
 }
 
 /// The store, as the machine's driver sees it.
@@ -61,6 +67,8 @@ pub(crate) struct Mailboxes {
 /// Makes the calls; see [`Calls::run`].
 pub(crate) struct Calls<S> {
     store: S,
+    /// Whether others share the store.
+    shared: bool,
     asked: mpsc::UnboundedReceiver<(Output, Counted)>,
     refused: mpsc::UnboundedReceiver<Input>,
     answers: Answers,
@@ -72,6 +80,8 @@ struct Answers {
     stored: Cell,
     confirmed: Cell,
     expired: Cell,
+    /// Packets in each mailbox.
+    holds: BTreeMap<MailboxId, u64>,
     held: Cell,
     mailboxes: Cell,
 }
@@ -91,19 +101,20 @@ impl Mailboxes {
         machine: mpsc::Sender<Input>,
         metrics: &Metrics,
     ) -> Result<(Self, Calls<S>, Input), StoreError> {
+        // What has changed until now is part of the usage.
+        let shared = store.changes().is_some();
         let usage = store.usage().await?;
         let answers = Answers {
             machine,
             stored: metrics.cell("lacuna_mailbox_packets_stored_total", ""),
             confirmed: metrics.cell("lacuna_mailbox_packets_confirmed_total", ""),
             expired: metrics.cell("lacuna_mailbox_packets_expired_total", ""),
+            holds: usage.iter().copied().collect(),
             held: metrics.cell("lacuna_mailbox_packets_held", ""),
             mailboxes: metrics.cell("lacuna_mailboxes", ""),
         };
         answers.mailboxes.set(usage.len() as u64);
-        answers
-            .held
-            .set(usage.iter().map(|(_, packets)| packets).sum());
+        answers.held.set(answers.holds.values().sum());
         let (asked, asked_for) = mpsc::unbounded_channel();
         let (refused, refusals) = mpsc::unbounded_channel();
         let mailboxes = Self {
@@ -114,6 +125,7 @@ impl Mailboxes {
         };
         let calls = Calls {
             store,
+            shared,
             asked: asked_for,
             refused: refusals,
             answers,
@@ -134,7 +146,10 @@ impl Mailboxes {
                 Some(counted)
             }
             Output::Confirm { .. } => Some(room(&self.confirms)?),
-            Output::Register { .. } | Output::Peek { .. } | Output::Expire { .. } => None,
+            Output::Register { .. }
+            | Output::Peek { .. }
+            | Output::Expire { .. }
+            | Output::Open { .. } => None,
             Output::Relay { .. }
             | Output::Frame { .. }
             | Output::Close { .. }
@@ -151,17 +166,30 @@ impl<S: MailboxStore> Calls<S> {
     pub(crate) async fn run(self) -> Result<(), Failed> {
         let Self {
             store,
+            shared,
             mut asked,
             mut refused,
-            answers,
+            mut answers,
         } = self;
         let (made, replies) = mpsc::channel(REPLIES_MAX);
+        let machine = answers.machine.clone();
         let calling = async move {
-            while let Some((output, counted)) = asked.recv().await {
-                let Some(call) = call(&store, output).await else {
-                    continue;
+            let mut look = tokio::time::interval(LOOK_EVERY);
+            let looks = Arc::new(Semaphore::new(1));
+            loop {
+                let (call, counted) = tokio::select! {
+                    output = asked.recv() => match output {
+                        Some((output, counted)) => (call(&store, output).await, counted),
+                        None => break,
+                    },
+                    _ = look.tick(), if shared => match Arc::clone(&looks).try_acquire_owned() {
+                        Ok(counted) => (look_at(&store), Some(counted)),
+                        Err(_one_is_under_way) => continue,
+                    },
                 };
-                if made.send((call, counted)).await.is_err() {
+                if let Some(call) = call
+                    && made.send((call, counted)).await.is_err()
+                {
                     break;
                 }
             }
@@ -170,7 +198,7 @@ impl<S: MailboxStore> Calls<S> {
         // These wait for nothing but the machine, which makes no more of them than it takes.
         let refusing = async {
             while let Some(refusal) = refused.recv().await {
-                if answers.machine.send(refusal).await.is_err() {
+                if machine.send(refusal).await.is_err() {
                     break;
                 }
             }
@@ -178,6 +206,12 @@ impl<S: MailboxStore> Calls<S> {
         };
         tokio::try_join!(calling, refusing, answers.bring(replies)).map(drop)
     }
+}
+
+/// Asks what others have changed; if the store is busy, the next time.
+fn look_at(store: &impl MailboxStore) -> Option<Made> {
+    let reply = store.changes().filter(|reply| !reply.is_busy());
+    reply.map(Made::Look)
 }
 
 /// Makes a call, once the store has room for it (GW-20); none for what is not the store's.
@@ -189,7 +223,7 @@ async fn call(store: &impl MailboxStore, output: Output) -> Option<Made> {
                 stored_at_s,
                 packet,
             } => return Some(Made::Put(mailbox, store.put(mailbox, stored_at_s, packet))),
-            Output::Register { mailbox } => Made::Register(store.register(mailbox)),
+            Output::Register { mailbox } => Made::Register(mailbox, store.register(mailbox)),
             Output::Peek {
                 mailbox,
                 after,
@@ -199,6 +233,7 @@ async fn call(store: &impl MailboxStore, output: Output) -> Option<Made> {
                 Made::Confirm(mailbox, store.confirm(mailbox, upto))
             }
             Output::Expire { before_s } => Made::Expire(store.expire(before_s)),
+            Output::Open { mailbox } => Made::Open(mailbox, store.open(mailbox)?),
             Output::Relay { .. }
             | Output::Frame { .. }
             | Output::Close { .. }
@@ -215,8 +250,9 @@ async fn call(store: &impl MailboxStore, output: Output) -> Option<Made> {
 impl Made {
     fn is_busy(&self) -> bool {
         match self {
-            Self::Register(reply) => reply.is_busy(),
-            Self::Put(_, reply) | Self::Confirm(_, reply) => reply.is_busy(),
+            Self::Register(_, reply) => reply.is_busy(),
+            Self::Put(_, reply) | Self::Confirm(_, reply) | Self::Open(_, reply) => reply.is_busy(),
+            Self::Look(reply) => reply.is_busy(),
             Self::Peek(_, reply) => reply.is_busy(),
             Self::Expire(reply) => reply.is_busy(),
         }
@@ -224,7 +260,7 @@ impl Made {
 }
 
 impl Answers {
-    async fn bring(&self, mut replies: mpsc::Receiver<(Made, Counted)>) -> Result<(), Failed> {
+    async fn bring(&mut self, mut replies: mpsc::Receiver<(Made, Counted)>) -> Result<(), Failed> {
         while let Some((made, _counted)) = replies.recv().await {
             let Ok(inputs) = self.answer(made).await else {
                 let _stopping = self.machine.send(Input::StoreFailed).await;
@@ -239,17 +275,17 @@ impl Answers {
         Ok(())
     }
 
-    async fn answer(&self, made: Made) -> Result<Vec<Input>, StoreError> {
+    async fn answer(&mut self, made: Made) -> Result<Vec<Input>, StoreError> {
         Ok(match made {
-            Made::Register(reply) => {
+            Made::Register(mailbox, reply) => {
                 reply.await?;
-                self.mailboxes.add(1);
+                self.holds(mailbox, |packets| packets);
                 Vec::new()
             }
             Made::Put(mailbox, reply) => match reply.await {
                 Ok(seq) => {
                     self.stored.add(1);
-                    self.held.add(1);
+                    self.holds(mailbox, |packets| packets + 1);
                     vec![Input::Stored { mailbox, seq }]
                 }
                 Err(
@@ -266,229 +302,45 @@ impl Answers {
             }
             Made::Confirm(mailbox, reply) => {
                 let packets = reply.await?;
-                self.gone(&self.confirmed, packets);
-                vec![Input::Removed { mailbox, packets }]
+                self.confirmed.add(packets);
+                vec![self.removed(mailbox, packets)]
             }
             Made::Expire(reply) => {
                 let expired = reply.await?;
-                self.gone(
-                    &self.expired,
-                    expired.iter().map(|(_, packets)| packets).sum(),
-                );
-                let removed = |(mailbox, packets)| Input::Removed { mailbox, packets };
+                self.expired
+                    .add(expired.iter().map(|(_, packets)| packets).sum());
+                let removed = |(mailbox, packets)| self.removed(mailbox, packets);
                 expired.into_iter().map(removed).collect()
+            }
+            Made::Open(mailbox, reply) => {
+                let openings = reply.await?;
+                vec![Input::Opened { mailbox, openings }]
+            }
+            Made::Look(reply) => {
+                let changes = reply.await?;
+                for change in &changes {
+                    self.holds(change.mailbox, |_| change.packets);
+                }
+                let news = (!changes.is_empty()).then_some(Input::Changed(changes));
+                news.into_iter().collect()
             }
         })
     }
 
-    fn gone(&self, counted: &Cell, packets: u64) {
-        counted.add(packets);
-        self.held.set(self.held.value().saturating_sub(packets));
+    fn removed(&mut self, mailbox: MailboxId, packets: u64) -> Input {
+        self.holds(mailbox, |held| held.saturating_sub(packets));
+        Input::Removed { mailbox, packets }
+    }
+
+    /// Shows how many packets a mailbox holds.
+    fn holds(&mut self, mailbox: MailboxId, now: impl FnOnce(u64) -> u64) {
+        let packets = self.holds.entry(mailbox).or_default();
+        let others = self.held.value().saturating_sub(*packets);
+        *packets = now(*packets);
+        self.held.set(others + *packets);
+        self.mailboxes.set(self.holds.len() as u64);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use core::sync::atomic::{AtomicUsize, Ordering};
-
-    use std::path::Path;
-
-    use shell::store::{self, redb};
-    use sphinx::Packet;
-
-    use super::*;
-
-    const ANN: MailboxId = MailboxId([1; 32]);
-
-    fn opened(folder: &Path, quota: u64) -> store::Mailboxes {
-        let (file, keys) = (folder.join("mailboxes"), folder.join("mailbox-keys"));
-        redb::open(&file, &keys, quota).unwrap()
-    }
-
-    fn store_packet(mailbox: MailboxId, byte: u8) -> Output {
-        Output::Store {
-            mailbox,
-            stored_at_s: 7,
-            packet: Box::new([byte; sphinx::PACKET_LEN]),
-        }
-    }
-
-    /// GW-10, GW-11: every call is answered, in the order of the calls.
-    #[tokio::test]
-    async fn answers_come_in_the_order_of_the_calls() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = opened(folder.path(), u64::MAX);
-        let (machine, mut inbox) = mpsc::channel(16);
-        let metrics = Metrics::default();
-        let started = Mailboxes::start(store, machine, &metrics).await.unwrap();
-        let (mailboxes, answers, registered) = started;
-        assert!(matches!(registered, Input::Registered(held) if held.is_empty()));
-        tokio::spawn(answers.run());
-
-        let (after, limit, nobody) = (0, 9, MailboxId([2; 32]));
-        for output in [
-            Output::Register { mailbox: ANN },
-            store_packet(ANN, 3),
-            store_packet(nobody, 4),
-            Output::Peek {
-                mailbox: ANN,
-                after,
-                limit,
-            },
-            Output::Confirm {
-                mailbox: ANN,
-                upto: u64::MAX,
-            },
-            store_packet(ANN, 5),
-            Output::Expire { before_s: 8 },
-        ] {
-            assert!(mailboxes.carry_out(output).is_none());
-        }
-        let Some(Input::Stored { mailbox: ANN, seq }) = inbox.recv().await else {
-            panic!("stored first");
-        };
-        let refused = inbox.recv().await;
-        assert!(matches!(refused, Some(Input::Refused { mailbox }) if mailbox == nobody));
-        let Some(Input::Peeked { packets, .. }) = inbox.recv().await else {
-            panic!("then peeked");
-        };
-        assert_eq!((packets.len(), packets[0].seq), (1, seq));
-        let removed = inbox.recv().await;
-        assert!(matches!(removed, Some(Input::Removed { packets: 1, .. })));
-        assert!(matches!(inbox.recv().await, Some(Input::Stored { .. })));
-        let expired = inbox.recv().await;
-        assert!(matches!(expired, Some(Input::Removed { packets: 1, .. })));
-        let names = [
-            "lacuna_mailbox_packets_stored_total",
-            "lacuna_mailbox_packets_confirmed_total",
-            "lacuna_mailbox_packets_expired_total",
-        ];
-        let counts = names.map(|name| metrics.sum(name));
-        assert_eq!(counts, [2, 1, 1]);
-        assert_eq!(metrics.sum("lacuna_mailbox_packets_held"), 0);
-    }
-
-    /// GW-10, GW-23: what the store refuses for itself is a drop, and no failure.
-    #[tokio::test]
-    async fn a_full_mailbox_and_a_day_that_is_over_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let (machine, mut inbox) = mpsc::channel(16);
-        let store = opened(folder.path(), 1);
-        let started = Mailboxes::start(store, machine, &Metrics::default()).await;
-        let (mailboxes, calls, _) = started.unwrap();
-        tokio::spawn(calls.run());
-        mailboxes.carry_out(Output::Register { mailbox: ANN });
-        for output in [
-            store_packet(ANN, 1),
-            store_packet(ANN, 2),
-            Output::Expire { before_s: 86_400 },
-            store_packet(ANN, 3),
-        ] {
-            mailboxes.carry_out(output);
-        }
-        assert!(matches!(inbox.recv().await, Some(Input::Stored { .. })));
-        assert!(matches!(inbox.recv().await, Some(Input::Refused { .. })));
-        assert!(matches!(inbox.recv().await, Some(Input::Removed { .. })));
-        assert!(matches!(inbox.recv().await, Some(Input::Refused { .. })));
-    }
-
-    #[tokio::test]
-    async fn what_is_not_the_stores_comes_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = opened(folder.path(), u64::MAX);
-        let (machine, _inbox) = mpsc::channel(1);
-        let started = Mailboxes::start(store, machine, &Metrics::default()).await;
-        let (mailboxes, _answers, _) = started.unwrap();
-        let close = Output::Close {
-            link: proto::LinkId(1),
-        };
-        assert!(mailboxes.carry_out(close.clone()) == Some(close));
-    }
-
-    /// A store that is busy for the first calls, unless they are packets; and for packets that
-    /// begin with 9.
-    struct Crowded {
-        store: store::Mailboxes,
-        busy: AtomicUsize,
-    }
-
-    impl Crowded {
-        fn admit<T>(&self, call: impl FnOnce(&store::Mailboxes) -> Reply<T>) -> Reply<T> {
-            let one_less = |left: usize| left.checked_sub(1);
-            let order = Ordering::Relaxed;
-            match self.busy.fetch_update(order, order, one_less) {
-                Ok(_) => Reply::busy(),
-                Err(_) => call(&self.store),
-            }
-        }
-    }
-
-    impl MailboxStore for Crowded {
-        fn register(&self, mailbox: MailboxId) -> Reply<()> {
-            self.admit(|store| store.register(mailbox))
-        }
-        fn put(&self, mailbox: MailboxId, stored_at_s: u64, packet: Box<Packet>) -> Reply<u64> {
-            match packet[0] {
-                9 => Reply::busy(),
-                _ => self.store.put(mailbox, stored_at_s, packet),
-            }
-        }
-        fn peek(&self, mailbox: MailboxId, after: u64, limit: usize) -> Reply<Vec<Kept>> {
-            self.admit(|store| store.peek(mailbox, after, limit))
-        }
-        fn confirm(&self, mailbox: MailboxId, upto: u64) -> Reply<u64> {
-            self.admit(|store| store.confirm(mailbox, upto))
-        }
-        fn expire(&self, before_s: u64) -> Reply<Vec<(MailboxId, u64)>> {
-            self.admit(|store| store.expire(before_s))
-        }
-        fn usage(&self) -> Reply<Vec<(MailboxId, u64)>> {
-            self.store.usage()
-        }
-    }
-
-    /// GW-20: a busy store ends nothing: packets are refused above a limit, the rest waits and is
-    /// carried out in order.
-    #[tokio::test]
-    async fn a_busy_store_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Crowded {
-            store: opened(folder.path(), u64::MAX),
-            busy: AtomicUsize::new(3),
-        };
-        let (machine, mut inbox) = mpsc::channel(16);
-        let started = Mailboxes::start(store, machine, &Metrics::default()).await;
-        let (mailboxes, calls, _) = started.unwrap();
-
-        mailboxes.carry_out(Output::Register { mailbox: ANN });
-        mailboxes.carry_out(store_packet(ANN, 9));
-        for _ in 0..PUTS_MAX {
-            mailboxes.carry_out(store_packet(ANN, 1));
-        }
-        let (after, limit, upto) = (0, 9, u64::MAX);
-        let mailbox = ANN;
-        mailboxes.carry_out(Output::Peek {
-            mailbox,
-            after,
-            limit,
-        });
-        mailboxes.carry_out(Output::Confirm { mailbox, upto });
-        let running = tokio::spawn(calls.run());
-
-        let (mut refused, mut stored) = (0, 0);
-        let peeked = loop {
-            let answer = inbox.recv().await.unwrap();
-            if let Input::Peeked { packets, .. } = answer {
-                break packets;
-            }
-            refused += usize::from(matches!(answer, Input::Refused { .. }));
-            stored += usize::from(matches!(answer, Input::Stored { .. }));
-        };
-        // One that the store had no room for, one above the limit; the mailbox was there first.
-        assert_eq!((refused, stored, peeked.len()), (2, PUTS_MAX - 1, 9));
-        let removed = inbox.recv().await;
-        let all = PUTS_MAX as u64 - 1;
-        assert!(matches!(removed, Some(Input::Removed { packets, .. }) if packets == all));
-        assert!(!running.is_finished());
-    }
-}
+mod tests;

@@ -41,7 +41,11 @@ use shell::{
     role::{Reporter, announce},
     selfcheck,
     state::StateDir,
-    store::{self, postgres, redb},
+    store::{
+        self, StoreError, Tags,
+        postgres::{self, SharedTags},
+        redb,
+    },
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +65,11 @@ impl Node {
         let stop = CancellationToken::new();
         let config = self.config;
         let (machine, inbox) = mpsc::channel(node::INBOX);
-        let store = open_store(&config, self.keys.state())?;
+        let (store, tags) = open_store(&config, self.keys.state())?;
+        if config.front_ends {
+            self.keys.follow_a_chain()?; // GW-27
+        }
+        let tags_failed = tags.as_ref().map(SharedTags::failed).unwrap_or_default();
         let started = Mailboxes::start(store, machine.clone(), &metrics).await;
         let (mailboxes, calls, registered) = started?;
         machine.send(registered).await.context("the inbox is new")?;
@@ -84,6 +92,7 @@ impl Node {
             path: selfcheck::path(&config.crypto_path)?,
             threads: selfcheck::threads(config.threads),
             replay_max: config.replay_max,
+            tags: tags.map(|tags| Arc::new(tags) as Arc<dyn Tags>),
             pool_max: 0,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(move |notice| {
@@ -138,13 +147,16 @@ impl Node {
         let withdraw = node.withdraw();
         let leaving = async {
             asked.cancelled().await;
-            withdraw.await;
+            if !config.front_ends {
+                withdraw.await; // GW-31: others go on
+            }
             stop.cancel();
         };
         let ended = match shown {
             Ok(_) => tokio::select! {
                 ended = driving => ended.map(drop).context("the machine's timer"),
                 () = broken.cancelled() => store_failed(),
+                () = tags_failed.cancelled() => store_failed(),
                 () = node.packets_ended.cancelled() => Err(node::NodeError::PacketsEnded.into()),
                 () = async { tokio::join!(steering, answering, leaving); } => Ok(()),
             },
@@ -155,17 +167,26 @@ impl Node {
     }
 }
 
-/// Opens the engine that the settings name.
-fn open_store(config: &Config, state: &StateDir) -> anyhow::Result<store::Mailboxes> {
+/// Opens the engine that the settings name, and what front ends share besides.
+fn open_store(
+    config: &Config,
+    state: &StateDir,
+) -> anyhow::Result<(store::Mailboxes, Option<SharedTags>)> {
     let (day_keys, quota) = (state.path("mailbox-keys"), config.mailbox_packets_max);
     let Some(mut server) = config.server()? else {
         let file = state.path("mailboxes.redb");
-        return redb::open(&file, &day_keys, quota).with_context(|| file.display().to_string());
+        let store = redb::open(&file, &day_keys, quota);
+        return Ok((store.with_context(|| file.display().to_string())?, None));
     };
     if let Some(password) = state.read("postgres-password")? {
         server = server.with_password(&password);
     }
-    postgres::open(&server, &day_keys, quota).context("the setting `postgres`")
+    let opened = || {
+        let store = postgres::open(&server, &day_keys, quota, config.front_ends)?;
+        let tags = config.front_ends.then(|| SharedTags::open(&server));
+        Ok::<_, StoreError>((store, tags.transpose()?))
+    };
+    opened().context("the setting `postgres`")
 }
 
 fn store_failed() -> anyhow::Result<()> {
@@ -253,7 +274,8 @@ fn effect(hands: Hands) -> impl FnMut(Output) {
                 | Output::Store { .. }
                 | Output::Peek { .. }
                 | Output::Confirm { .. }
-                | Output::Expire { .. },
+                | Output::Expire { .. }
+                | Output::Open { .. },
             ) => unreachable!("the mailboxes took it"),
         }
     }

@@ -55,6 +55,8 @@ pub struct Config {
     pub mailbox_packets_max: u64,
     /// Connection string of the PostgreSQL server that keeps mailboxes; empty: a file does.
     pub postgres: String,
+    /// Whether other processes of this gateway share that server.
+    pub front_ends: bool,
     /// Packets of one open mailbox in memory.
     pub read_ahead: usize,
     /// Grace of a stopping gateway, in seconds.
@@ -145,7 +147,15 @@ impl Config {
         );
         let advertise = self.advertise.is_empty() || is_address(&self.advertise);
         ensure!(advertise, "settings: advertise must be host:port");
-        self.server().context("settings: postgres")?;
+        let server = self.server().context("settings: postgres")?;
+        ensure!(
+            server.is_some() || !self.front_ends,
+            "settings: front ends share a PostgreSQL server; set `postgres`, or front_ends = false"
+        );
+        ensure!(
+            !self.advertise.is_empty() || !self.front_ends,
+            "settings: front ends are reached at one address; set `advertise` to it at each of them"
+        );
         selfcheck::path(&self.crypto_path).context("settings")?;
         log::filter(&self.log).context("settings: log")?;
         Ok(())

@@ -99,6 +99,22 @@ fn what_is_wrong_is_refused_by_name() {
             load("postgres = 'host=db.example.org'", &[], &[]),
             "host must be the folder of a socket",
         ),
+        (
+            load(
+                "front_ends = true",
+                &[],
+                &["--advertise=gw.example.org:9000"],
+            ),
+            "set `postgres`",
+        ),
+        (
+            load(
+                "front_ends = true\npostgres = 'host=/run user=lacuna'",
+                &[],
+                &[],
+            ),
+            "set `advertise`",
+        ),
         (load("log = 'loud=very'", &[], &[]), "log"),
     ] {
         let error = format!("{:#}", result.expect_err(expected));

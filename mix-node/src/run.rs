@@ -64,6 +64,7 @@ impl Node {
             path: selfcheck::path(&config.crypto_path)?,
             threads: selfcheck::threads(config.threads),
             replay_max: config.replay_max,
+            tags: None,
             pool_max: config.pool_max,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(|_| ()), // a mix has no clients

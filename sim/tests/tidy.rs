@@ -122,9 +122,11 @@ fn rule_ids(text: &str, bold: bool) -> BTreeSet<String> {
 
 /// A source file cut into its code and its tests.
 fn code_and_tests(path: &Path, text: &str) -> (String, String) {
-    let is_test = path
-        .components()
-        .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "fuzz");
+    let is_test = path.components().any(|part| {
+        ["tests", "tests.rs", "fuzz"]
+            .iter()
+            .any(|name| part.as_os_str() == *name)
+    });
     if is_test {
         return (String::new(), text.to_owned());
     }

@@ -106,6 +106,7 @@ fn act(input: &mut Input<'_>) -> Option<Act> {
         }
         9 => Act::Peeled(input.byte()? % 8, kind >= 224, input.byte()? % 40),
         10 => Act::Answer(input.byte()? % 40),
+        11 if kind >= 128 => Act::Elsewhere(input.byte()? % 8, input.byte()? % 3),
         11 => Act::Refuse,
         12 => Act::Unasked(input.byte()? % 8, input.number()?, input.number()?),
         13 => Act::Return(input.byte()? % 8, input.byte()?),

@@ -244,7 +244,8 @@ impl core::fmt::Debug for Stage {
     }
 }
 
-/// Packets that are admitted and wait for their tags to be in the journal.
+/// Packets that are admitted and wait for their tags to be in the journal (and, at a front end, in the
+/// set that it shares).
 #[derive(Default)]
 pub struct Pending {
     /// What must be in the journal, of which epoch, before [`Pending::finish`] (RPL-4).
@@ -266,6 +267,20 @@ impl Pending {
         let packets = admitted.iter_mut().map(|peeled| &mut *peeled.packet);
         sphinx::finish_batch(opened.iter().zip(packets));
         admitted.into_iter()
+    }
+
+    /// Keeps the packets whose place in `new` says so, and says how many it drops: another front end
+    /// of this gateway admitted those (GW-30).
+    pub fn keep(&mut self, new: &[bool]) -> usize {
+        fn keep<T>(all: &mut Vec<T>, new: &[bool]) {
+            let mut new = new.iter();
+            all.retain(|_| new.next() == Some(&true));
+        }
+        let were = self.len();
+        keep(&mut self.journal, new);
+        keep(&mut self.opened, new);
+        keep(&mut self.admitted, new);
+        were - self.len()
     }
 
     /// How many packets wait.

@@ -76,6 +76,7 @@ fn acts() -> impl Strategy<Value = Act> {
         30 => (1u8..20).prop_map(Act::Answer),
         2 => Just(Act::Refuse),
         3 => (0u8..7, 0u64..40, 0u64..40).prop_map(|(of, seq, n)| Act::Unasked(of, seq, n)),
+        4 => (0u8..7, 0u8..3).prop_map(|(of, what)| Act::Elsewhere(of, what)),
         1 => prop::bool::weighted(0.1)
             .prop_map(|fails| if fails { Act::StoreFails } else { Act::Wake }),
         6 => any::<u8>().prop_map(Act::Notice),
@@ -122,7 +123,7 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// GW-1 to GW-18, but for the phase of ticks, which need only lie within a period.
+    /// GW-1 to GW-18, GW-28 and GW-29, but for the phase of ticks, which need only lie within a period.
     #[test]
     fn gateway_does_what_the_model_predicts((limits, calls) in schedule()) {
         agree(limits, calls, WAKES_MAX);
@@ -198,6 +199,7 @@ fn plays_reach_everything() {
         "Frame(Some(Dummy))",
         "Close(..)",
         "Register(..)",
+        "Open(..)",
         "Store(..)",
         "Peek()",
         "Confirm(..)",

@@ -9,7 +9,8 @@
 //! | base       | what the process holds when it starts to listen: code, runtimes, keys          |
 //! | replay set | [`ReplaySet::memory_of`] `replay_max`; [`KEYS_OPEN`] keys at most open at once       |
 //! | pool       | `pool_max` packets of [`HELD_LEN`] bytes; a gateway has none                   |
-//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more    |
+//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more; at |
+//! |            | a front end of a gateway [`peeler::ASKED_MAX`] batches besides                |
 //! | link queue | `link_queue_max` packets of [`QUEUED_LEN`] bytes, for each next hop            |
 //!
 //! [`HELD_LEN`] is measured by `cargo test --release -p proto --test mix_pool -- --ignored`.
@@ -40,6 +41,8 @@ pub struct Budget {
     pub pool_max: usize,
     /// Threads that open packets.
     pub threads: usize,
+    /// Most packets of one thread that wait to be opened, or for the store's word.
+    pub queued_max: usize,
     /// Most packets that wait for one link.
     pub link_queue_max: usize,
 }
@@ -53,6 +56,11 @@ impl Budget {
             replay_max: setup.replay_max,
             pool_max: setup.pool_max,
             threads: setup.threads.get(),
+            queued_max: peeler::QUEUED_MAX
+                + setup
+                    .tags
+                    .as_ref()
+                    .map_or(0, |_| peeler::ASKED_MAX * peeler::BATCH_MAX),
             link_queue_max: setup.link_queue_max,
         }
     }
@@ -69,7 +77,7 @@ impl Budget {
             self.base,
             KEYS_OPEN * ReplaySet::memory_of(self.replay_max),
             self.pool_max * HELD_LEN,
-            (self.threads * peeler::QUEUED_MAX + INBOX) * QUEUED_LEN,
+            (self.threads * self.queued_max + INBOX) * QUEUED_LEN,
             self.link_queue_max * QUEUED_LEN,
         ]
     }
@@ -141,6 +149,7 @@ mod tests {
             replay_max: 2_000_000,
             pool_max: 100_000,
             threads: 2,
+            queued_max: peeler::QUEUED_MAX,
             link_queue_max: 1024,
         };
         let text = budget.to_string();

@@ -60,6 +60,7 @@ use crate::{
     peeler::{self, Feed, Peeler, Verdict},
     selfcheck::Measured,
     state::StateError,
+    store::Tags,
 };
 
 /// Inputs that wait for a role's machine, which takes microseconds for each.
@@ -108,6 +109,8 @@ pub struct Setup {
     pub threads: NonZeroUsize,
     /// Most packets opened under one key.
     pub replay_max: usize,
+    /// If it is one of several front ends of a gateway, the replay set that they share.
+    pub tags: Option<Arc<dyn Tags>>,
     /// Most packets that its machine holds in memory; a gateway's holds none.
     pub pool_max: usize,
     /// Most frames that wait for one link.
@@ -190,7 +193,7 @@ impl Node {
     pub async fn start<I, F>(
         setup: Setup,
         machine: mpsc::Sender<I>,
-        peeled: impl Fn(Peeled) -> I + Clone + Send + 'static,
+        peeled: impl Fn(Peeled) -> I + Send + Sync + 'static,
         clients: impl Fn(Incoming) -> F + Clone + Send + Sync + 'static,
         stop: CancellationToken,
     ) -> Result<Self, NodeError>
@@ -239,6 +242,7 @@ impl Node {
         let opened = metrics.cell("lacuna_packets_peeled_total", "");
         let overload = metrics.cell(DROPPED, "overload");
         let unjournaled = metrics.cell(DROPPED, "unjournaled");
+        let unshared = metrics.cell(DROPPED, "unshared");
         let drops = DROPS.map(|why| (why, metrics.cell(DROPPED, reason(why))));
         let drops = Arc::new(BTreeMap::from(drops));
         crypto.show(&metrics);
@@ -255,12 +259,14 @@ impl Node {
             rate_per_s: crypto.rate_per_s,
             replay_max: setup.replay_max,
             threads: setup.threads,
+            tags: setup.tags,
         };
         tracing::info!(%budget, "memory");
         let counted = move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
             Verdict::Overload => overload.add(1),
             Verdict::Unjournaled => unjournaled.add(1),
+            Verdict::Unshared => unshared.add(1),
             Verdict::Dropped(why) => match drops.get(&why) {
                 Some(cell) => cell.add(1),
                 None => counting.count(DROPPED, reason(why)),

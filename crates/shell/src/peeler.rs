@@ -1,7 +1,7 @@
 //! The threads of a node's packets: they read node links, open packets, journal their tags, finish
 //! them, run the mix and write to the next hops.
 //!
-//! Rules RPL-4 and EPO-2; the pure half of opening is [`proto::peel`].
+//! Rules RPL-4, EPO-2 and GW-30; the pure half of opening is [`proto::peel`].
 //!
 //! ```text
 //! one turn:  links that have bytes ─▶ waiting ─▶ one batch ─▶ machine ─▶ links with packets queued
@@ -15,6 +15,7 @@
 //! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
 //! | age      | packets that a batch passes over are dropped and counted past [`PASSED_OVER_MAX`] |
 //! | tend     | every [`TEND_EVERY`], beside the turns: keys come and go with their windows     |
+//! | asked    | at a front end, batches that wait for the store, <= [`ASKED_MAX`]; above, dropped |
 //!
 //! A packet stays on the thread that read it until it is opened, because packets that change threads
 //! cost more than they gain: two threads on one processor share it by halves, whatever each has to
@@ -30,6 +31,9 @@
 //! The order in which packets are opened shows nowhere: the mix sorts them by due time (MIX-2).
 //! Below capacity all that waits fits one batch, and no age counts. No link ever waits: each turn
 //! reads them all.
+//!
+//! At a front end of a gateway, which is no mix, a batch that is journaled waits for the store to say
+//! what no other front end has had; the thread goes on meanwhile.
 //!
 //! Fail closed: an epoch whose journal can't be opened or written has no key until it ends.
 
@@ -52,13 +56,14 @@ use std::{
 use proto::{
     Time,
     directory::Consensus,
-    peel::{Arrival, PeelDrop, Peeled},
+    peel::{Arrival, PeelDrop, Peeled, Pending},
+    replay::Refused,
     wire::FRAME_LEN,
 };
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
-    task::yield_now,
+    task::{JoinSet, yield_now},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -68,6 +73,7 @@ use crate::{
     clock::Clock,
     keys::Keys,
     link::{READ_BATCH, READ_BUFFER_LEN},
+    store::{Reply, Tags},
 };
 
 /// Most packets that wait to be opened, besides those on their way from the links.
@@ -87,6 +93,8 @@ const READ_MAX: usize = READ_BATCH + READ_BUFFER_LEN / FRAME_LEN;
 /// Most packets between the links and the batches of one thread, all told: those that wait, the
 /// reads just taken, and as many that came since.
 pub const QUEUED_MAX: usize = WAITING_MAX + 2 * READS_MAX * READ_MAX;
+/// Most batches of one thread that wait for the store.
+pub const ASKED_MAX: usize = 256;
 /// Keys are looked after at least this often, traffic or none.
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
 
@@ -114,6 +122,9 @@ pub enum Verdict {
     Dropped(PeelDrop),
     /// A packet was dropped because its tag could not be journaled.
     Unjournaled,
+    /// A packet was dropped because the store did not say, or was not asked, whether another front end
+    /// has had it.
+    Unshared,
     /// A packet was dropped because more come than can be opened.
     Overload,
 }
@@ -134,6 +145,8 @@ pub struct Setup {
     pub replay_max: usize,
     /// Threads that read links and open packets.
     pub threads: NonZeroUsize,
+    /// What it shares with the other front ends of one gateway, if it is one.
+    pub tags: Option<Arc<dyn Tags>>,
 }
 
 #[derive(Debug)]
@@ -188,17 +201,22 @@ impl Peeler {
     pub fn start<I: Send + 'static>(
         setup: Setup,
         machine: mpsc::Sender<I>,
-        passed: impl Fn(Peeled) -> I + Clone + Send + 'static,
-        counted: impl Fn(Verdict) + Clone + Send + 'static,
+        passed: impl Fn(Peeled) -> I + Send + Sync + 'static,
+        counted: impl Fn(Verdict) + Send + Sync + 'static,
     ) -> io::Result<(Self, CancellationToken)> {
         let (threads, batch_max) = (setup.threads.get(), batch_max(setup.rate_per_s));
+        let tags = setup.tags.clone();
         let desk = Arc::new(Desk::open(setup)?);
+        let way = Arc::new(Way {
+            machine,
+            passed,
+            counted,
+        });
         let bench = || Bench {
             desk: Arc::clone(&desk),
             batch_max,
-            machine: machine.clone(),
-            passed: passed.clone(),
-            counted: counted.clone(),
+            tags: tags.clone(),
+            way: Arc::clone(&way),
         };
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (first, waiting) = Feed::to(runtime.handle());
@@ -327,17 +345,77 @@ async fn tend(desk: Arc<Desk>, mut news: mpsc::Receiver<News>) {
     }
 }
 
-/// What one thread works with.
-struct Bench<I, P, C> {
-    desk: Arc<Desk>,
-    batch_max: usize,
+/// Where finished packets go.
+struct Way<I, P, C> {
     machine: mpsc::Sender<I>,
     passed: P,
     counted: C,
 }
 
-impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
-    async fn run(self, mut waiting: mpsc::Receiver<Work>) {
+impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Way<I, P, C> {
+    async fn pass(&self, pending: Pending) {
+        for peeled in pending.finish() {
+            // Fails only while the machine's driver stops.
+            let _stopping = self.machine.send((self.passed)(peeled)).await;
+            (self.counted)(Verdict::Peeled);
+        }
+    }
+
+    /// Passes on what is new to the store, once it has said so (GW-30).
+    async fn pass_new(&self, mut pending: Pending, answer: Reply<Vec<bool>>) {
+        let Ok(new) = answer.await else {
+            return self.count(pending.len(), Verdict::Unshared);
+        };
+        let seen = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
+        self.count(pending.keep(&new), seen);
+        self.pass(pending).await;
+    }
+
+    fn count(&self, packets: usize, why: Verdict) {
+        (0..packets).for_each(|_| (self.counted)(why));
+    }
+}
+
+/// What one thread works with.
+struct Bench<I, P, C> {
+    desk: Arc<Desk>,
+    batch_max: usize,
+    tags: Option<Arc<dyn Tags>>,
+    way: Arc<Way<I, P, C>>,
+}
+
+impl<I, P, C> Bench<I, P, C>
+where
+    I: Send + 'static,
+    P: Fn(Peeled) -> I + Send + Sync + 'static,
+    C: Fn(Verdict) + Send + Sync + 'static,
+{
+    async fn run(self, waiting: mpsc::Receiver<Work>) {
+        let mut asked = JoinSet::new();
+        self.take_turns(waiting, &mut asked).await;
+        while let Some(passed) = asked.join_next().await {
+            passed.expect("it does not panic, and nobody cancels it");
+        }
+    }
+
+    /// Passes one batch on, or leaves that to a task among `asked`.
+    async fn pass(&self, pending: Pending, asked: &mut JoinSet<()>) {
+        let Some(tags) = &self.tags else {
+            return self.way.pass(pending).await;
+        };
+        while let Some(passed) = asked.try_join_next() {
+            passed.expect("it does not panic, and nobody cancels it");
+        }
+        if asked.len() >= ASKED_MAX {
+            self.way.count(pending.len(), Verdict::Unshared);
+        } else if !pending.is_empty() {
+            let answer = tags.admit(pending.journal.clone());
+            let way = Arc::clone(&self.way);
+            asked.spawn(async move { way.pass_new(pending, answer).await });
+        }
+    }
+
+    async fn take_turns(&self, mut waiting: mpsc::Receiver<Work>, asked: &mut JoinSet<()>) {
         let clock = self.desk.clock();
         let mut backlog = Backlog::default();
         let mut works = Vec::new();
@@ -362,12 +440,9 @@ impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Bench<I, P, C> {
             }
             while !backlog.is_empty() {
                 let (batch, overload) = backlog.take(self.batch_max, clock.now());
-                (0..overload).for_each(|_| (self.counted)(Verdict::Overload));
-                for peeled in self.desk.peel(batch, &self.counted) {
-                    // Fails only while the machine's driver stops.
-                    let _stopping = self.machine.send((self.passed)(peeled)).await;
-                    (self.counted)(Verdict::Peeled);
-                }
+                self.way.count(overload, Verdict::Overload);
+                let pending = self.desk.admit(batch, &self.way.counted);
+                self.pass(pending, asked).await;
                 if !stop {
                     break; // first see whether newer ones have come
                 }

@@ -221,6 +221,7 @@ async fn node(
         advertise: String::new(),
         threads: NonZeroUsize::new(2).unwrap(),
         replay_max: 1000,
+        tags: None,
         pool_max: 100,
         link_queue_max: 100,
         limits: Limits::default(),

@@ -4,7 +4,14 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test an unwrap is an assertion")]
 
-use std::{num::NonZeroUsize, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
 use chacha20::ChaCha20Rng;
 use proto::{
@@ -20,9 +27,10 @@ use shell::{
     keys::{About, Keys},
     peeler::{Peeler, Setup, Verdict},
     state::StateDir,
+    store::{Mark, Reply, StoreError, Tags},
 };
 use sphinx::{Hop, Packet, SecretKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 const NETWORK: NetworkId = NetworkId([7; 32]);
@@ -90,13 +98,19 @@ fn wait<T>(done: impl Future<Output = T>) -> T {
 }
 
 fn start(keys: &Arc<Keys>, consensus: &Arc<Consensus>) -> Running {
-    start_with(keys, consensus, |peeled| peeled)
+    start_with(keys, consensus, None, |peeled| peeled)
+}
+
+/// One of the front ends that share `tags`.
+fn start_front_end(keys: &Arc<Keys>, consensus: &Arc<Consensus>, tags: impl Tags) -> Running {
+    start_with(keys, consensus, Some(Arc::new(tags)), |peeled| peeled)
 }
 
 fn start_with(
     keys: &Arc<Keys>,
     consensus: &Arc<Consensus>,
-    passes: impl Fn(Peeled) -> Peeled + Clone + Send + 'static,
+    tags: Option<Arc<dyn Tags>>,
+    passes: impl Fn(Peeled) -> Peeled + Send + Sync + 'static,
 ) -> Running {
     let (pass, passed) = mpsc::channel(100);
     let (count, counted) = std::sync::mpsc::channel();
@@ -108,6 +122,7 @@ fn start_with(
         rate_per_s: 10_000.0,
         replay_max: 100,
         threads: NonZeroUsize::new(2).unwrap(),
+        tags,
     };
     let (peeler, end) = Peeler::start(setup, pass, passes, move |verdict| {
         count.send(verdict).unwrap()
@@ -161,7 +176,7 @@ fn all_threads_end_with_one_that_panics() {
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     for thread in 0..2 {
-        let running = start_with(&mix, &consensus, |_| panic!("on purpose"));
+        let running = start_with(&mix, &consensus, None, |_| panic!("on purpose"));
         let feeds = [running.peeler.feed(), running.peeler.feed()];
         let packet = packet(thread, &consensus, mix.id(), 0);
         let received = Clock::start().now();
@@ -216,6 +231,139 @@ fn a_packet_passes_once_also_across_a_restart() {
         Verdict::Peeled
     );
     running.stop();
+}
+
+/// A second folder of the keys of `keys`, as a second front end has one.
+fn twin(keys: &Keys, path: &Path) -> Arc<Keys> {
+    std::fs::create_dir(path).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    let copied = ["identity", "link", "packet-keys"].map(|name| keys.state().path(name));
+    let done = Command::new("cp")
+        .arg("-rp")
+        .args(copied)
+        .arg(path)
+        .status();
+    assert!(done.unwrap().success());
+    self::keys(path)
+}
+
+/// A store in memory.
+#[derive(Clone, Default)]
+struct Memory(Arc<Mutex<BTreeSet<Mark>>>);
+
+impl Tags for Memory {
+    fn admit(&self, marks: Vec<Mark>) -> Reply<Vec<bool>> {
+        let (answer, reply) = Reply::awaited();
+        let mut held = self.0.lock().unwrap();
+        let new = marks.into_iter().map(|mark| held.insert(mark));
+        answer.send(Ok(new.collect())).unwrap();
+        reply
+    }
+
+    fn forget(&self, _: Epoch) -> Reply<u64> {
+        Reply::busy()
+    }
+}
+
+/// GW-30: a packet that is sent to two front ends passes one of them, and a restart changes nothing.
+#[test]
+fn front_ends_that_share_their_tags_pass_a_packet_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&one, &other, -60);
+    let two = twin(&one, &folder.path().join("two"));
+    let seen = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
+    let both = |tags: [&Memory; 2], seed| {
+        let [first, second] = [(&one, tags[0]), (&two, tags[1])]
+            .map(|(keys, tags)| start_front_end(keys, &consensus, tags.clone()));
+        let packet = packet(seed, &consensus, one.id(), 0);
+        let verdicts = [&first, &second, &first, &second].map(|at| at.try_packet(&packet));
+        first.stop();
+        second.stop();
+        verdicts
+    };
+    let (store, apart) = (Memory::default(), Memory::default());
+    for seed in 0..3 {
+        let verdicts = both([&store, &store], seed);
+        assert_eq!(verdicts, [Verdict::Peeled, seen, seen, seen]);
+    }
+    // Positive control: stores of their own.
+    let verdicts = both([&store, &apart], 3);
+    assert_eq!(verdicts, [Verdict::Peeled, Verdict::Peeled, seen, seen]);
+    // One that has lost its own journal and set still knows by the store.
+    let packet = packet(0, &consensus, one.id(), 0);
+    let three = twin(&one, &folder.path().join("three"));
+    let running = start_front_end(&three, &consensus, store);
+    assert_eq!(running.try_packet(&packet), seen);
+    running.stop();
+}
+
+/// A store that answers when the test does.
+struct Slow(std::sync::mpsc::Sender<Asked>);
+
+type Asked = (Vec<Mark>, oneshot::Sender<Result<Vec<bool>, StoreError>>);
+
+impl Tags for Slow {
+    fn admit(&self, marks: Vec<Mark>) -> Reply<Vec<bool>> {
+        let (answer, reply) = Reply::awaited();
+        self.0.send((marks, answer)).unwrap();
+        reply
+    }
+
+    fn forget(&self, _: Epoch) -> Reply<u64> {
+        Reply::busy()
+    }
+}
+
+/// GW-30: a packet waits for the store's word without holding up its thread, and goes no further if
+/// that word is no, or does not come, or too many wait.
+#[test]
+fn a_packet_goes_on_only_when_the_store_says_that_it_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let [gateway, other] = ["one", "other"].map(|name| keys(&folder.path().join(name)));
+    let consensus = consensus(&gateway, &other, -60);
+    let (ask, asked) = std::sync::mpsc::channel();
+    let mut running = start_front_end(&gateway, &consensus, Slow(ask));
+    let garbage = [0xa5; sphinx::PACKET_LEN];
+    let feed = running.peeler.feed().clone();
+    let send = |seed| {
+        let (received, packet) = (
+            Clock::start().now(),
+            packet(seed, &consensus, gateway.id(), 0),
+        );
+        assert!(feed.arrived(vec![Arrival { received, packet }]));
+        asked.recv().unwrap()
+    };
+    let seen = Verdict::Dropped(PeelDrop::Replay(Refused::Seen));
+    let mac = Verdict::Dropped(PeelDrop::Rejected(sphinx::Reject::Mac));
+    let answers = [
+        (Some(Ok(vec![true])), Verdict::Peeled),
+        (Some(Ok(vec![false])), seen),
+        (Some(Ok(vec![])), seen),
+        (Some(Err(StoreError::Failed)), Verdict::Unshared),
+        (None, Verdict::Unshared),
+    ];
+    for (seed, (said, verdict)) in (0..).zip(answers) {
+        let (marks, answer) = send(seed);
+        assert_eq!((marks.len(), marks[0].0), (1, Epoch(0)));
+        assert_eq!(running.try_packet(&garbage), mac, "while the other waits");
+        assert!(running.passed.try_recv().is_err());
+        match said {
+            Some(said) => drop(answer.send(said)),
+            None => drop(answer),
+        }
+        assert_eq!(running.counted.recv().unwrap(), verdict);
+        assert_eq!(
+            running.passed.try_recv().is_ok(),
+            verdict == Verdict::Peeled
+        );
+    }
+    // What waits at a stop is waited for.
+    let (_, answer) = send(9);
+    wait(running.peeler.stop());
+    answer.send(Ok(vec![true])).unwrap();
+    wait(running.end.cancelled());
+    assert_eq!(running.counted.recv().unwrap(), Verdict::Peeled);
 }
 
 /// EPO-2, EPO-5

@@ -62,6 +62,7 @@ impl World<'_> {
                 let at = self.answer_time(node);
                 self.agenda.put(at, served);
             }
+            Err(Output::Open { .. }) => {} // nobody shares this store
             Err(Output::Relay { to, packet }) => self.transmit(node, to, packet),
             Err(Output::Frame { link, frame }) => {
                 self.tally

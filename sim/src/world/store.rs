@@ -42,7 +42,8 @@ impl Request {
             } => Self::Peek(mailbox, after, limit),
             Output::Confirm { mailbox, upto } => Self::Confirm(mailbox, upto),
             Output::Expire { before_s } => Self::Expire(before_s),
-            other @ (Output::Relay { .. }
+            other @ (Output::Open { .. }
+            | Output::Relay { .. }
             | Output::Frame { .. }
             | Output::Close { .. }
             | Output::Dropped(_)

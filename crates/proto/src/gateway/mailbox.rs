@@ -1,6 +1,6 @@
 //! The mailbox half of a gateway: opening, storing, reading ahead, sending, cursors.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-5 to GW-16.
+//! Spec: docs/spec/gateway.md, rules GW-5 to GW-16, GW-28, GW-29.
 //!
 //! | quantity    | type                | unit, range                                          |
 //! |-------------|---------------------|------------------------------------------------------|
@@ -25,7 +25,7 @@ use core::{
     time::Duration,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::Arc,
 };
 
@@ -35,7 +35,7 @@ use rand::RngExt;
 use rand_core::SeedableRng;
 use sphinx::Packet;
 
-use super::{GatewayDrop, GatewayEvent, Kept, Limits, Output};
+use super::{Change, GatewayDrop, GatewayEvent, Kept, Limits, Output};
 use crate::{
     LinkId, MailboxId, NetworkId, Time,
     wire::{CURSORS_MAX, Confirmation, FIELD_LEN, Frame, Kind, Open, field_of, open_statement},
@@ -73,6 +73,10 @@ struct Mailbox {
     /// Whether the store may hold packets after `loaded_upto`.
     more: bool,
     peek: Peek,
+    /// How often it had been opened, at whichever gateway of this store, when it was last opened here.
+    openings: u64,
+    /// Openings here of which the store has not said that yet.
+    unanswered: u64,
 }
 
 impl Mailbox {
@@ -159,16 +163,59 @@ impl Mailboxes {
     pub(super) fn restore(&mut self, held: Vec<(MailboxId, u64)>, out: &mut VecDeque<Output>) {
         let mut unserved = 0;
         for (id, packets) in held {
-            let room = self.mailboxes.len() < self.limits.mailboxes_max;
-            if room || self.mailboxes.contains_key(&id) {
-                self.mailboxes.entry(id).or_default().held = packets;
-            } else {
-                unserved += 1;
+            match self.known(id) {
+                Some(mailbox) => mailbox.held = packets,
+                None => unserved += 1,
             }
         }
         if unserved > 0 {
             let event = GatewayEvent::MailboxesUnserved(unserved);
             out.push_back(Output::Event(event));
+        }
+    }
+
+    /// The mailbox `id`, made if there is room for it (GW-8).
+    fn known(&mut self, id: MailboxId) -> Option<&mut Mailbox> {
+        let room = self.mailboxes.len() < self.limits.mailboxes_max;
+        match self.mailboxes.entry(id) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(new) => room.then(|| new.insert(Mailbox::default())),
+        }
+    }
+
+    /// The store counted an opening of `id` (GW-28).
+    pub(super) fn opened(&mut self, id: MailboxId, openings: u64) {
+        if let Some(mailbox) = self.mailboxes.get_mut(&id) {
+            mailbox.unanswered = mailbox.unanswered.saturating_sub(1);
+            mailbox.openings = openings;
+        }
+    }
+
+    /// Mailboxes were changed in the store, here or at another gateway (GW-28, GW-29).
+    pub(super) fn changed(&mut self, changes: Vec<Change>, out: &mut VecDeque<Output>) {
+        for change in changes {
+            let (id, read_ahead) = (change.mailbox, self.limits.read_ahead);
+            let Some(mailbox) = self.known(id) else {
+                continue; // GW-8
+            };
+            mailbox.held = change.packets;
+            // While an opening here is not counted yet, it may be the newer.
+            let elsewhere = mailbox.unanswered == 0 && change.openings > mailbox.openings;
+            if let Some(loser) = mailbox.on.filter(|_| elsewhere) {
+                mailbox.put_on(None);
+                self.displace(loser, id, out);
+                continue;
+            }
+            mailbox.more |= change.highest > mailbox.loaded_upto;
+            mailbox.refill(id, read_ahead, out);
+        }
+    }
+
+    /// Takes `id` from a link that has it open; it is told nothing (GW-7).
+    fn displace(&mut self, loser: LinkId, id: MailboxId, out: &mut VecDeque<Output>) {
+        if let Some(loser) = self.sessions.get_mut(&loser) {
+            loser.slots.retain(|_, mailbox| *mailbox != id);
+            out.push_back(Output::Event(GatewayEvent::Displaced));
         }
     }
 
@@ -294,12 +341,13 @@ impl Mailboxes {
             }
             out.push_back(Output::Register { mailbox: id }); // GW-8
         }
-        if let Some(loser) = on.and_then(|on| self.sessions.get_mut(&on)) {
-            loser.slots.retain(|_, mailbox| *mailbox != id); // GW-7
-            out.push_back(Output::Event(GatewayEvent::Displaced));
+        if let Some(loser) = on {
+            self.displace(loser, id, out); // GW-7
         }
         let mailbox = self.mailboxes.entry(id).or_default();
         mailbox.put_on(Some(link));
+        mailbox.unanswered = mailbox.unanswered.saturating_add(1);
+        out.push_back(Output::Open { mailbox: id }); // GW-28
         if let Some(session) = self.sessions.get_mut(&link) {
             session.slots.insert(open.slot, id);
         }

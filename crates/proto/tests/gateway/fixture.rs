@@ -7,7 +7,7 @@ use proto::{
     LinkId, MailboxId, NetworkId, NodeId, Time,
     calendar::{Calendar, Utc},
     directory::{Consensus, Params, Profile},
-    gateway::{Input, Kept, Limits, Output},
+    gateway::{Change, Input, Kept, Limits, Output},
     peel::Peeled,
     wire::{Confirmation, FIELD_LEN, Frame, Kind, Open, Purpose, open_statement},
 };
@@ -145,6 +145,7 @@ pub(crate) fn peeled(received: Time, to: MailboxId, name: u64) -> Peeled {
 #[derive(Default)]
 pub(crate) struct Store {
     pub(crate) boxes: BTreeMap<MailboxId, Vec<Kept>>,
+    openings: BTreeMap<MailboxId, u64>,
     last: u64,
 }
 
@@ -161,12 +162,34 @@ impl Store {
         self.last
     }
 
+    /// Counts an opening, at whichever gateway, and says how many there were.
+    pub(crate) fn open(&mut self, mailbox: MailboxId) -> u64 {
+        let openings = self.openings.entry(mailbox).or_default();
+        *openings += 1;
+        *openings
+    }
+
+    /// What the gateways that share it are told of a mailbox.
+    pub(crate) fn change(&self, mailbox: MailboxId) -> Change {
+        let held = self.boxes.get(&mailbox).map_or(&[][..], Vec::as_slice);
+        Change {
+            mailbox,
+            packets: held.len() as u64,
+            highest: held.last().map_or(0, |kept| kept.seq),
+            openings: self.openings.get(&mailbox).copied().unwrap_or(0),
+        }
+    }
+
     /// Does what `output` asks of a store, if anything, and says what comes of it.
     pub(crate) fn answer(&mut self, output: Output) -> Vec<Input> {
         match output {
             Output::Register { mailbox } => {
                 self.boxes.entry(mailbox).or_default();
                 Vec::new()
+            }
+            Output::Open { mailbox } => {
+                let openings = self.open(mailbox);
+                vec![Input::Opened { mailbox, openings }]
             }
             Output::Store {
                 mailbox,

@@ -10,7 +10,7 @@ use proto::{
     LinkId, MailboxId, NodeId, Time,
     calendar::Calendar,
     directory::{Consensus, Profile},
-    gateway::{GatewayDrop, GatewayEvent, Input, Kept, Limits, Output},
+    gateway::{Change, GatewayDrop, GatewayEvent, Input, Kept, Limits, Output},
     wire::{Confirmation, FIELD_LEN, Frame, Kind, Open, Purpose, field_of, open_statement},
 };
 
@@ -71,6 +71,8 @@ struct Mailbox {
     more: bool,
     asked: Option<usize>,
     stale: bool,
+    openings: u64,
+    uncounted: u64,
 }
 
 impl Mailbox {
@@ -275,6 +277,13 @@ impl Model {
                     state.held = state.held.saturating_sub(packets);
                 }
             }
+            Input::Opened { mailbox, openings } => {
+                if let Some(state) = self.boxes.get_mut(&mailbox) {
+                    state.uncounted = state.uncounted.saturating_sub(1);
+                    state.openings = openings;
+                }
+            }
+            Input::Changed(changes) => changes.into_iter().for_each(|change| self.changed(change)),
             Input::Notice(frame) => {
                 let links = self.links.values_mut();
                 for link in links.filter(|link| link.purpose == Purpose::Mailbox) {
@@ -290,6 +299,33 @@ impl Model {
                     self.boxes.values_mut().for_each(|state| state.reset(None));
                     self.event(GatewayEvent::StoreFailed);
                 }
+            }
+        }
+    }
+
+    fn changed(&mut self, change: Change) {
+        let id = change.mailbox;
+        if !self.boxes.contains_key(&id) && self.boxes.len() == self.limits.mailboxes_max {
+            return;
+        }
+        let state = self.boxes.entry(id).or_default();
+        state.held = change.packets;
+        let newer = state.uncounted == 0 && state.openings < change.openings;
+        if newer && state.on.is_some() {
+            state.reset(None);
+            self.displace(id);
+        } else {
+            state.more |= change.highest > state.upto;
+            self.refill(id);
+        }
+    }
+
+    fn displace(&mut self, mailbox: MailboxId) {
+        for link in self.links.values_mut() {
+            let had = link.slots.len();
+            link.slots.retain(|_, theirs| *theirs != mailbox);
+            if link.slots.len() < had {
+                self.out.push(Output::Event(GatewayEvent::Displaced));
             }
         }
     }
@@ -405,14 +441,11 @@ impl Model {
             }
             self.out.push(Output::Register { mailbox });
         }
-        for other in self.links.values_mut() {
-            let had = other.slots.len();
-            other.slots.retain(|_, theirs| *theirs != mailbox);
-            if other.slots.len() < had {
-                self.out.push(Output::Event(GatewayEvent::Displaced));
-            }
-        }
-        self.boxes.entry(mailbox).or_default().reset(Some(id));
+        self.displace(mailbox);
+        let state = self.boxes.entry(mailbox).or_default();
+        state.reset(Some(id));
+        state.uncounted += 1;
+        self.out.push(Output::Open { mailbox });
         self.links
             .get_mut(&id)
             .unwrap()

@@ -84,6 +84,9 @@ pub(crate) enum Act {
     Refuse,
     /// An answer of the store that nothing asked for.
     Unasked(u8, u64, u64),
+    /// Another gateway on the store opens a mailbox, puts a packet there, or is confirmed all that
+    /// is there.
+    Elsewhere(u8, u8),
     StoreFails,
     /// A notice, as heard by the driver; told apart by this byte.
     Notice(u8),
@@ -285,14 +288,32 @@ impl Play {
                     stored_at_s: START_S.saturating_add(seq.saturating_mul(1_000)),
                     packet: packet(seq),
                 });
-                self.input(match packets % 3 {
+                self.input(match packets % 4 {
                     0 => Input::Stored { mailbox, seq },
                     1 => Input::Removed { mailbox, packets },
+                    2 => Input::Opened {
+                        mailbox,
+                        openings: seq,
+                    },
                     _ => Input::Peeked {
                         mailbox,
                         packets: all.collect(),
                     },
                 });
+            }
+            Act::Elsewhere(of, what) => {
+                let mailbox = Owner::new(of).mailbox();
+                self.store.boxes.entry(mailbox).or_default();
+                match what {
+                    0 => drop(self.store.open(mailbox)),
+                    1 => {
+                        self.packets += 1;
+                        self.store.put(mailbox, START_S, packet(self.packets));
+                    }
+                    _ => self.store.boxes.entry(mailbox).or_default().clear(),
+                }
+                let change = self.store.change(mailbox);
+                self.input(Input::Changed(vec![change]));
             }
             Act::StoreFails => self.input(Input::StoreFailed),
             Act::Notice(n) => self.input(notice(n)),

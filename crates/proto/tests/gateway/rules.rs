@@ -123,6 +123,85 @@ fn cursors_and_reconnects() {
     assert_eq!(world.sent(third), (13..=20).collect::<Vec<_>>());
 }
 
+/// GW-28, GW-29: of two gateways on one store the one that opened a mailbox last has it; what the
+/// other stores is sent here as if it had been stored here.
+#[test]
+fn a_mailbox_goes_to_the_gateway_that_opened_it_last() {
+    let owner = Owner::new(1);
+    let mailbox = owner.mailbox();
+    let displaced = Output::Event(GatewayEvent::Displaced);
+    let mut world = World::new(limits());
+    let link = world.open(1, &owner);
+    let news = |world: &mut World| {
+        let change = world.store.change(mailbox);
+        world.input(Input::Changed(vec![change]))
+    };
+    assert_eq!(news(&mut world), [], "its own opening");
+    world.store.put(mailbox, START_S + 3_600, packet(1));
+    news(&mut world);
+    world.until(at(SECOND));
+    assert_eq!(world.sent(link), [1]);
+
+    world.store.open(mailbox);
+    assert_eq!(news(&mut world), std::slice::from_ref(&displaced));
+    world.store.put(mailbox, START_S + 3_600, packet(2));
+    assert_eq!(news(&mut world), []);
+    let cursor = world.input(confirm(link, vec![(0, 1)], None));
+    assert_eq!(dropped(&cursor, GatewayDrop::Cursor), 1);
+    world.until(at(2 * SECOND));
+    assert_eq!(world.sent(link), [1], "closed");
+    assert_eq!(world.times(link).len(), 80, "and told nothing");
+    let again = world.open(2, &owner);
+    assert_eq!(news(&mut world), []);
+    world.until(at(3 * SECOND));
+    assert_eq!(world.sent(again), [1, 2]);
+
+    // What was read before an opening here was counted says nothing against it.
+    let newest = LinkId(3);
+    let call = |world: &mut World, input| call(&mut world.gateway, world.now, Some(input));
+    call(&mut world, linked(newest, Purpose::Mailbox, 0));
+    let open = owner.open(0, &exporter(newest));
+    let opening = call(&mut world, confirm(newest, Vec::new(), Some(open)));
+    assert!(opening.contains(&Output::Open { mailbox }));
+    world.store.open(mailbox);
+    let stale = Input::Changed(vec![world.store.change(mailbox)]);
+    assert!(!call(&mut world, stale).contains(&displaced));
+    for asked in opening {
+        for answer in world.store.answer(asked) {
+            world.input(answer);
+        }
+    }
+    assert!(!news(&mut world).contains(&displaced));
+    world.store.open(mailbox);
+    assert!(news(&mut world).contains(&displaced));
+}
+
+/// GW-8, GW-29: a mailbox that was registered at another gateway gets packets here, if there is room.
+#[test]
+fn a_mailbox_of_another_gateway_is_known_here() {
+    let [a, b] = [1, 2].map(|i| Owner::new(i).mailbox());
+    let mut world = World::new(Limits {
+        mailboxes_max: 1,
+        quota: 3,
+        ..limits()
+    });
+    for mailbox in [a, b] {
+        world.store.boxes.entry(mailbox).or_default();
+    }
+    world.store.put(a, START_S + 3_600, packet(1));
+    let changes = [a, b].map(|mailbox| world.store.change(mailbox));
+    world.input(Input::Changed(changes.to_vec()));
+    let came = world.arrive(a, 2..5);
+    assert_eq!(dropped(&came, GatewayDrop::Quota), 1, "{came:?}");
+    assert_eq!(world.store.boxes[&a].len(), 3);
+    let none = world.arrive(b, 5..6);
+    assert_eq!(none, [Output::Dropped(GatewayDrop::NoMailbox)]);
+    // What is read at the other gateway makes room at this one.
+    world.store.boxes.insert(a, Vec::new());
+    world.input(Input::Changed(vec![world.store.change(a)]));
+    assert_eq!(dropped(&world.arrive(a, 6..7), GatewayDrop::Quota), 0);
+}
+
 /// GW-2, GW-9: where packets may go, and what a mailbox gateway refuses.
 #[test]
 fn packets_go_where_they_may() {

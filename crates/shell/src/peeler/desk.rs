@@ -17,7 +17,7 @@ use std::{
 use proto::{
     calendar::{Epoch, Schedule, Utc},
     directory::Consensus,
-    peel::{PeelDrop, Peeled, Pending, Ring, Stage},
+    peel::{PeelDrop, Pending, Ring, Stage},
     replay::{Fingerprint, ReplaySet},
 };
 use sphinx::SecretKey;
@@ -143,12 +143,13 @@ impl Desk {
         *keys = Some(Arc::new(snapshot));
     }
 
-    /// Opens one batch; what comes out may go on.
-    pub(super) fn peel(&self, batch: Vec<Arrival>, counted: &impl Fn(Verdict)) -> Vec<Peeled> {
+    /// Opens one batch and journals it; what comes out may be finished and go on, unless another front
+    /// end has had it (GW-30).
+    pub(super) fn admit(&self, batch: Vec<Arrival>, counted: &impl Fn(Verdict)) -> Pending {
         let dropped = |why| counted(Verdict::Dropped(why));
         let Some(snapshot) = self.snapshot() else {
             batch.iter().for_each(|_| dropped(PeelDrop::NoKey));
-            return Vec::new();
+            return Pending::default();
         };
         let Snapshot { consensus, ring } = &*snapshot;
         let (schedule, delay_max) = (consensus.schedule(), consensus.params.delay_cap());
@@ -175,10 +176,9 @@ impl Desk {
                 self.publish(&known.consensus, &books);
             }
             (0..pending.len()).for_each(|_| counted(Verdict::Unjournaled)); // RPL-4
-            return Vec::new();
+            return Pending::default();
         }
-        drop(books);
-        pending.finish().collect()
+        pending
     }
 
     /// Lets keys come and go with their windows (EPO-2, EPO-5), by the newest consensus. Packets
@@ -211,6 +211,10 @@ impl Desk {
             }
         }
         self.erase(&schedule, now).await;
+        // GW-30: tags outlive their key by two thirds of an epoch. Nobody waits.
+        if let (Some(tags), Some(current)) = (&self.setup.tags, schedule.at(now)) {
+            let _forgotten_in_time = tags.forget(Epoch(current.0.saturating_sub(1)));
+        }
     }
 
     async fn open_key(&self, consensus: &Arc<Consensus>, epoch: Epoch) {

@@ -5,7 +5,10 @@
 //! queues requests before it (`group`) and gives the answers back. Once a batch fails every later
 //! call fails too: what the store holds is then known only after a restart.
 
-use proto::{MailboxId, gateway::Kept};
+use proto::{
+    MailboxId,
+    gateway::{Change, Kept},
+};
 use sphinx::Packet;
 
 use super::{Answer, MailboxStore, Reply, StoreError, group::Group, unopened};
@@ -17,6 +20,9 @@ pub(super) enum Request {
     Confirm(MailboxId, u64, Answer<u64>),
     Expire(u64, Answer<Vec<(MailboxId, u64)>>),
     Usage(Answer<Vec<(MailboxId, u64)>>),
+    /// Of a store that is shared, as the next.
+    Open(MailboxId, Answer<u64>),
+    Changes(Answer<Vec<Change>>),
 }
 
 /// What became of one request.
@@ -27,6 +33,8 @@ pub(super) enum Outcome {
     Confirmed(u64),
     /// Of `Expire` and `Usage`.
     Counts(Vec<(MailboxId, u64)>),
+    Opened(u64),
+    Changed(Vec<Change>),
 }
 
 impl Request {
@@ -40,6 +48,8 @@ impl Request {
             (Self::Expire(_, answer) | Self::Usage(answer), Outcome::Counts(counts)) => {
                 drop(answer.send(Ok(counts)));
             }
+            (Self::Open(_, answer), Outcome::Opened(openings)) => drop(answer.send(Ok(openings))),
+            (Self::Changes(answer), Outcome::Changed(changes)) => drop(answer.send(Ok(changes))),
             _ => unreachable!("an engine answers what it was asked"),
         }
     }
@@ -48,11 +58,14 @@ impl Request {
 /// A store of mailboxes: an engine behind its queue. Dropping it carries out what was asked.
 pub struct Mailboxes {
     group: Group<Request>,
+    shared: bool,
 }
 
 impl Mailboxes {
-    /// Starts the thread that carries out requests with `engine`.
+    /// Starts the thread that carries out requests with `engine`, which others share the store of
+    /// or not.
     pub(super) fn start<E: core::fmt::Display>(
+        shared: bool,
         mut engine: impl FnMut(&[Request]) -> Result<Vec<Outcome>, E> + Send + 'static,
     ) -> Result<Self, StoreError> {
         let mut broken = false;
@@ -71,7 +84,7 @@ impl Mailboxes {
             }
         };
         let group = Group::start("mailbox-store", commit).map_err(unopened)?;
-        Ok(Self { group })
+        Ok(Self { group, shared })
     }
 
     fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Reply<T> {
@@ -102,5 +115,14 @@ impl MailboxStore for Mailboxes {
 
     fn usage(&self) -> Reply<Vec<(MailboxId, u64)>> {
         self.ask(Request::Usage)
+    }
+
+    fn open(&self, mailbox: MailboxId) -> Option<Reply<u64>> {
+        self.shared
+            .then(|| self.ask(|answer| Request::Open(mailbox, answer)))
+    }
+
+    fn changes(&self) -> Option<Reply<Vec<Change>>> {
+        self.shared.then(|| self.ask(Request::Changes))
     }
 }

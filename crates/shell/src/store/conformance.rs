@@ -1,11 +1,13 @@
 //! What every engine of mailboxes does, whatever it is built on: the suite that each passes.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-21, GW-23.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-21, GW-23, GW-28, GW-29.
 //!
 //! | check                             | what                                                     |
 //! |-----------------------------------|----------------------------------------------------------|
 //! | [`alone`]                         | numbers, order, confirming, expiry, quota, restarts      |
 //! | [`many_putters`]                  | numbers are given once, and rise for each putter         |
+//! | [`front_ends`]                    | two engines on one store: what one changes the other     |
+//! |                                   | finds and is told, quota and openings are of both        |
 //! | [`kill_a_putter`], [`holds_all`]  | what was answered survives `kill -9`                     |
 //! | [`fill_a_day`], [`day_opens`]     | a copied database does not open after its day            |
 //!
@@ -13,13 +15,17 @@
 //! panics where the engine differs.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     io::{self, BufRead, BufReader, Write},
     process::{Command, Stdio},
     thread,
 };
 
-use proto::{MailboxId, gateway::Kept};
+use proto::{
+    MailboxId,
+    gateway::{Change, Kept},
+};
 use sphinx::Packet;
 
 use super::{MailboxStore, StoreError};
@@ -145,15 +151,16 @@ pub(super) async fn alone<S: MailboxStore>(mut open: impl FnMut() -> S) {
     assert!(next > upto);
 }
 
-/// Four threads put into two mailboxes at once.
-pub(super) async fn many_putters(store: &impl MailboxStore) {
+/// Four threads put into two mailboxes at once, through two engines on one store or one twice.
+pub(super) async fn many_putters<S: MailboxStore>(engines: [&S; 2]) {
+    let [store, _] = engines;
     for mailbox in [ANN, BOB] {
         store.register(mailbox).await.expect("register");
     }
-    let putter = |_| {
+    let putter = |n: usize| {
         let put = |i: u8| {
             let mailbox = [ANN, BOB][usize::from(i % 2)];
-            (mailbox, store.put(mailbox, DAY_S, packet(i)))
+            (mailbox, engines[n % 2].put(mailbox, DAY_S, packet(i)))
         };
         (0..100).map(put).collect::<Vec<_>>()
     };
@@ -181,6 +188,69 @@ pub(super) async fn many_putters(store: &impl MailboxStore) {
         let found: Vec<u64> = kept.iter().map(|kept| kept.seq).collect();
         assert_eq!(found, numbers, "a number was given twice, or not kept");
     }
+}
+
+/// Of a store that front ends share. `open` opens it once more.
+pub(super) async fn front_ends<S: MailboxStore>(mut open: impl FnMut() -> S) {
+    let (one, two) = (open(), open());
+    let told = async |store: &S| {
+        let changes = store.changes().expect("shared").await.expect("changes");
+        let of = |change: Change| (change.mailbox, change);
+        changes.into_iter().map(of).collect::<BTreeMap<_, _>>()
+    };
+    let change = |packets, highest, openings| Change {
+        mailbox: ANN,
+        packets,
+        highest,
+        openings,
+    };
+    one.register(ANN).await.expect("register");
+    assert!(told(&two).await.get(&ANN) == Some(&change(0, 0, 0)));
+    assert!(told(&two).await.is_empty(), "once");
+
+    // What one stores the other finds and is told of; numbers are of both.
+    let first = one.put(ANN, DAY_S, packet(1)).await.expect("put");
+    let second = two.put(ANN, DAY_S, packet(2)).await.expect("put");
+    assert!(first < second);
+    for store in [&one, &two] {
+        assert!(told(store).await.get(&ANN) == Some(&change(2, second, 0)));
+        let kept = store.peek(ANN, 0, 9).await.expect("peek");
+        let bytes: Vec<u8> = kept.iter().map(|kept| kept.packet[0]).collect();
+        assert_eq!(bytes, [1, 2]);
+    }
+    assert_eq!(two.confirm(ANN, first).await.expect("confirm"), 1);
+    assert_eq!(one.confirm(ANN, first).await.expect("confirm"), 0);
+    assert!(told(&one).await.get(&ANN) == Some(&change(1, second, 0)));
+
+    // Openings are counted over both.
+    for (store, openings) in [(&one, 1), (&two, 2), (&two, 3), (&one, 4)] {
+        let opened = store.open(ANN).expect("shared").await.expect("open");
+        assert_eq!(opened, openings);
+    }
+    assert!(told(&two).await.get(&ANN) == Some(&change(1, second, 4)));
+
+    // The quota as well.
+    let (taken, _) = fill(&one, ANN, DAY_S, QUOTA / 2).await;
+    assert_eq!(
+        fill(&two, ANN, DAY_S, QUOTA).await,
+        (QUOTA - 1 - taken, 1 + taken)
+    );
+    assert_eq!(fill(&one, ANN, DAY_S, 1).await, (0, 1));
+    let expired = one.expire(DAY_S + 1).await.expect("expire");
+    assert_eq!(expired, [(ANN, QUOTA)]);
+    assert!(told(&two).await.get(&ANN).map(|change| change.packets) == Some(0));
+    assert_eq!(fill(&two, ANN, DAY_S, 1).await, (1, 0));
+
+    // One that opens the store now is told what comes, and finds what was.
+    drop(one);
+    let one = open();
+    let usage = one.usage().await.expect("usage");
+    assert_eq!(usage, [(ANN, 1)]);
+    assert!(told(&one).await.is_empty());
+    two.register(BOB).await.expect("register");
+    assert!(told(&one).await.contains_key(&BOB));
+    assert_eq!(one.confirm(ANN, u64::MAX).await.expect("confirm"), 1);
+    many_putters([&one, &two]).await;
 }
 
 /// Puts `count` packets at once; says how many were taken, and how many refused for the quota.

@@ -8,6 +8,9 @@
 //! | `confirm`  | deletes packets up to a number                  | durable; says how many    |
 //! | `expire`   | deletes packets stored before a time            | durable; says whose       |
 //! | `usage`    | every mailbox and how many packets it holds     | sees every earlier call   |
+//! | `open`     | counts an opening; a shared store only          | durable; says which it is |
+//! | `changes`  | what was changed since the last time, by whom   | sees every earlier call   |
+//! |            | ever; a shared store only                       | that has been answered    |
 //!
 //! A call is made when the method returns, and calls are carried out in the order in
 //! which they are made; the [`Reply`] only waits for the answer. Numbers rise within a mailbox and are
@@ -15,11 +18,12 @@
 //! Durable means that the answer comes after the operating system has been told to put the data on
 //! the disk (`fsync`), so what was answered survives `kill -9` and a loss of power.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-21 to GW-26.
+//! Spec: docs/spec/gateway.md, rules GW-21 to GW-30.
 //!
 //! Two engines: [`redb`], a file beside the gateway's keys, and [`postgres`], a server. Both keep
 //! packets sealed under a key of their day (`seal`), hold each mailbox to its quota, and pass
-//! `conformance`, which knows nothing of either.
+//! `conformance`, which knows nothing of either. A server may serve several front ends of one
+//! gateway; they share [`Tags`] there as well.
 
 mod calls;
 #[cfg(test)]
@@ -38,7 +42,12 @@ use core::{
 };
 
 pub use calls::Mailboxes;
-use proto::{MailboxId, gateway::Kept};
+use proto::{
+    MailboxId,
+    calendar::Epoch,
+    gateway::{Change, Kept},
+    replay::Fingerprint,
+};
 use sphinx::Packet;
 use tokio::sync::oneshot;
 
@@ -77,6 +86,13 @@ pub struct Reply<T>(Option<oneshot::Receiver<Result<T, StoreError>>>);
 type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 
 impl<T> Reply<T> {
+    /// An answer to come, and where it is given.
+    #[must_use]
+    pub fn awaited() -> (oneshot::Sender<Result<T, StoreError>>, Self) {
+        let (answer, reply) = oneshot::channel();
+        (answer, Self(Some(reply)))
+    }
+
     /// Hands an [`Answer`] to `queue`, which says whether there was room for it.
     fn to(queue: impl FnOnce(Answer<T>) -> bool) -> Self {
         let (answer, reply) = oneshot::channel();
@@ -128,4 +144,28 @@ pub trait MailboxStore: Send + Sync + 'static {
 
     /// Every mailbox, and how many packets it holds.
     fn usage(&self) -> Reply<Vec<(MailboxId, u64)>>;
+
+    /// Counts an opening of a mailbox and says how many there were (GW-28); none if nobody shares
+    /// the store.
+    fn open(&self, _mailbox: MailboxId) -> Option<Reply<u64>> {
+        None
+    }
+
+    /// What has changed since this was asked last, or since the store was opened (GW-29); none if
+    /// nobody shares the store.
+    fn changes(&self) -> Option<Reply<Vec<Change>>> {
+        None
+    }
+}
+
+/// What is kept of a packet that was admitted: its key's epoch, and the fingerprint of its tag.
+pub type Mark = (Epoch, Fingerprint);
+
+/// The tags of packets that the front ends of one gateway have admitted (GW-30).
+pub trait Tags: Send + Sync + 'static {
+    /// Takes marks in, durably, and says of each whether it is new.
+    fn admit(&self, marks: Vec<Mark>) -> Reply<Vec<bool>>;
+
+    /// Forgets some of the marks of all epochs before this one; says how many.
+    fn forget(&self, before: Epoch) -> Reply<u64>;
 }

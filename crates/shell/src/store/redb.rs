@@ -80,7 +80,7 @@ pub fn open(path: &Path, keys: &Path, quota: u64) -> Result<Mailboxes, StoreErro
         seal,
         quota,
     };
-    Mailboxes::start(move |batch: &[Request]| engine.carry_out(batch))
+    Mailboxes::start(false, move |batch: &[Request]| engine.carry_out(batch))
 }
 
 struct Engine {
@@ -287,6 +287,7 @@ impl Work<'_> {
             Request::Usage(_) => {
                 Outcome::Counts(self.counts.iter().map(|(&m, &n)| (m, n)).collect())
             }
+            Request::Open(..) | Request::Changes(_) => unreachable!("nobody shares the file"),
         })
     }
 
@@ -415,7 +416,8 @@ mod tests {
         let mode = std::fs::metadata(file).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let folder = tempfile::tempdir().unwrap();
-        conformance::many_putters(&opened(folder.path())).await;
+        let store = opened(folder.path());
+        conformance::many_putters([&store, &store]).await;
     }
 
     /// Not a test by itself: the process that `what_was_answered_survives_a_kill` kills.

@@ -109,7 +109,7 @@ pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Resu
         };
         let at = Server::parse(&server.address("postgres"))?;
         let keys = root.join(format!("keys-{front_ends}-{waiting}"));
-        let open = |_| postgres::open(&at, &keys, u64::MAX);
+        let open = |_| postgres::open(&at, &keys, u64::MAX, true);
         let stores = (0..front_ends).map(open).collect::<Result<_, _>>()?;
         let found = load(stores, waiting, span, clock).await?;
         report.runs.push(found.named("postgresql", waiting));

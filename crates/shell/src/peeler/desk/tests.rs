@@ -63,6 +63,7 @@ impl Fixture {
             rate_per_s: 10_000.0,
             replay_max: 100,
             threads: NonZeroUsize::new(1).unwrap(),
+            tags: None,
         };
         let desk = Desk::open(setup).unwrap();
         desk.tend(Some(Arc::clone(&consensus))).await;
@@ -96,7 +97,7 @@ impl Fixture {
             packet: Box::new(*packet),
         };
         let counted = |verdict| RefCell::borrow_mut(&verdicts).push(verdict);
-        let peeled = self.desk.peel(vec![arrival], &counted).len();
+        let peeled = self.desk.admit(vec![arrival], &counted).finish().count();
         (verdicts.into_inner(), peeled)
     }
 

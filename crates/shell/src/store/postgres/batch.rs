@@ -14,7 +14,10 @@
 
 use std::collections::BTreeMap;
 
-use proto::{MailboxId, gateway::Kept};
+use proto::{
+    MailboxId,
+    gateway::{Change, Kept},
+};
 use sphinx::Packet;
 use tokio_postgres::{Row as Found, types::ToSql};
 
@@ -29,6 +32,7 @@ use crate::store::{
 struct Row {
     highest: u64,
     held: u64,
+    openings: u64,
     changed: bool,
 }
 
@@ -96,7 +100,10 @@ impl<'s> Work<'s> {
     async fn begin(&mut self, batch: &[Request]) -> Result<Option<i64>, Failure> {
         let mut changes = false;
         let concerned = batch.iter().filter_map(|request| match request {
-            Request::Register(id, _) | Request::Put(id, ..) | Request::Confirm(id, ..) => {
+            Request::Register(id, _)
+            | Request::Put(id, ..)
+            | Request::Confirm(id, ..)
+            | Request::Open(id, _) => {
                 changes = true;
                 Some(id)
             }
@@ -104,7 +111,7 @@ impl<'s> Work<'s> {
                 changes = true;
                 None
             }
-            Request::Peek(..) | Request::Usage(_) => None,
+            Request::Peek(..) | Request::Usage(_) | Request::Changes(_) => None,
         });
         let concerned = ids(concerned);
         if !changes {
@@ -130,6 +137,7 @@ impl<'s> Work<'s> {
             let of = Row {
                 highest: number(row.try_get(1)?)?,
                 held: number(row.try_get(2)?)?,
+                openings: number(row.try_get(3)?)?,
                 changed: false,
             };
             self.rows.insert(mailbox(row.try_get(0)?)?, of);
@@ -143,10 +151,20 @@ impl<'s> Work<'s> {
                 self.rows.entry(*id).or_insert(Row {
                     highest: 0,
                     held: 0,
+                    openings: 0,
                     changed: true,
                 });
                 Outcome::Registered
             }
+            Request::Open(id, _) => {
+                let row = self.rows.get_mut(id);
+                Outcome::Opened(row.map_or(0, |row| {
+                    row.openings += 1;
+                    row.changed = true;
+                    row.openings
+                }))
+            }
+            Request::Changes(_) => Outcome::Changed(self.changes().await?),
             Request::Put(id, stored_at_s, packet, _) => {
                 self.join(id, Kind::Put).await?;
                 Outcome::Put(self.put(id, *stored_at_s, packet))
@@ -314,15 +332,38 @@ impl<'s> Work<'s> {
         Ok(usage.into_iter().collect())
     }
 
+    /// What others, or earlier batches, have changed since the last time. What this transaction
+    /// changes is written at its end, and told the next time.
+    async fn changes(&mut self) -> Result<Vec<Change>, Failure> {
+        let Store {
+            client, sql, told, ..
+        } = &mut *self.store;
+        let rows = client.query(&sql.changes, &[&*told]).await?;
+        let changes = rows.iter().map(|row| {
+            *told = row.try_get::<_, i64>(4)?.max(*told);
+            Ok(Change {
+                mailbox: mailbox(row.try_get(0)?)?,
+                highest: number(row.try_get(1)?)?,
+                packets: number(row.try_get(2)?)?,
+                openings: number(row.try_get(3)?)?,
+            })
+        });
+        changes.collect()
+    }
+
     /// Writes the rows that were changed.
     async fn keep(&self, version: i64) -> Result<(), Failure> {
         let changed = || self.rows.iter().filter(|(_, row)| row.changed);
         let mailboxes = ids(changed().map(|(id, _)| id));
         let highest: Vec<i64> = changed().map(|(_, row)| column(row.highest)).collect();
         let held: Vec<i64> = changed().map(|(_, row)| column(row.held)).collect();
+        let openings: Vec<i64> = changed().map(|(_, row)| column(row.openings)).collect();
         let Store { client, sql, .. } = &*self.store;
         client
-            .execute(&sql.keep, &[&mailboxes, &highest, &held, &version])
+            .execute(
+                &sql.keep,
+                &[&mailboxes, &highest, &held, &openings, &version],
+            )
             .await?;
         Ok(())
     }

@@ -3,10 +3,12 @@
 //! | table            | columns                                                                  |
 //! |------------------|--------------------------------------------------------------------------|
 //! | `lacuna_store`   | one row: form, name of the day keys (16 bytes), version                  |
-//! | `lacuna_mailbox` | id (32), highest number given, packets held, version of the last change  |
+//! | `lacuna_mailbox` | id (32), highest number given, packets held, version of the last change, |
+//! |                  | how often it has been opened                                             |
 //! | `lacuna_packet`  | mailbox, number, stored-at (UTC s), sealed packet (2424)                 |
+//! | `lacuna_tag`     | epoch, fingerprint of a packet that was admitted ([`SharedTags`])        |
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-21 to GW-23, GW-25, GW-26.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-21 to GW-23, GW-25 to GW-30.
 //!
 //! A batch of calls is one transaction (`calls`) of few statements: `batch` gathers them. A batch
 //! that changes something first raises the store's version, which holds its row until the commit:
@@ -19,16 +21,21 @@
 
 mod batch;
 pub mod server;
+mod tags;
 
 use std::{path::Path, thread};
 
 use proto::MailboxId;
 use tokio::{runtime::Runtime, time::timeout};
-use tokio_postgres::{Client, Statement, types::Type};
+use tokio_postgres::{Client, Statement, error::SqlState, types::Type};
 
 use self::{
     batch::Work,
-    server::{DEADLINE, EXPIRY_DEADLINE, Failure},
+    server::{DEADLINE, EXPIRY_DEADLINE, Failure, TAKING},
+};
+pub use self::{
+    server::{Server, ServerError},
+    tags::SharedTags,
 };
 use super::{
     Mailboxes, StoreError,
@@ -36,12 +43,13 @@ use super::{
     seal::{KeysId, Seal},
     unopened,
 };
-pub use server::{Server, ServerError};
 
 /// Of the tables.
 const FORM: i32 = 1;
 /// Engines that start at once make the tables one after another.
 const MAKING: i64 = 0x4c61_6375_6e61_4d42;
+/// Held as long as an engine is open: shared by front ends, by a gateway alone.
+const USING: i64 = MAKING + 1;
 /// A packet stays in its row: 2.5 kB would be cut up, and tried to be compressed, in vain.
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS lacuna_store (
@@ -50,30 +58,42 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS lacuna_mailbox (
         id bytea PRIMARY KEY, highest bigint NOT NULL, held bigint NOT NULL,
         changed bigint NOT NULL);
+    ALTER TABLE lacuna_mailbox ADD COLUMN IF NOT EXISTS opened bigint NOT NULL DEFAULT 0;
     CREATE TABLE IF NOT EXISTS lacuna_packet (
         mailbox bytea NOT NULL, seq bigint NOT NULL, stored_at bigint NOT NULL,
         sealed bytea NOT NULL, PRIMARY KEY (mailbox, seq));
     ALTER TABLE lacuna_packet ALTER COLUMN sealed SET STORAGE PLAIN;
     CREATE INDEX IF NOT EXISTS lacuna_packet_age ON lacuna_packet (stored_at);
-    CREATE INDEX IF NOT EXISTS lacuna_mailbox_changed ON lacuna_mailbox (changed);";
+    CREATE INDEX IF NOT EXISTS lacuna_mailbox_changed ON lacuna_mailbox (changed);
+    CREATE TABLE IF NOT EXISTS lacuna_tag (
+        epoch bigint NOT NULL, fingerprint bigint NOT NULL, PRIMARY KEY (epoch, fingerprint));";
 
 /// Opens the store at `server`, making its tables if there are none, with room for `quota` packets
-/// in each mailbox, and with the day keys in the folder `keys`. Waits for the server.
+/// in each mailbox, and with the day keys in the folder `keys`; `shared` with the other front ends of
+/// a gateway, or with nobody. Waits for the server.
 ///
 /// # Errors
 ///
-/// If the server can't be reached, does not keep what it confirms, or holds something else; or
-/// `keys` does not hold the keys that the store is sealed under.
-pub fn open(server: &Server, keys: &Path, quota: u64) -> Result<Mailboxes, StoreError> {
+/// If the server can't be reached, does not keep what it confirms, holds something else, or is in
+/// use by a gateway that does not share it; or `keys` does not hold the keys that the store is
+/// sealed under.
+pub fn open(
+    server: &Server,
+    keys: &Path,
+    quota: u64,
+    shared: bool,
+) -> Result<Mailboxes, StoreError> {
     let connect = async || {
         let client = server.connect().await.map_err(unopened)?;
-        let seal = bind(&client, keys).await?;
+        take(&client, shared).await.map_err(unopened)?;
+        let (seal, told) = bind(&client, keys).await?;
         let sql = Statements::prepare(&client).await.map_err(unopened)?;
         Ok(Store {
             client,
             sql,
             seal,
             quota,
+            told,
         })
     };
     let mut engine = on_its_own(|runtime| {
@@ -83,7 +103,7 @@ pub fn open(server: &Server, keys: &Path, quota: u64) -> Result<Mailboxes, Store
         })?;
         Ok(Engine { runtime, store })
     })?;
-    Mailboxes::start(move |batch: &[Request]| engine.carry_out(batch))
+    Mailboxes::start(shared, move |batch: &[Request]| engine.carry_out(batch))
 }
 
 /// Does `work` with a runtime of its own on a thread of its own, for callers inside of another.
@@ -97,15 +117,31 @@ fn on_its_own<T: Send>(
     thread::scope(|scope| scope.spawn(|| work(runtime)).join()).expect("it did not panic")
 }
 
-/// GW-25: makes the tables, and binds them to the keys in the folder `keys`.
-async fn bind(client: &Client, keys: &Path) -> Result<Seal, StoreError> {
+/// GW-27: keeps the store for this engine and those that share it, until the connection ends. That of
+/// a process that was killed ends soon.
+async fn take(client: &Client, shared: bool) -> Result<(), Failure> {
+    let lock = if shared { "lock_shared" } else { "lock" };
+    let lock = format!(
+        "SET lock_timeout = {}; SELECT pg_advisory_{lock}({USING}); RESET lock_timeout",
+        TAKING.as_millis()
+    );
+    let taken = client.batch_execute(&lock).await;
+    taken.map_err(|error| match error.code() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Failure::InUse,
+        _ => error.into(),
+    })
+}
+
+/// GW-25: makes the tables, and binds them to the keys in the folder `keys`; the keys, and the
+/// store's version.
+async fn bind(client: &Client, keys: &Path) -> Result<(Seal, i64), StoreError> {
     let failed = |error| unopened(Failure::Server(error));
     client.batch_execute("BEGIN").await.map_err(failed)?;
     let making = format!("SELECT pg_advisory_xact_lock({MAKING}); {TABLES}");
     client.batch_execute(&making).await.map_err(failed)?;
     let first = "INSERT INTO lacuna_store (form, version) VALUES ($1, 0) ON CONFLICT DO NOTHING";
     client.execute(first, &[&FORM]).await.map_err(failed)?;
-    let found = "SELECT form, keys FROM lacuna_store FOR UPDATE";
+    let found = "SELECT form, keys, version FROM lacuna_store FOR UPDATE";
     let found = client.query_one(found, &[]).await.map_err(failed)?;
     let form: i32 = found.try_get(0).map_err(failed)?;
     if form != FORM {
@@ -126,7 +162,7 @@ async fn bind(client: &Client, keys: &Path) -> Result<Seal, StoreError> {
         .map_err(failed)?;
     client.batch_execute("COMMIT").await.map_err(failed)?;
     seal.bound().map_err(unopened)?;
-    Ok(seal)
+    Ok((seal, found.try_get(2).map_err(failed)?))
 }
 
 struct Engine {
@@ -140,6 +176,8 @@ struct Store {
     sql: Statements,
     seal: Seal,
     quota: u64,
+    /// The version of the last change that was told of.
+    told: i64,
 }
 
 impl Engine {
@@ -170,6 +208,7 @@ struct Statements {
     peek: Statement,
     expire: Statement,
     usage: Statement,
+    changes: Statement,
 }
 
 impl Statements {
@@ -184,16 +223,17 @@ impl Statements {
             )
             .await?,
             mailboxes: prepare(
-                "SELECT id, highest, held FROM lacuna_mailbox WHERE id = ANY($1)",
+                "SELECT id, highest, held, opened FROM lacuna_mailbox WHERE id = ANY($1)",
                 &[IDS],
             )
             .await?,
             keep: prepare(
-                "INSERT INTO lacuna_mailbox (id, highest, held, changed)
-                 SELECT *, $4 FROM unnest($1, $2, $3)
+                "INSERT INTO lacuna_mailbox (id, highest, held, opened, changed)
+                 SELECT *, $5 FROM unnest($1, $2, $3, $4)
                  ON CONFLICT (id) DO UPDATE SET
-                 highest = excluded.highest, held = excluded.held, changed = excluded.changed",
-                &[IDS, NUMBERS, NUMBERS, Type::INT8],
+                 highest = excluded.highest, held = excluded.held, opened = excluded.opened,
+                 changed = excluded.changed",
+                &[IDS, NUMBERS, NUMBERS, NUMBERS, Type::INT8],
             )
             .await?,
             put: prepare(
@@ -228,6 +268,11 @@ impl Statements {
             )
             .await?,
             usage: prepare("SELECT id, held FROM lacuna_mailbox", &[]).await?,
+            changes: prepare(
+                "SELECT id, highest, held, opened, changed FROM lacuna_mailbox WHERE changed > $1",
+                &[Type::INT8],
+            )
+            .await?,
         })
     }
 }

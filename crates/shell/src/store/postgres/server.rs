@@ -24,6 +24,8 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(30);
 /// Longest that an expiry may take: after days without a gateway it is of many packets, and one
 /// that was cut short would be asked for again at each start.
 pub(super) const EXPIRY_DEADLINE: Duration = Duration::from_secs(1800);
+/// Longest that a store is waited for which another gateway uses: one that was killed lets go soon.
+pub(super) const TAKING: Duration = Duration::from_secs(3);
 
 /// A PostgreSQL server, not connected to.
 #[derive(Clone)]
@@ -132,6 +134,10 @@ pub(super) enum Failure {
     Late,
     #[error("PostgreSQL holds what this program did not write: {0}")]
     Damaged(&'static str),
+    #[error(
+        "another gateway is using this database; if it is another front end of this one, set `front_ends = true` at each of them, else give each gateway a database of its own"
+    )]
+    InUse,
     #[error(transparent)]
     Keys(#[from] crate::state::StateError),
 }
