@@ -365,10 +365,10 @@ fn pools_delay_packets_as_littles_law_says() {
                 kept,
                 ..Pool::default()
             }),
-            window: 4000.0,
+            window: 60.0,
             ..Setup::default()
         };
-        Section::estimate(&study(&setup, 1, 16, &|_| ()), Section::latency_mean)
+        Section::estimate(&study(&setup, 1, 512, &|_| ()), Section::latency_mean)
     };
     for (rate, layers, batch, kept, expected) in [
         (4.0, 1, Some(4), 200, (200.0 + 1.5) / 4.0),
