@@ -3,8 +3,8 @@
 //! | subcommand | needs a running daemon | standard output                                      |
 //! |------------|------------------------|------------------------------------------------------|
 //! | `init`     | no                     | what it made                                         |
-//! | `backup`   | no, it must not run    | the key that opens the backup                        |
-//! | `restore`  | no                     | what it made                                         |
+//! | `backup`   | no, it must not run    | the key that opens the backup, unless `--key FILE`   |
+//! | `restore`  | no                     | what it made, and the addresses that it opens        |
 //! | `run`      | it is the daemon       | JSON lines: `{"listening":…}`, `{"state":…}`         |
 //! | `address`  | yes                    | the oldest address; `new`: a new one; `list`: all     |
 //! | `send`     | yes                    | the message's id and state                           |
@@ -25,7 +25,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -48,6 +48,8 @@ use crate::{
 
 const NAME: &str = "lacuna";
 
+/// Longest text of a key that is read, bytes.
+const KEY_MAX: usize = 128;
 /// Largest message, bytes.
 const MESSAGE_MAX: u64 = 128 << 20;
 
@@ -139,7 +141,14 @@ pub fn command() -> Command {
                 Command::new("init").about("Make this client's identity; needs --network FILE"),
                 file(
                     "backup",
-                    "Write this client to a sealed file; print the key that opens it",
+                    "Write this client to a sealed file, and the key that opens it",
+                )
+                .arg(
+                    Arg::new("key")
+                        .long("key")
+                        .value_name("FILE")
+                        .default_value("-")
+                        .help("New file for the key, readable by you alone; -: standard output"),
                 ),
                 file(
                     "restore",
@@ -310,8 +319,12 @@ fn backup(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
     let file = matches
         .get_one::<PathBuf>("file")
         .context("backup: name a FILE")?;
-    let key = backup::make(config, file)?;
-    print(&format!("{}\n", &*backup::key_text(&key)))
+    let key_file = matches.get_one::<String>("key").filter(|name| *name != "-");
+    let key = backup::make(config, file, key_file.map(Path::new))?;
+    match key_file {
+        None => print(&backup::key_text(&key)),
+        Some(_) => Ok(()),
+    }
 }
 
 async fn restore(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
@@ -319,11 +332,16 @@ async fn restore(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
         .get_one::<PathBuf>("file")
         .context("restore: name a FILE")?;
     let from = matches.get_one::<String>("key").map_or("-", String::as_str);
-    let text = Zeroizing::new(String::from_utf8_lossy(&read(from)?).into_owned());
-    backup::restore(config, file, &backup::parse_key(&text)?).await?;
+    let key = backup::parse_key(&read_key(from)?)?;
+    let opened = backup::restore(config, file, &key).await?;
     let folder = config.state_dir.display();
+    let labels: String = opened
+        .iter()
+        .map(|own| format!("  {}\n", own.label))
+        .collect();
     print(&format!(
         "restored the client to {folder}; run it nowhere else at the same time\n\
+         it opens these addresses, also those that were revoked since the backup was made:\n{labels}\
          next: lacuna run --state-dir {folder}\n"
     ))
 }
@@ -439,6 +457,17 @@ fn reply(text: &str) -> anyhow::Result<Reply> {
         }
         _ => bail!("send: --reply takes none, address, at=LABEL, surbs or surbs=N, not `{text}`"),
     })
+}
+
+/// Reads the first line or so of the file called `name`, or of standard input for `-`, without
+/// leaving copies of it.
+fn read_key(name: &str) -> anyhow::Result<Zeroizing<String>> {
+    let path = if name == "-" { "/dev/stdin" } else { name };
+    let mut text = Zeroizing::new(String::with_capacity(4 * KEY_MAX));
+    fs::File::open(path)
+        .and_then(|file| file.take(KEY_MAX as u64).read_to_string(&mut text))
+        .with_context(|| format!("reading the key from {name}"))?;
+    Ok(text)
 }
 
 /// Reads the file called `name`, or standard input for `-`.

@@ -19,7 +19,9 @@ use anyhow::Context;
 use proto::{
     NodeId,
     address::Address,
-    client::{ClientEvent, Concerns, Delivery, Identity, Input, Limits, Stage},
+    client::{
+        ClientEvent, Concerns, Delivery, Identity, Input, Limits, Op, Stage, addresses_of, founding,
+    },
     notice::What,
     wire::Purpose,
 };
@@ -40,7 +42,7 @@ use crate::{
     inbox::Inbox,
     outbox::Outbox,
     settings::Config,
-    state_dir::{RECORDS, StateDir},
+    state_dir::{RECORDS, StateDir, chosen},
     status::Counts,
 };
 
@@ -79,8 +81,9 @@ impl Daemon {
         let folder = StateDir::open(&config)?;
         let network = shell::network::read(&config.network)?;
         let (records, found) = Records::open(&folder.path(RECORDS))?;
-        let identity = folder.identity()?;
-        let untouched = !found.iter().any(|(key, _)| key.first() == Some(&b'a'));
+        let identity = folder.identity(&found)?;
+        let own = addresses_of(&found).unwrap_or_default();
+        let chosen = identity.as_ref().and_then(chosen).map(Identity::address);
         let clock = Clock::start();
         let (input, inputs) = mpsc::channel(INBOX);
         let stop = CancellationToken::new();
@@ -105,11 +108,7 @@ impl Daemon {
             counts: Mutex::default(),
             links: Arc::default(),
             directory: directory.state,
-            // The machine says it in a moment, and which one holds if this one was revoked.
-            address: identity
-                .as_ref()
-                .map(Identity::address)
-                .filter(|_| untouched),
+            address: own.first().map(|own| own.address).or(chosen),
             input,
             // Tickets of another run must not be mistaken for ours.
             next_ticket: AtomicU64::new(u64::from_be_bytes([a, b, c, d, e, f, g, h]) >> 1),
@@ -180,16 +179,21 @@ impl Shared {
         failure.clone()
     }
 
-    async fn run(self: Arc<Self>, start: Start) -> anyhow::Result<()> {
-        let identity = match start.identity {
-            Some(identity) => identity,
-            None => {
+    async fn run(self: Arc<Self>, mut start: Start) -> anyhow::Result<()> {
+        if let Some(mut identity) = start.identity {
+            if chosen(&identity).is_none() {
                 let Some(gateway) = self.draw_mailbox().await? else {
                     return Ok(()); // told to stop
                 };
-                start.folder.choose(gateway)?
+                identity = identity.at(gateway);
             }
-        };
+            let founding = founding(&identity);
+            let put = |(key, value)| Op::Put { key, value };
+            let ops = founding.clone().map(put).into();
+            start.records.apply(ops).await?;
+            start.folder.blank()?;
+            start.found.extend(founding);
+        }
         let setup = Setup {
             config: proto::client::Config {
                 network: start.dialler.network,
@@ -199,7 +203,6 @@ impl Shared {
                 acks: self.config.acks,
                 limits: Limits::default(),
             },
-            identity,
             records: Some(start.records),
             found: start.found,
             dialler: start.dialler,

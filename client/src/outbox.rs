@@ -47,7 +47,9 @@ impl SendError {
                 | Failure::SurbsExpired
                 | Failure::TooManySurbs => true,
                 Failure::NoAddress => true,
-                Failure::NotReady | Failure::OutboxFull | Failure::NoRoute => false,
+                Failure::NotReady | Failure::OutboxFull | Failure::NoRoute | Failure::Revoked => {
+                    false
+                }
             },
             Self::Expired | Self::Stopped => false,
         }
@@ -69,6 +71,7 @@ impl core::fmt::Display for SendError {
                 Failure::SurbsExpired => "the reply blocks' epoch is over: the message can't be answered any more",
                 Failure::TooManySurbs => "a message brings at most 96 reply blocks, and fewer while many are under way",
                 Failure::NoAddress => "the address to answer to was revoked: name another one",
+                Failure::Revoked => "the address that its acks would come to was revoked: whether it arrives is not known",
                 Failure::NoRoute => "the network has no route now: try again later",
             },
         })

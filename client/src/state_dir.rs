@@ -2,11 +2,15 @@
 //!
 //! | file             | what                                                                 |
 //! |------------------|----------------------------------------------------------------------|
-//! | `identity`       | [`Identity`], 97 bytes; its gateway is zero until one is chosen      |
+//! | `identity`       | [`Identity`], 97 bytes, its gateway zero until one is chosen; zeros  |
+//! |                  | from when the records hold it, so that it is erased in one place     |
 //! | `network.toml`   | what to start from, copied by `init`                                 |
 //! | `client.redb`    | the machine's records                                                |
 //! | `consensus…`     | the last document, so that a restart needs no fetch                  |
 //! | `lock`           | held while a daemon runs                                             |
+//!
+//! A daemon founds the records on the identity before it does anything else. Whatever happened to
+//! the last one, the identity is blank once there are records of addresses.
 //!
 //! Modes, atomic writes and the lock are [`shell::state`]'s. `init` never overwrites an identity:
 //! whoever holds the old address would write into the void.
@@ -20,10 +24,10 @@ use anyhow::{Context, bail, ensure};
 use chacha20::ChaCha20Rng;
 use proto::{
     NodeId,
-    client::{IDENTITY_LEN, Identity},
+    client::{IDENTITY_LEN, Identity, addresses_of},
 };
 use rand_core::SeedableRng;
-use shell::{entropy, network, state};
+use shell::{entropy, network, state, store::kv::Record};
 use zeroize::Zeroizing;
 
 use crate::settings::Config;
@@ -32,7 +36,7 @@ const IDENTITY: &str = "identity";
 const NETWORK: &str = "network.toml";
 /// Of the machine's records.
 pub(crate) const RECORDS: &str = "client.redb";
-const GATEWAY_AT: usize = IDENTITY_LEN - 32;
+const BLANK: [u8; IDENTITY_LEN] = [0; IDENTITY_LEN];
 /// Stands where no gateway is chosen yet; the key of nobody.
 const UNCHOSEN: NodeId = NodeId([0; 32]);
 
@@ -61,7 +65,8 @@ impl StateDir {
         let mailbox = config.mailbox()?.unwrap_or(UNCHOSEN);
         let made = Self::begin(config, &text)?;
         let mut rng = ChaCha20Rng::from_seed(entropy::seed());
-        made.adopt(&Identity::generate(&mut rng, mailbox).to_bytes())?;
+        let identity = Identity::generate(&mut rng, mailbox);
+        made.state.write(IDENTITY, &*identity.to_bytes())?;
         Ok(made)
     }
 
@@ -87,9 +92,9 @@ impl StateDir {
         Ok(Self { state })
     }
 
-    /// Makes it the folder of this identity: from now on it is one that can be run.
-    pub(crate) fn adopt(&self, identity: &[u8; IDENTITY_LEN]) -> anyhow::Result<()> {
-        Ok(self.state.write(IDENTITY, identity)?)
+    /// Makes it a folder that can be run, whose addresses stand in its records.
+    pub(crate) fn adopt(&self) -> anyhow::Result<()> {
+        Ok(self.state.write(IDENTITY, &BLANK)?)
     }
 
     /// Opens a folder that [`StateDir::create`] has made.
@@ -115,30 +120,40 @@ impl StateDir {
         self.state.path(name)
     }
 
-    /// The identity, if its mailbox gateway is chosen.
+    /// The identity that `init` made, unless `found`, which stands in the records, tells of
+    /// addresses: then it is of no use any more, and erased.
     ///
     /// # Errors
     ///
-    /// If the file can't be read or is no identity.
-    pub fn identity(&self) -> anyhow::Result<Option<Identity>> {
+    /// If the file can't be read, erased or understood, or there is neither.
+    pub fn identity(&self, found: &[Record]) -> anyhow::Result<Option<Identity>> {
         let bytes = self.identity_bytes()?;
-        let identity = read(&bytes)?;
-        Ok((identity.gateway() != UNCHOSEN).then_some(identity))
+        let is_blank = *bytes == BLANK;
+        if addresses_of(found).is_some() {
+            if !is_blank {
+                self.blank()?;
+            }
+            return Ok(None);
+        }
+        if is_blank {
+            bail!(
+                "{} holds no address: restore a backup, or make a client elsewhere",
+                self.path(RECORDS).display()
+            );
+        }
+        let identity = Identity::from_bytes(&bytes);
+        identity
+            .context("the identity was made by another version of lacuna")
+            .map(Some)
     }
 
-    /// Chooses the mailbox gateway, once and for all.
+    /// Erases the identity: the records hold it.
     ///
     /// # Errors
     ///
-    /// If one is chosen already, or the file can't be written.
-    pub fn choose(&self, gateway: NodeId) -> anyhow::Result<Identity> {
-        let mut bytes = self.identity_bytes()?;
-        if read(&bytes)?.gateway() != UNCHOSEN {
-            bail!("the mailbox gateway is chosen already");
-        }
-        bytes[GATEWAY_AT..].copy_from_slice(&gateway.0);
-        self.state.write(IDENTITY, &*bytes)?;
-        read(&bytes)
+    /// If the file can't be written.
+    pub(crate) fn blank(&self) -> anyhow::Result<()> {
+        Ok(self.state.blank(IDENTITY)?)
     }
 
     fn identity_bytes(&self) -> anyhow::Result<Zeroizing<[u8; IDENTITY_LEN]>> {
@@ -155,14 +170,16 @@ impl StateDir {
     }
 }
 
-fn read(bytes: &[u8; IDENTITY_LEN]) -> anyhow::Result<Identity> {
-    let identity = Identity::from_bytes(bytes);
-    identity.context("the identity was made by another version of lacuna")
+/// The identity with its mailbox gateway, if that is chosen.
+pub(crate) fn chosen(identity: &Identity) -> Option<&Identity> {
+    (identity.gateway() != UNCHOSEN).then_some(identity)
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
+
+    use proto::client::founding;
 
     use super::*;
 
@@ -216,18 +233,19 @@ pub(crate) mod tests {
         assert!(again.contains("holds an identity already"), "{again}");
 
         let first = StateDir::open(&config).unwrap();
-        assert!(
-            first.identity().unwrap().is_none(),
-            "no gateway is chosen yet"
-        );
+        let identity = first.identity(&[]).unwrap().unwrap();
+        assert!(chosen(&identity).is_none(), "no gateway is chosen yet");
         let second = StateDir::open(&config).unwrap_err().to_string();
         assert!(second.contains("in use by another process"), "{second}");
-        let chosen = first.choose(NodeId([7; 32])).unwrap();
-        assert_eq!(
-            first.identity().unwrap().unwrap().address(),
-            chosen.address()
-        );
-        assert!(first.choose(NodeId([8; 32])).is_err());
+        // Once the records hold it, also as one that was revoked, it is erased.
+        let [address, _] = founding(&identity.at(NodeId([7; 32])));
+        let revoked = (address.0.clone(), Vec::new());
+        for found in [address, revoked] {
+            assert!(first.identity(&[found]).unwrap().is_none());
+            assert_eq!(fs::read(first.path(IDENTITY)).unwrap(), BLANK);
+            let lost = first.identity(&[]).unwrap_err().to_string();
+            assert!(lost.contains("restore a backup"), "{lost}");
+        }
         drop(first);
 
         fs::set_permissions(&config.state_dir, Permissions::from_mode(0o750)).unwrap();

@@ -4,6 +4,9 @@
 //! |-------------------|--------------------------------------------------------------------------|
 //! | messages come to  | CLI-31: to the address they were sent to, and are acked                   |
 //! | revoked           | CLI-32: nothing comes of what is sent there, now or after a restart       |
+//! | no secret is left | CLI-32: in the records, which are all that a client is made from again    |
+//! | what is under way | CLI-32: acks that wait, messages that named the address                   |
+//! | durable first     | CLI-31: nobody hears of an address that a crash could forget              |
 //! | nothing in common | CLI-33: what two addresses, and messages that carry them, say             |
 //! | refusals          | CLI-31, CLI-32: each with its reason                                      |
 //! | loops             | CLI-6: another address's packets make no loop look lost                   |
@@ -11,16 +14,22 @@
 mod client_net;
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 
 use client_net::{Net, START_S, body, params, rates, secs};
 use proto::{
+    Machine, Time,
     address::Address,
+    calendar::{Calendar, Epoch, Utc},
     client::{
-        ADDRESSES_MAX, AddressError, ClientDrop, ClientEvent, Failure, Input, Return, State, Target,
+        ADDRESSES_MAX, AddressError, Client, ClientDrop, ClientEvent, Failure, Input, MessageId,
+        Return, State, Target, addresses_of,
+        content::{Content, Fragment, ReturnPart},
+        founding, fountain,
     },
     wire::{Frame, field_of},
 };
-use sphinx::PACKET_LEN;
+use sphinx::{Hop, PACKET_LEN};
 
 const HOUR: u32 = 3600;
 
@@ -171,6 +180,135 @@ fn the_first_address_is_revoked_like_any_other() {
     send(&mut net, 0, 1, main, body(10, 1), Return::Address);
     net.run(net.now.after(Duration::from_secs(60)), |_| false);
     assert!(!acked(&net, 0, 1));
+}
+
+/// CLI-32: of a revoked address, the first one too, no record holds a secret; those records alone
+/// make the client again. The control: before, they held it.
+#[test]
+fn no_record_holds_the_secrets_of_a_revoked_address() {
+    let mut net = net(36);
+    let first = net.peers[1].identity.clone();
+    let founding: BTreeMap<_, _> = founding(&first).into_iter().collect();
+    net.peers[1].records.extend(founding);
+    net.crash(1, Duration::ZERO);
+    net.run(net.now.after(Duration::from_secs(1)), |_| false);
+    let (slot, other) = make(&mut net, 1, "other");
+    let secrets = first.to_bytes();
+    let holds = |net: &Net| {
+        let mut values = net.peers[1].records.values();
+        values.any(|value| {
+            let mut parts = value.windows(32);
+            parts.any(|part| part == &secrets[1..33] || part == &secrets[33..65])
+        })
+    };
+    assert!(holds(&net));
+    let epoch = net.client(1).epoch(net.now);
+    assert_eq!(revoke(&mut net, 1, "main"), Some(Ok(0)));
+    assert!(!holds(&net));
+    let records = net.peers[1].records.clone();
+    let all: Vec<_> = records.clone().into_iter().collect();
+    let own = addresses_of(&all).expect("it has records of addresses");
+    assert_eq!((own[0].slot, own[0].address, own.len()), (slot, other, 1));
+    let again = Client::new(client_net::config(), [1; 32], None, records).expect("its own");
+    assert_eq!(again.address(), other);
+    let calendar = Input::Calendar(Calendar {
+        at: Time::ZERO,
+        utc: Utc::from_secs(START_S),
+    });
+    let (mut again, now) = (again, net.now);
+    again.handle(now, calendar);
+    again.handle(now, Input::Consensus(net.consensus.clone()));
+    assert_eq!(again.epoch(now), epoch, "CLI-12");
+    assert!(Client::new(client_net::config(), [1; 32], None, []).is_err());
+}
+
+/// CLI-32: acks of what came to a revoked address are not sent, whether they wait for a slot or for
+/// the store; messages that named it for their acks end, and say why. The control: those of the
+/// other address go on.
+#[test]
+fn what_waits_on_a_revoked_address_ends() {
+    let mut net = Net::new(37, params(rates(0.001, 0.0, 20.0), HOUR), 2);
+    net.run(secs(1.0), |_| false);
+    let (_, to_bob) = make(&mut net, 1, "bob");
+    let (carol, to_carol) = make(&mut net, 1, "carol");
+    net.run(net.now.after(Duration::from_secs(5)), |_| false); // both are open
+    let part = ReturnPart::Address(net.client(0).address());
+    let block = [part.to_bytes(), vec![1; 10]].concat();
+    let put = |net: &mut Net, to: &Address, message: u8| {
+        let content = Content::Fragment(Fragment {
+            message: MessageId([message; 16]),
+            length: 10,
+            block: 0,
+            esi: 0,
+            epoch: Epoch(0),
+            return_len: 97,
+            symbol: fountain::source_symbol([&block, &[]], 0),
+        });
+        let hop = Hop {
+            address: to.mailbox.0,
+            key: to.key,
+            delay_ns: 0,
+        };
+        let bytes = content.to_bytes();
+        let packet = sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &bytes);
+        net.inject_at(to.mailbox, packet);
+        net.run(net.now.after(Duration::from_secs(4)), |_| false);
+    };
+    put(&mut net, &to_bob, 1);
+    put(&mut net, &to_carol, 2);
+    assert_eq!(net.client(1).held().acks, 2);
+    let home = net.client(0).address();
+    let own = net.client(1).addresses().1;
+    for (ticket, own) in (10..).zip(&own) {
+        send(&mut net, 1, ticket, home, body(5, 1), Return::At(own.slot));
+    }
+    net.run(net.now.after(Duration::from_secs(1)), |_| false);
+    // The store is slow: one more has come and is not acked yet when bob goes.
+    net.store_s = 20.0;
+    put(&mut net, &to_bob, 3);
+    let label = "bob".to_owned();
+    net.input(1, Input::Revoke { ticket: 1, label });
+    assert_eq!(net.client(1).held().acks, 1, "carol's");
+    net.run(net.now.after(Duration::from_secs(60)), |_| false);
+    assert!(net.client(1).held().acks <= 1);
+    let failed = |ticket| {
+        let last = net.states(1, ticket).last().copied();
+        last == Some(State::Failed(Failure::Revoked))
+    };
+    assert_eq!([failed(10), failed(11), failed(12)], [false, true, false]);
+    assert_eq!(net.client(1).held().outgoing.0, 2);
+    assert!(
+        net.client(1)
+            .addresses()
+            .1
+            .iter()
+            .any(|own| own.slot == carol)
+    );
+}
+
+/// CLI-31: an address is neither listed nor opened nor put on a message before it is durable: a
+/// crash could forget it.
+#[test]
+fn an_address_is_told_when_it_is_durable() {
+    let mut net = net(38);
+    net.store_s = 1e6;
+    let label = "bob".to_owned();
+    net.input(1, Input::NewAddress { ticket: 1, label });
+    net.run(net.now.after(Duration::from_secs(30)), |_| false);
+    let (version, own) = net.client(1).addresses();
+    assert_eq!((own.len(), net.open_slots(1)), (1, vec![0]));
+    let home = net.client(0).address();
+    send(&mut net, 1, 2, home, vec![], Return::At(1));
+    assert_eq!(net.states(1, 2), [State::Failed(Failure::NoAddress)]);
+    // Nor after a crash; the control: once it is durable, all of it.
+    net.store_s = 0.01;
+    net.crash(1, Duration::ZERO);
+    net.run(net.now.after(Duration::from_secs(1)), |_| false);
+    assert_eq!(net.client(1).addresses().1.len(), 1);
+    let (slot, _) = make(&mut net, 1, "bob");
+    net.run(net.now.after(Duration::from_secs(3)), |_| false);
+    assert_eq!(net.open_slots(1), [0, slot]);
+    assert!(net.client(1).addresses().0 > version);
 }
 
 /// CLI-33: two addresses of a client share their gateway and nothing else, and a message carries

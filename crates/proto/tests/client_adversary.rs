@@ -12,7 +12,7 @@ use proto::{
     address::Address,
     calendar::Epoch,
     client::{
-        ClientDrop, ClientEvent, Input, MessageId, ReplyToken, Return, State, Target,
+        ClientDrop, ClientEvent, Input, MessageId, Return, State, Target,
         content::{Content, Fragment, ReturnPart},
         fountain,
     },
@@ -432,7 +432,8 @@ fn a_reply_block_cannot_mark_who_uses_it() {
     // Its ack had nothing else to go by. (The network here asserts that first hops are in layer 1.)
     assert_eq!(net.count(0, ClientEvent::PayloadSent), 0);
     assert_eq!(net.client(0).held().returns.1, 0, "it was spent");
-    let to = Target::Reply(ReplyToken::from_bytes([1; 16]));
+    let token = net.peers[0].taken.values().next().and_then(|d| d.reply);
+    let to = Target::Reply(token.expect("it brought one"));
     net.input(
         0,
         Input::Send {

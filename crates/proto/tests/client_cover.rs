@@ -416,6 +416,7 @@ fn the_entry_gateway_is_another_one_and_stays() {
             [],
         )
         .expect("new");
+        feed(&mut client, Time::ZERO, calendar(START_S + 60));
         let outputs = feed(&mut client, Time::ZERO, Input::Consensus(many.clone()));
         let entry = client.entry().expect("there are nine");
         assert!(gets.is_none_or(|i| entry == gateway_id(i)));
@@ -427,10 +428,11 @@ fn the_entry_gateway_is_another_one_and_stays() {
         };
         let records = ops.into_iter().filter_map(|op| match op {
             proto::client::Op::Put { key, value } => Some((key, value)),
-            proto::client::Op::Delete { .. } => None,
+            proto::client::Op::Delete { .. } | proto::client::Op::Erase => None,
         });
         let mut again = Client::new(client_net::config(), [99; 32], identity.clone(), records)
             .expect("its own");
+        feed(&mut again, Time::ZERO, calendar(START_S + 60));
         feed(&mut again, Time::ZERO, Input::Consensus(many.clone()));
         assert_eq!(again.entry(), Some(entry));
     }

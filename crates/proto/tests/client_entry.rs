@@ -6,6 +6,7 @@
 //! | own connection            | CLI-29: without a frame of the mailbox link nothing is left      |
 //! | back in time              | CLI-29: a gateway that is up again is kept                       |
 //! | four a day                | CLI-30, across restarts                                          |
+//! | nor by documents          | CLI-30: documents that drop gateways, also before the calendar   |
 //! | steering                  | CLI-30, t11: control: a client that forgets whom it left         |
 
 mod client_net;
@@ -106,6 +107,7 @@ impl Alone {
                         match op {
                             Op::Put { key, value } => drop(self.records.insert(key, value)),
                             Op::Delete { key } => drop(self.records.remove(&key)),
+                            Op::Erase => {}
                         }
                     }
                     self.client.handle(self.now, Input::Stored { txn });
@@ -288,6 +290,53 @@ fn a_client_enters_by_four_gateways_a_day() {
     assert_eq!(alone.entered.len(), 7);
     let left = alone.records.keys().filter(|key| key[0] == b'l').count();
     assert_eq!(left, 3);
+}
+
+/// CLI-30: a document without the gateway in use leads to one of the day's four, and to another one
+/// only when it has none of them; also when it is there before the calendar, and whatever the owner
+/// prefers. The control: on another day there are four others.
+#[test]
+fn documents_give_no_fifth_gateway() {
+    let mut alone = Alone::new(6, 20, 0.001);
+    let all = alone.consensus.clone();
+    let without = |gone: &[NodeId]| {
+        let mut document = (*all).clone();
+        document.nodes.retain(|node| !gone.contains(&node.id));
+        Arc::new(document)
+    };
+    for round in 0..12u8 {
+        let gone = alone.entry();
+        alone.consensus = without(&[gone]);
+        if round % 2 == 0 {
+            alone.input(Input::Consensus(alone.consensus.clone()));
+        } else {
+            // A start at which the document is there before the calendar.
+            let records = alone.records.clone();
+            let mut config = config();
+            config.entry = Some(gateway_id(9));
+            let client = Client::new(config, [round; 32], identity(), records);
+            alone.client = client.expect("its own");
+            alone.input(Input::Consensus(alone.consensus.clone()));
+            alone.begin();
+        }
+        assert_ne!(alone.entry(), gone);
+        alone.pass(MINUTE);
+    }
+    assert_eq!(alone.entered.len(), 4);
+    // A network that has none of the four leaves no choice.
+    let four: Vec<NodeId> = alone.entered.iter().copied().collect();
+    alone.input(Input::Consensus(without(&four)));
+    assert!(!four.contains(&alone.entry()));
+    // One without any gateway is entered by nobody, and that is no new day.
+    let gateways: Vec<NodeId> = all.gateways().map(|node| node.id).collect();
+    alone.input(Input::Consensus(without(&gateways)));
+    assert_eq!(alone.client.entry(), None);
+    alone.input(Input::Consensus(all.clone()));
+    assert!(alone.entered.contains(&alone.entry()) && alone.entered.len() == 5);
+    alone.pass(DAY * 2);
+    let gone = alone.entry();
+    alone.input(Input::Consensus(without(&[gone])));
+    assert_eq!(alone.entered.len(), 6);
 }
 
 /// t11: who lets a client through to his own gateway alone, one of ten, gets it with the share of

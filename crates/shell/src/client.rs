@@ -29,8 +29,8 @@ pub use links::{Known, Port};
 use proto::{
     Machine, NodeId, Time,
     client::{
-        AddressError, Client, ClientEvent, Config, Delivery, Entrance, Held, Identity, Input,
-        Output, OwnAddress, Progress, RestoreError, Watching,
+        AddressError, Client, ClientEvent, Config, Delivery, Entrance, Held, Input, Output,
+        OwnAddress, Progress, RestoreError, Watching,
     },
     directory::Consensus,
     wire::Purpose,
@@ -162,11 +162,10 @@ impl Links {
 pub struct Setup {
     /// The machine's settings.
     pub config: Config,
-    /// Its address.
-    pub identity: Identity,
     /// Where its records are kept; none: no longer than this run.
     pub records: Option<Records>,
-    /// What stood in them.
+    /// What stood in them: at least what a client is founded on
+    /// ([`founding`](proto::client::founding)).
     pub found: Vec<Record>,
     /// How it dials.
     pub dialler: Dialler,
@@ -205,9 +204,9 @@ pub async fn run(
     mut said: impl FnMut(Said) + Send,
     stop: CancellationToken,
 ) -> Result<(), ClientError> {
-    let gateway = setup.identity.gateway();
     let profile = setup.config.profile.clone();
-    let client = Client::new(setup.config, entropy::seed(), setup.identity, setup.found)?;
+    let client = Client::new(setup.config, entropy::seed(), None, setup.found)?;
+    let gateway = client.mailbox_gateway();
     let (input, inputs) = setup.inbox;
     let (links, clock) = (setup.links, setup.dialler.clock);
     links.show(&client);

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use chacha20::ChaCha20Rng;
 use proto::{
     NodeId,
-    client::{ClientEvent, Config, Identity, Limits},
+    client::{ClientEvent, Config, Identity, Limits, founding},
     directory::{Consensus, Role, params::NODE_PROFILE},
     watch::Detector,
 };
@@ -143,9 +143,8 @@ impl Loops {
                 acks: false,
                 limits: LIMITS,
             },
-            identity,
             records: None,
-            found: Vec::new(),
+            found: founding(&identity).into(),
             dialler: self.dialler.clone(),
             patience: PATIENCE,
             directory: self.directory.clone(),

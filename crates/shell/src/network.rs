@@ -116,11 +116,14 @@ pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
             .to_digit(16)
             .and_then(|digit| u8::try_from(digit).ok())
     };
-    let bytes = pairs
-        .iter()
-        .map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?));
-    let bytes: Option<Vec<u8>> = bytes.collect();
-    bytes.filter(|_| rest.is_empty())?.try_into().ok()
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, &[high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = digit(high)? << 4 | digit(low)?;
+    }
+    Some(bytes)
 }
 
 /// Reads the file at `path`.

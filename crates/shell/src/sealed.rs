@@ -29,11 +29,18 @@ fn cipher(key: &Key) -> RandomizedNonceKey {
 pub fn seal(magic: &Magic, text: Zeroizing<Vec<u8>>) -> (Key, Vec<u8>) {
     let key = Zeroizing::new(entropy::seed());
     let mut text = text;
-    let nonce = cipher(&key)
-        .seal_in_place_append_tag(Aad::from(magic), &mut *text)
+    // The tag apart: room for it would move the text and leave a copy.
+    let (nonce, tag) = cipher(&key)
+        .seal_in_place_separate_tag(Aad::from(magic), &mut text)
         .expect("far shorter than the cipher allows");
     let nonce: &[u8; NONCE_LEN] = nonce.as_ref();
-    let file = [magic.as_slice(), nonce.as_slice(), text.as_slice()].concat();
+    let file = [
+        magic.as_slice(),
+        nonce.as_slice(),
+        text.as_slice(),
+        tag.as_ref(),
+    ]
+    .concat();
     (key, file)
 }
 

@@ -5,7 +5,7 @@
 //! | directory   | mode 0700; refused if group or others have any right in it                |
 //! | files       | mode 0600                                                                 |
 //! | a write     | new file, `fsync`, rename over the old, `fsync` of the directory          |
-//! | an erasure  | overwritten with zeros, `fsync`, removed                                  |
+//! | an erasure  | overwritten with zeros, `fsync`, removed or left so                       |
 //! | `lock`      | held while the program runs: two on one state would replay and equivocate |
 //!
 //! Limit, documented: what a disk or file system keeps of overwritten blocks (flash, copy on
@@ -13,12 +13,12 @@
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, ErrorKind, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use zeroize::Zeroizing;
 
 /// What is wrong with the state directory: one line, with the remedy.
@@ -118,6 +118,16 @@ impl StateDir {
         write(&self.path(name), bytes)
     }
 
+    /// Overwrites `name` with as many zeros.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn blank(&self, name: &str) -> Result<(), StateError> {
+        let path = self.path(name);
+        blank(&path).map_err(io_at(&path))
+    }
+
     /// Erases `name`, if it exists.
     ///
     /// # Errors
@@ -165,6 +175,28 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     written().map_err(io_at(path))
 }
 
+/// Makes a file, private and durable, whole or not at all; one that exists is left as it is.
+///
+/// # Errors
+///
+/// [`StateError::Io`].
+pub fn create(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
+    let new = path.with_added_extension(UNFINISHED);
+    let created = || {
+        if path.try_exists()? {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        erase(&new).map_err(io::Error::other)?;
+        let mut file = private().create_new(true).open(&new)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // Another one may have been made meanwhile.
+        renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?;
+        sync_folder(path)
+    };
+    created().map_err(io_at(path))
+}
+
 /// [`StateDir::erase`] for a file anywhere.
 ///
 /// # Errors
@@ -172,10 +204,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
 /// [`StateError::Io`].
 pub fn erase(path: &Path) -> Result<(), StateError> {
     let erased = || {
-        let mut file = OpenOptions::new().write(true).open(path)?;
-        let length = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
-        file.write_all(&vec![0; length])?;
-        file.sync_all()?;
+        blank(path)?;
         fs::remove_file(path)?;
         sync_folder(path)
     };
@@ -183,6 +212,13 @@ pub fn erase(path: &Path) -> Result<(), StateError> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         other => other.map_err(io_at(path)),
     }
+}
+
+fn blank(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let length = file.metadata()?.len();
+    io::copy(&mut io::repeat(0).take(length), &mut file)?;
+    file.sync_all()
 }
 
 fn private() -> OpenOptions {
@@ -207,9 +243,10 @@ fn make_private(path: &Path) -> Result<(), StateError> {
     Ok(())
 }
 
-fn sync_folder(path: &Path) -> io::Result<()> {
-    path.parent()
-        .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+/// Makes a change of the names in the folder of `path` durable.
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
@@ -245,6 +282,24 @@ mod tests {
     }
 
     #[test]
+    fn a_new_file_is_private_and_takes_no_other_ones_place() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("backup");
+        fs::write(
+            root.path().join("backup.new"),
+            b"of an attempt that was killed",
+        )
+        .unwrap();
+        create(&path, b"one").unwrap();
+        let again = create(&path, b"two").unwrap_err().to_string();
+        assert!(again.contains("exists"), "{again}");
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn files_are_private_replaced_and_erased() {
         let root = tempfile::tempdir().unwrap();
         let state = StateDir::open(&root.path().join("a/b")).unwrap();
@@ -258,6 +313,8 @@ mod tests {
         state.folder("keys").unwrap();
         state.write("keys/7", b"secret").unwrap();
         assert_eq!(state.list("keys").unwrap(), ["7"]);
+        state.blank("keys/7").unwrap();
+        assert_eq!(state.read("keys/7").unwrap().unwrap().as_slice(), [0; 6]);
         state.erase("keys/7").unwrap();
         state.erase("keys/7").unwrap();
         assert!(state.list("keys").unwrap().is_empty());

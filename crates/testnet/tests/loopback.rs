@@ -345,18 +345,26 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     let running = lacuna(&["backup", &backup], "").await?;
     check(running, 2, "stop the daemon first");
     daemon.stop(LIMIT).await?;
-    let key = check(lacuna(&["backup", &backup], "").await?, 0, "");
-    let again = network.folder("carol").join("again").display().to_string();
-    let key_file = network.folder("carol").join("key");
-    std::fs::write(&key_file, key)?;
-    let restore = ["role", "client", "restore", &backup, "--state-dir", &again];
-    let with_key = ["--key".to_owned(), key_file.display().to_string()];
-    let restore = restore.into_iter().map(str::to_owned).chain(with_key);
-    check(
-        command(restore.collect(), "").await?,
+    let key = network.folder("carol").join("key").display().to_string();
+    let made = check(
+        lacuna(&["backup", &backup, "--key", &key], "").await?,
         0,
-        "restored the client",
+        "",
     );
+    assert_eq!(made, "", "the key is in its file");
+    let again = network.folder("carol").join("again").display().to_string();
+    let restore = [
+        "role",
+        "client",
+        "restore",
+        &backup,
+        "--key",
+        &key,
+        "--state-dir",
+        &again,
+    ];
+    let restored = command(restore.map(str::to_owned).to_vec(), "").await?;
+    check(restored, 0, "revoked since the backup was made:\n  main\n");
     let run = ["run", "--profile", "interactive", "--state-dir", &again];
     let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
     network.until_ready(&mut daemon).await?;

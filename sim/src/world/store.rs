@@ -135,6 +135,7 @@ impl Records {
             match op {
                 Op::Put { key, value } => self.0.insert(key, value),
                 Op::Delete { key } => self.0.remove(&key),
+                Op::Erase => None, // nothing of what was replaced is kept here
             };
         }
     }

@@ -7,8 +7,9 @@
 //! | waiting   | acks, each block once, <= `acks_max`                                           |
 //! | [`REST`]  | time in which a block's ack is queued at most once                             |
 //!
-//! Acks that go the same way share a packet. Acks are not acked, and are queued by nothing but a
-//! fragment or a probe that passed every check: garbage has no answer.
+//! Acks that go the same way, of messages that came the same way, share a packet. Acks are not
+//! acked, and are queued by nothing but a fragment or a probe that passed every check: garbage has
+//! no answer.
 
 use core::time::Duration;
 use std::collections::{BTreeSet, VecDeque};
@@ -16,6 +17,7 @@ use std::collections::{BTreeSet, VecDeque};
 use sphinx::Surb;
 
 use super::{
+    came::Received,
     content::{ACKS_IN_PACKET, Content},
     journal::Journal,
     returns::{Returns, Way},
@@ -36,9 +38,21 @@ pub(crate) enum Carrier {
     Surb(Box<Surb>),
 }
 
+/// A block that is to be acknowledged.
+struct Ack {
+    message: Received,
+    block: u32,
+}
+
+impl Ack {
+    fn key(&self) -> Key {
+        (self.message.here, self.block)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Acks {
-    queue: VecDeque<Key>,
+    queue: VecDeque<Ack>,
     waiting: BTreeSet<Key>,
     recent: VecDeque<(Time, Key)>,
     resting: BTreeSet<Key>,
@@ -51,7 +65,7 @@ impl Acks {
     pub(crate) fn queue(
         &mut self,
         now: Time,
-        (message, block): (MessageId, u32),
+        (message, block): (Received, u32),
         acks_max: usize,
         stuck: impl Fn(MessageId) -> bool,
     ) {
@@ -61,22 +75,35 @@ impl Acks {
             self.recent.pop_front();
             self.resting.remove(&key);
         }
-        let key = (message, block);
+        let ack = Ack { message, block };
+        let key = ack.key();
         if self.waiting.contains(&key) || self.resting.contains(&key) {
             return;
         }
         if self.queue.len() >= acks_max
-            && let Some(at) = self.queue.iter().position(|key| stuck(key.0))
+            && let Some(at) = self.queue.iter().position(|ack| stuck(ack.message.here))
             && let Some(out) = self.queue.remove(at)
         {
-            self.waiting.remove(&out);
+            self.waiting.remove(&out.key());
         }
         if self.queue.len() < acks_max {
             self.resting.insert(key);
             self.recent.push_back((now, key));
             self.waiting.insert(key);
-            self.queue.push_back(key);
+            self.queue.push_back(ack);
         }
+    }
+
+    /// Forgets those of messages that came to an address (CLI-32).
+    pub(crate) fn forget(&mut self, slot: u16) {
+        let waiting = &mut self.waiting;
+        self.queue.retain(|ack| {
+            let goes = ack.message.came.slot == slot;
+            if goes {
+                waiting.remove(&ack.key());
+            }
+            !goes
+        });
     }
 
     /// The next packet of acks and its way, if any can be sent now. `known` says whether packets
@@ -91,39 +118,39 @@ impl Acks {
         let waiting = &mut self.waiting;
         let way = |message| returns.way(message, epoch);
         // What can't be sent, now or later, is forgotten: a repair symbol or a probe asks again.
-        self.queue.retain(|key| {
-            let hope = match way(key.0) {
+        self.queue.retain(|ack| {
+            let hope = match way(ack.message.here) {
                 Some(Way::Address(address)) => known(&address),
                 Some(Way::Surbs { now, later }) => now + later > 0,
                 None => false,
             };
-            hope || !waiting.remove(key)
+            hope || !waiting.remove(&ack.key())
         });
-        let usable = |key: &&Key| way(key.0).is_some_and(|way| !way.is_later());
-        let first = self.queue.iter().find(usable).copied()?;
-        let way = returns.way(first.0, epoch)?;
-        let same = |key: &&Key| match way {
-            Way::Address(_) => returns.way(key.0, epoch) == Some(way),
-            Way::Surbs { .. } => key.0 == first.0,
+        let usable = |ack: &&Ack| way(ack.message.here).is_some_and(|way| !way.is_later());
+        let first = self.queue.iter().find(usable)?.message;
+        let way = returns.way(first.here, epoch)?;
+        // One that shares a packet with another shows that both came to one client.
+        let same = |ack: &&Ack| match way {
+            Way::Address(_) => {
+                ack.message.came == first.came && returns.way(ack.message.here, epoch) == Some(way)
+            }
+            Way::Surbs { .. } => ack.message.here == first.here,
         };
-        let acks: Vec<Key> = self
-            .queue
-            .iter()
-            .filter(same)
-            .take(ACKS_IN_PACKET)
-            .copied()
-            .collect();
+        let together = self.queue.iter().filter(same).take(ACKS_IN_PACKET);
+        let (keys, acks): (Vec<Key>, Vec<Key>) = together
+            .map(|ack| (ack.key(), (ack.message.wire, ack.block)))
+            .unzip();
         let way = match way {
             Way::Address(address) => Carrier::Address(address),
             Way::Surbs { .. } => {
-                let surb = returns.take(first.0, epoch, journal)?;
+                let surb = returns.take(first.here, epoch, journal)?;
                 Carrier::Surb(Box::new(surb))
             }
         };
-        acks.iter().for_each(|key| {
+        keys.iter().for_each(|key| {
             self.waiting.remove(key);
         });
-        self.queue.retain(|key| self.waiting.contains(key));
+        self.queue.retain(|ack| self.waiting.contains(&ack.key()));
         Some((way, Content::Acks(acks)))
     }
 
@@ -136,9 +163,21 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        MailboxId, NodeId,
+        client::{came::Came, content::ReturnPart},
+    };
 
-    fn key(byte: u8) -> Key {
-        (MessageId([byte; 16]), 0)
+    fn received(byte: u8) -> Received {
+        Received {
+            came: Came { slot: 0, by: None },
+            wire: MessageId([99; 16]),
+            here: MessageId([byte; 16]),
+        }
+    }
+
+    fn queued(acks: &Acks) -> Vec<u8> {
+        acks.queue.iter().map(|ack| ack.message.here.0[0]).collect()
     }
 
     /// MSG-6, CLI-21: each block once in a while, so many at most; what is stuck gives way, what
@@ -148,14 +187,14 @@ mod tests {
         let mut acks = Acks::default();
         let now = Time::ZERO;
         for byte in [0, 1, 1, 2, 0] {
-            acks.queue(now, key(byte), 3, |_| false);
+            acks.queue(now, (received(byte), 0), 3, |_| false);
         }
-        assert_eq!(acks.queue, [key(0), key(1), key(2)]);
-        acks.queue(now, key(3), 3, |_| false);
-        assert_eq!(acks.queue, [key(0), key(1), key(2)]);
-        acks.queue(now, key(4), 3, |message| message == key(1).0);
-        assert_eq!(acks.queue, [key(0), key(2), key(4)]);
-        assert_eq!(acks.waiting, acks.queue.iter().copied().collect());
+        assert_eq!(queued(&acks), [0, 1, 2]);
+        acks.queue(now, (received(3), 0), 3, |_| false);
+        assert_eq!(queued(&acks), [0, 1, 2]);
+        acks.queue(now, (received(4), 0), 3, |message| message.0 == [1; 16]);
+        assert_eq!(queued(&acks), [0, 2, 4]);
+        assert_eq!(acks.waiting, acks.queue.iter().map(Ack::key).collect());
     }
 
     /// MSG-6
@@ -164,10 +203,63 @@ mod tests {
         let mut acks = Acks::default();
         for (at, queued) in [(0, 1), (9_999, 0), (10_000, 1), (10_001, 0), (20_000, 1)] {
             let now = Time::ZERO.after(Duration::from_millis(at));
-            acks.queue(now, key(1), 3, |_| false);
+            acks.queue(now, (received(1), 0), 3, |_| false);
             assert_eq!(acks.len(), queued, "at {at} ms");
             acks.queue.clear(); // it was sent
             acks.waiting.clear();
         }
+    }
+
+    /// MSG-5: acks that go to one address share a packet only if their messages came the same way.
+    #[test]
+    fn no_packet_of_acks_mixes_addresses() {
+        let (mut acks, mut journal) = (Acks::default(), Journal::default());
+        let mut returns = Returns::default();
+        let address = Address {
+            gateway: NodeId([1; 32]),
+            mailbox: MailboxId([2; 32]),
+            key: sphinx::SecretKey::from_bytes([9; 32]).public(),
+        };
+        let came = |slot, by: Option<u8>| Came {
+            slot,
+            by: by.map(|by| MessageId([by; 16])),
+        };
+        let ways = [
+            came(0, None),
+            came(1, None),
+            came(0, Some(7)),
+            came(0, Some(8)),
+        ];
+        for byte in 0..8u8 {
+            let message = Received {
+                came: ways[usize::from(byte % 4)],
+                ..received(byte)
+            };
+            let part = ReturnPart::Address(address);
+            returns.keep(message.here, 0, part, 100, (9, 9), &mut journal);
+            acks.queue(Time::ZERO, (message, byte.into()), 9, |_| false);
+        }
+        let mut packets = Vec::new();
+        while let Some((_, Content::Acks(acks))) =
+            acks.next(&mut returns, Epoch(0), |_| true, &mut journal)
+        {
+            assert!(acks.iter().all(|(wire, _)| *wire == MessageId([99; 16])));
+            packets.push(acks.iter().map(|(_, block)| *block).collect::<Vec<_>>());
+        }
+        assert_eq!(packets, [[0, 4], [1, 5], [2, 6], [3, 7]]);
+    }
+
+    /// CLI-32
+    #[test]
+    fn acks_of_a_revoked_address_are_forgotten() {
+        let mut acks = Acks::default();
+        for slot in [0, 1, 0] {
+            let mut message = received(u8::try_from(acks.len()).expect("few"));
+            message.came.slot = slot;
+            acks.queue(Time::ZERO, (message, 0), 9, |_| false);
+        }
+        acks.forget(0);
+        assert_eq!(queued(&acks), [1]);
+        assert_eq!(acks.waiting.len(), 1);
     }
 }

@@ -6,10 +6,10 @@
 //! |----------|------------|---------------------------------------------------------------------|
 //! | slot     | `u16`      | names an address here and on the mailbox link; never used twice     |
 //! | label    | text       | the owner's name for it, 1 to [`LABEL_MAX`] bytes, each once         |
-//! | live     | addresses  | 1 to [`ADDRESSES_MAX`], those revoked since the link came up with it |
+//! | all      | addresses  | 1 to [`ADDRESSES_MAX`], those revoked since the link came up with it |
 //!
-//! Slot 0 is the identity that the client was made with. Every other address has secrets drawn for
-//! it alone, so that no two can be told to be of one client by what they say. (The gateway that
+//! Slot 0 is the identity that the client was made with, and a record like the others. Each address
+//! has secrets drawn for it alone, so that no two can be told to be of one client by what they say. (The gateway that
 //! keeps their mailboxes on one link can; see docs/THREAT_MODEL.md.)
 //!
 //! Not done here: who was given which address.
@@ -20,6 +20,7 @@ use rand_core::CryptoRng;
 
 use super::{
     Client, IDENTITY_LEN, Identity, Output,
+    came::OwnSecret,
     journal::{Effect, Journal, key, kind},
 };
 use crate::{address::Address, wire::CURSORS_MAX};
@@ -57,12 +58,21 @@ pub enum AddressError {
     Last,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not durable yet: nobody may hear of it, nor its gateway.
+    Made,
+    Live,
+    Revoked,
+}
+
 struct Slot {
     identity: Identity,
     label: String,
-    revoked: bool,
+    state: State,
 }
 
+#[derive(Default)]
 pub(crate) struct Addresses {
     slots: BTreeMap<u16, Slot>,
     next: u16,
@@ -74,20 +84,43 @@ fn record(slot: u16) -> Vec<u8> {
     key(kind::ADDRESS, &[&slot.to_be_bytes()])
 }
 
-impl Addresses {
-    pub(crate) fn new(first: Identity) -> Self {
-        let first = Slot {
-            identity: first,
-            label: FIRST_LABEL.to_owned(),
-            revoked: false,
-        };
-        Self {
-            slots: [(0, first)].into(),
-            next: 1,
-            version: 0,
+fn to_record(slot: u16, identity: &Identity, label: &str) -> (Vec<u8>, Vec<u8>) {
+    let value = [&*identity.to_bytes(), label.as_bytes()].concat();
+    (record(slot), value)
+}
+
+fn parse(value: &[u8]) -> Option<(Identity, String)> {
+    let (identity, label) = value.split_first_chunk::<IDENTITY_LEN>()?;
+    let label = core::str::from_utf8(label).ok()?.to_owned();
+    Some((Identity::from_bytes(identity)?, label))
+}
+
+/// The records of a client that is made with this identity: its first address, and its secret.
+#[must_use]
+pub fn founding(identity: &Identity) -> [(Vec<u8>, Vec<u8>); 2] {
+    let secret = OwnSecret::of(identity).to_bytes().to_vec();
+    [
+        to_record(0, identity, FIRST_LABEL),
+        (key(kind::SECRET, &[]), secret),
+    ]
+}
+
+/// The addresses that a client of these records has, the oldest first; `None` if they tell of no
+/// address, not even a revoked one: the client's identity stands elsewhere.
+#[must_use]
+pub fn addresses_of(records: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<OwnAddress>> {
+    let mut all = Addresses::default();
+    for (key, value) in records {
+        if let Some((&kind::ADDRESS, slot)) = key.split_first()
+            && let Ok(slot) = slot.try_into()
+        {
+            all.restore(u16::from_be_bytes(slot), value);
         }
     }
+    (all.next > 0).then(|| all.list())
+}
 
+impl Addresses {
     /// Reads a record back: empty for one that was revoked; `false` if it is none.
     pub(crate) fn restore(&mut self, slot: u16, value: &[u8]) -> bool {
         self.next = self.next.max(slot.saturating_add(1));
@@ -95,30 +128,16 @@ impl Addresses {
             self.slots.remove(&slot);
             return true;
         }
-        let Some((identity, label)) = value.split_first_chunk::<IDENTITY_LEN>() else {
+        let Some((identity, label)) = parse(value) else {
             return false;
         };
-        let (Some(identity), Ok(label)) = (
-            Identity::from_bytes(identity),
-            core::str::from_utf8(label).map(str::to_owned),
-        ) else {
-            return false;
+        let known = Slot {
+            identity,
+            label,
+            state: State::Live,
         };
-        self.keep(slot, identity, label);
+        self.slots.insert(slot, known);
         true
-    }
-
-    /// Holds a live address.
-    fn keep(&mut self, slot: u16, identity: Identity, label: String) {
-        let revoked = false;
-        self.slots.insert(
-            slot,
-            Slot {
-                identity,
-                label,
-                revoked,
-            },
-        );
     }
 
     /// Whether there is a live one.
@@ -126,9 +145,13 @@ impl Addresses {
         self.live().next().is_some()
     }
 
+    fn those(&self, state: State) -> impl Iterator<Item = (u16, &Slot)> {
+        let those = self.slots.iter().filter(move |(_, of)| of.state == state);
+        those.map(|(number, slot)| (*number, slot))
+    }
+
     fn live(&self) -> impl Iterator<Item = (u16, &Slot)> {
-        let live = self.slots.iter().filter(|(_, slot)| !slot.revoked);
-        live.map(|(number, slot)| (*number, slot))
+        self.those(State::Live)
     }
 
     /// The number of the address that loops and reply blocks come to: the oldest that is live.
@@ -139,19 +162,19 @@ impl Addresses {
 
     /// The secrets of a slot whose packets are read.
     pub(crate) fn of(&self, slot: u16) -> Option<&Identity> {
-        let slot = self.slots.get(&slot).filter(|slot| !slot.revoked)?;
-        Some(&slot.identity)
+        let slot = self.slots.get(&slot)?;
+        (slot.state == State::Live).then_some(&slot.identity)
     }
 
     /// Whether this slot may still be open on the mailbox link, though it was revoked.
     pub(crate) fn was(&self, slot: u16) -> bool {
-        self.slots.get(&slot).is_some_and(|slot| slot.revoked)
+        self.those(State::Revoked).any(|(was, _)| was == slot)
     }
 
     /// Numbers of those to open on a new link, on which none of the revoked ones is.
     pub(crate) fn reopen(&mut self) -> Vec<u16> {
-        self.slots.retain(|_, slot| !slot.revoked);
-        self.slots.keys().copied().collect()
+        self.slots.retain(|_, slot| slot.state != State::Revoked);
+        self.live().map(|(slot, _)| slot).collect()
     }
 
     pub(crate) fn list(&self) -> Vec<OwnAddress> {
@@ -179,7 +202,8 @@ impl Addresses {
         if !good {
             return Err(AddressError::Label);
         }
-        if self.named(&label).is_some() {
+        let mut others = self.slots.values().filter(|of| of.state != State::Revoked);
+        if others.any(|of| of.label == label) {
             return Err(AddressError::Taken);
         }
         let slot = self.next;
@@ -187,12 +211,25 @@ impl Addresses {
             return Err(AddressError::TooMany);
         }
         let identity = Identity::generate(rng, self.home().1.gateway());
-        let value = [&*identity.to_bytes(), label.as_bytes()].concat();
-        journal.put(record(slot), value);
+        let (key, value) = to_record(slot, &identity, &label);
+        journal.put(key, value);
         self.next += 1;
-        self.version += 1;
-        self.keep(slot, identity, label);
+        let made = Slot {
+            identity,
+            label,
+            state: State::Made,
+        };
+        self.slots.insert(slot, made);
         Ok(slot)
+    }
+
+    /// What was made or revoked is durable; whether an address came to life by that.
+    fn durable(&mut self, slot: u16) -> bool {
+        let made = self.slots.get_mut(&slot);
+        let made = made.filter(|slot| slot.state == State::Made);
+        let lives = made.map(|slot| slot.state = State::Live).is_some();
+        self.version += u64::from(lives);
+        lives
     }
 
     /// Forgets the secrets of one, for good (CLI-32).
@@ -203,8 +240,9 @@ impl Addresses {
         }
         journal.put(record(slot), Vec::new());
         journal.forget_cursor(slot);
+        journal.erase();
         if let Some(known) = self.slots.get_mut(&slot) {
-            known.revoked = true;
+            known.state = State::Revoked;
         }
         self.version += 1;
         Ok(slot)
@@ -227,9 +265,6 @@ impl Client {
     /// The owner wants another address.
     pub(super) fn new_address(&mut self, ticket: u64, label: String) {
         let made = self.addresses.make(&mut self.rng, label, &mut self.journal);
-        if let Ok(slot) = made {
-            self.mailbox.open(slot);
-        }
         self.addressed(ticket, made);
     }
 
@@ -240,7 +275,23 @@ impl Client {
         if revoked == Ok(home) {
             self.loops.forget(); // they come to another one from now on
         }
+        if let Ok(slot) = revoked {
+            self.acks.forget(slot);
+            self.inbox.forget(slot, &mut self.journal);
+            self.outbox.revoked(slot, &mut self.journal);
+        }
         self.addressed(ticket, revoked);
+    }
+
+    /// An order for an address is carried out, durably: it may be told now, and opened.
+    pub(super) fn address_durable(&mut self, ticket: u64, slot: u16) {
+        if self.addresses.durable(slot) {
+            self.mailbox.open(slot);
+        }
+        self.out.push_back(Output::Addressed {
+            ticket,
+            outcome: Ok(slot),
+        });
     }
 
     /// The owner hears of it once it is durable (CLI-16); of a refusal at once.

@@ -50,6 +50,13 @@ const ACK_ENTRY_LEN: usize = 16 + 4;
 /// Most acks in one packet (MSG-5).
 pub const ACKS_IN_PACKET: usize = (MESSAGE_LEN - 2) / ACK_ENTRY_LEN;
 
+/// First byte of a return part: what it brings (MSG-3).
+pub(crate) mod part {
+    pub(crate) const NONE: u8 = 0;
+    pub(crate) const ADDRESS: u8 = 1;
+    pub(crate) const SURBS: u8 = 2;
+}
+
 /// Most reply blocks in one return part (MSG-3).
 pub const SURBS_IN_RETURN: usize = 100;
 const SURBS_HEADER_LEN: usize = 1 + 1 + 8;
@@ -126,11 +133,11 @@ impl ReturnPart {
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         match self {
-            Self::None => vec![0],
-            Self::Address(address) => [&[1], address.to_bytes().as_slice()].concat(),
+            Self::None => vec![part::NONE],
+            Self::Address(address) => [&[part::ADDRESS], address.to_bytes().as_slice()].concat(),
             Self::Surbs { epoch, surbs } => {
                 let count = u8::try_from(surbs.len()).expect("at most 100");
-                let mut bytes = vec![2, count];
+                let mut bytes = vec![part::SURBS, count];
                 bytes.extend(epoch.0.to_be_bytes());
                 surbs.iter().for_each(|surb| bytes.extend(surb.to_bytes()));
                 bytes
@@ -142,13 +149,13 @@ impl ReturnPart {
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let (kind, rest) = bytes.split_first()?;
-        match kind {
-            0 => rest.is_empty().then_some(Self::None),
-            1 => {
+        match *kind {
+            part::NONE => rest.is_empty().then_some(Self::None),
+            part::ADDRESS => {
                 let address: &[u8; ADDRESS_LEN] = rest.try_into().ok()?;
                 Address::from_bytes(address).ok().map(Self::Address)
             }
-            2 => {
+            part::SURBS => {
                 let (count, rest) = rest.split_first()?;
                 let (epoch, rest) = rest.split_first_chunk()?;
                 let (surbs, odd) = rest.as_chunks::<SURB_LEN>();

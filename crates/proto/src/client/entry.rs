@@ -30,8 +30,8 @@ use super::{
 };
 use crate::{NodeId, Time, directory::Consensus};
 
-/// A link that ends earlier never was one.
-const HELD: Duration = Duration::from_secs(10);
+/// A link that ends earlier never was one: it may have been refused.
+pub const HELD: Duration = Duration::from_secs(10);
 /// Longest from the verdict on a gateway until another one is entered by.
 const JITTER: Duration = Duration::from_secs(5);
 /// Gateways that a client enters by in a day.
@@ -155,20 +155,23 @@ impl Entry {
         due && !self.is_up()
     }
 
-    /// Enters by that gateway from now on; the one before it is among those of the day.
-    fn enter(&mut self, gateway: NodeId, now_s: Option<u64>, journal: &mut Journal) {
-        if self.gateway == Some(gateway) {
-            return;
+    /// Enters by none from now on; the one before is among those of the day.
+    fn leave(&mut self, now_s: u64, journal: &mut Journal) {
+        if let Some(before) = self.gateway.take() {
+            self.left.insert(before, now_s);
+            journal.put(key(kind::LEFT, &[&before.0]), now_s.to_be_bytes().to_vec());
+            journal.delete(key(kind::ENTRY, &[]));
         }
+        (self.up, self.failing, self.leaves_at) = (None, None, None);
+    }
+
+    /// Enters by that gateway from now on.
+    fn enter(&mut self, gateway: NodeId, now_s: u64, journal: &mut Journal) {
+        self.leave(now_s, journal);
         if self.left.remove(&gateway).is_some() {
             journal.delete(key(kind::LEFT, &[&gateway.0]));
         }
-        if let Some((before, now_s)) = self.gateway.zip(now_s) {
-            self.left.insert(before, now_s);
-            journal.put(key(kind::LEFT, &[&before.0]), now_s.to_be_bytes().to_vec());
-        }
         self.gateway = Some(gateway);
-        (self.up, self.failing, self.leaves_at) = (None, None, None);
         journal.put(key(kind::ENTRY, &[]), gateway.0.to_vec());
     }
 
@@ -183,24 +186,34 @@ impl Entry {
         });
     }
 
-    /// Another of `good` than the one in use and those of the day, uniformly, while there are fewer
-    /// than [`ENTRIES_MAX`] of a day (CLI-30).
-    fn fresh(&mut self, good: &[NodeId]) -> Option<NodeId> {
-        if self.left.len() + 1 >= ENTRIES_MAX {
-            return None;
+    /// Those of `good` that may still be entered by for the first time today: others than the one
+    /// in use and those of the day, while these are fewer than [`ENTRIES_MAX`] (CLI-30).
+    fn fresh(&self, good: &[NodeId]) -> Vec<NodeId> {
+        if self.left.len() + usize::from(self.gateway.is_some()) >= ENTRIES_MAX {
+            return Vec::new();
         }
         let fresh = |id: &&NodeId| Some(**id) != self.gateway && !self.left.contains_key(*id);
-        let fresh: Vec<&NodeId> = good.iter().filter(fresh).collect();
-        let at = (!fresh.is_empty()).then(|| self.rng.random_range(0..fresh.len()))?;
-        Some(*fresh[at])
+        good.iter().filter(fresh).copied().collect()
     }
 
-    /// The one of those of the day that was left longest ago, once it has rested (CLI-30).
-    fn rested(&self, good: &[NodeId], now_s: u64) -> Option<NodeId> {
+    /// The one of those of the day that was left longest ago, and when.
+    fn oldest(&self, good: &[NodeId]) -> Option<(NodeId, u64)> {
         let of_day = self.left.iter().filter(|(id, _)| good.contains(id));
         let (id, at_s) = of_day.min_by_key(|(id, at_s)| (**at_s, **id))?;
-        (at_s.saturating_add(REST_S) <= now_s).then_some(*id)
+        Some((*id, *at_s))
     }
+
+    /// The same, once it has rested (CLI-30).
+    fn rested(&self, good: &[NodeId], now_s: u64) -> Option<NodeId> {
+        let (id, at_s) = self.oldest(good)?;
+        (at_s.saturating_add(REST_S) <= now_s).then_some(id)
+    }
+}
+
+/// One of `from`, uniformly.
+fn draw(rng: &mut ChaCha20Rng, from: &[NodeId]) -> Option<NodeId> {
+    let at = (!from.is_empty()).then(|| rng.random_range(0..from.len()))?;
+    Some(from[at])
 }
 
 impl Client {
@@ -212,36 +225,38 @@ impl Client {
         Some(self.utc(self.now)?.as_secs())
     }
 
-    pub(super) fn enter(&mut self, gateway: NodeId) {
-        let now_s = self.now_s();
-        self.entry.enter(gateway, now_s, &mut self.journal);
-    }
-
-    /// A document is taken: the entry stays if it is still good (CLI-11).
+    /// The entry stays while the document has it (CLI-11). Else another one is entered by, among the
+    /// four of a day as far as the document has one of them (CLI-30). Without a calendar there is no
+    /// day to judge by, and nothing could be sent either.
     pub(super) fn choose_entry(&mut self, document: &Consensus) {
         let good = self.good_entries(document);
         let is_good = |id: &NodeId| good.contains(id);
-        if self.entry.gateway.as_ref().is_some_and(is_good) {
+        let stays = self.entry.gateway.as_ref().is_some_and(is_good);
+        let Some(now_s) = self.now_s().filter(|_| !stays) else {
             return;
-        }
-        let preferred = self.config.entry.filter(is_good);
-        let rng = &mut self.rng;
-        let drawn = || (!good.is_empty()).then(|| good[rng.random_range(0..good.len())]);
-        match preferred.or_else(drawn) {
-            Some(entry) => self.enter(entry),
-            None => (self.entry.gateway, self.entry.up) = (None, None),
+        };
+        self.entry.expire(now_s, &mut self.journal);
+        let fresh = self.entry.fresh(&good);
+        let preferred = self.config.entry.filter(|id| fresh.contains(id));
+        let entry = preferred
+            .or_else(|| draw(&mut self.rng, &fresh))
+            .or_else(|| self.entry.oldest(&good).map(|(id, _)| id))
+            .or_else(|| draw(&mut self.rng, &good));
+        match entry {
+            Some(entry) => self.entry.enter(entry, now_s, &mut self.journal),
+            None => self.entry.leave(now_s, &mut self.journal),
         }
     }
 
     /// Enters by another gateway, one of those that were not left today (CLI-30).
     pub(super) fn enter_elsewhere(&mut self) -> bool {
-        let Some(consensus) = self.consensus.clone() else {
+        let Some((consensus, now_s)) = self.consensus.clone().zip(self.now_s()) else {
             return false;
         };
-        let good = self.good_entries(&consensus);
-        let other = self.entry.fresh(&good);
+        let fresh = self.entry.fresh(&self.good_entries(&consensus));
+        let other = draw(&mut self.entry.rng, &fresh);
         if let Some(other) = other {
-            self.enter(other);
+            self.entry.enter(other, now_s, &mut self.journal);
         }
         other.is_some()
     }
@@ -256,9 +271,10 @@ impl Client {
         };
         self.entry.expire(now_s, &mut self.journal);
         let good = self.good_entries(&consensus);
-        let other = self.entry.fresh(&good);
+        let fresh = self.entry.fresh(&good);
+        let other = draw(&mut self.entry.rng, &fresh);
         if let Some(other) = other.or_else(|| self.entry.rested(&good, now_s)) {
-            self.enter(other);
+            self.entry.enter(other, now_s, &mut self.journal);
             self.entry.replaced += 1;
             self.event(ClientEvent::EntryReplaced);
         }

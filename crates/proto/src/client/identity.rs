@@ -48,6 +48,12 @@ impl Identity {
         }
     }
 
+    /// The same secrets, with the mailbox at `gateway`.
+    #[must_use]
+    pub fn at(self, gateway: NodeId) -> Self {
+        Self { gateway, ..self }
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn to_bytes(&self) -> Zeroizing<[u8; IDENTITY_LEN]> {
@@ -105,17 +111,6 @@ impl Identity {
             key: self.mailbox.verifying_key().to_bytes(),
             signature: self.mailbox.sign(&statement).to_bytes(),
         }
-    }
-
-    /// Secret bytes from which a number can be drawn that stays the same across restarts.
-    pub(crate) fn seed_of(&self, purpose: &[u8], number: u64) -> [u8; 32] {
-        use sha2::{Digest, Sha256};
-        Sha256::new()
-            .chain_update(purpose)
-            .chain_update(self.mailbox.as_bytes())
-            .chain_update(number.to_be_bytes())
-            .finalize()
-            .into()
     }
 }
 

@@ -9,6 +9,7 @@
 //! | tags      | packets remembered, <= `tags_max`                                                |
 //! | finished  | messages remembered, <= `finished_max`                                           |
 //! | until     | UTC s: when a packet made now is too old to be taken, whoever keeps it           |
+//! | message   | as it is called here, by the way it came (MSG-20)                                |
 //!
 //! Memory grows only by bytes that came. When it is full, the message that has waited longest
 //! for a fragment gives way: among those of which a block was acked if they are more than half,
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sphinx::Tag;
 
 use super::{
+    came::Received,
     content::{Fragment, ReturnPart},
     fountain,
     journal::{Effect, Journal, key, kind},
@@ -67,7 +69,7 @@ impl Incoming {
 
 /// What a fragment finished.
 pub(crate) struct Finished {
-    pub(crate) message: MessageId,
+    pub(crate) message: Received,
     pub(crate) block: u32,
     pub(crate) part: ReturnPart,
     pub(crate) until_s: u64,
@@ -167,18 +169,18 @@ impl Inbox {
     /// its ack queued.
     pub(crate) fn fragment(
         &mut self,
-        slot: u16,
+        received: Received,
         fragment: Fragment,
         until_s: u64,
         limits: &Limits,
         journal: &mut Journal,
     ) -> Result<(ClientEvent, Option<Finished>), ClientDrop> {
-        let (message, number) = (fragment.message, fragment.block);
+        let (message, slot, number) = (received.here, received.came.slot, fragment.block);
         if self.finished.contains_key(&message) {
             return Ok((ClientEvent::SpareReceived, None));
         }
         match self.incoming.get(&message) {
-            Some(incoming) if incoming.length != fragment.length || incoming.slot != slot => {
+            Some(incoming) if incoming.length != fragment.length => {
                 return Err(ClientDrop::Mismatch);
             }
             Some(_) => {}
@@ -266,7 +268,7 @@ impl Inbox {
         journal.put(block_key(kind::BLOCK, message, number), record);
         *block = Block::Done(share.to_vec());
         let finished = Finished {
-            message,
+            message: received,
             block: number,
             part,
             until_s,
@@ -381,6 +383,19 @@ impl Inbox {
         }
     }
 
+    /// Forgets what is being put together of what came to an address (CLI-32).
+    pub(crate) fn forget(&mut self, slot: u16, journal: &mut Journal) {
+        self.drop_those(|of| of.slot == slot, journal);
+    }
+
+    fn drop_those(&mut self, goes: impl Fn(&Incoming) -> bool, journal: &mut Journal) {
+        let those = self.incoming.iter().filter(|(_, of)| goes(of));
+        let those: Vec<MessageId> = those.map(|(id, _)| *id).collect();
+        those
+            .into_iter()
+            .for_each(|id| self.drop_incoming(id, journal));
+    }
+
     /// Forgets what no packet that is still taken can belong to.
     pub(crate) fn expire(&mut self, now_s: u64, journal: &mut Journal) {
         while self
@@ -397,10 +412,7 @@ impl Inbox {
         {
             self.forget_finished(journal);
         }
-        let over = self.incoming.iter().filter(|(_, of)| of.until_s <= now_s);
-        let over: Vec<MessageId> = over.map(|(id, _)| *id).collect();
-        over.into_iter()
-            .for_each(|id| self.drop_incoming(id, journal));
+        self.drop_those(|of| of.until_s <= now_s, journal);
     }
 
     /// Messages being put together; bytes of them and of bodies not taken; packets and finished

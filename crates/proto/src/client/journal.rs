@@ -5,6 +5,7 @@
 //! | record            | key after its first byte       | value                                      |
 //! |-------------------|--------------------------------|--------------------------------------------|
 //! | `a` address       | slot u16                       | identity 97, label; empty: revoked         |
+//! | `i` own secret    |                                | 32 bytes                                   |
 //! | `c` cursor        | slot u16                       | sequence u64                               |
 //! | `e` entry         |                                | node id 32                                 |
 //! | `l` left entry    | node id 32                     | when, u64                                  |
@@ -17,12 +18,12 @@
 //! | `g` floor         |                                | until u64                                  |
 //! | `p` return        | id 16, batch u32               | until u64, return part                     |
 //! | `u` used          | id 16, batch u32               | reply blocks of the batch used, u16        |
-//! | `r` SURB secret   | SURB id 16                     | until u64, secret 96                       |
+//! | `r` SURB secret   | SURB id 16                     | until u64, own message 16, secret 96       |
 //! | `o` outgoing      | id 16                          | see `outbox`                               |
 //! | `n` sent          | id 16                          | epoch of the last probe u64                |
 //! | `k` acked block   | id 16, block u32               |                                            |
 //!
-//! "until" and "when" are UTC seconds. One transaction is under way at a time; what is asked for meanwhile is
+//! "until" and "when" are UTC seconds. Messages that came are named as they are here (MSG-20). One transaction is under way at a time; what is asked for meanwhile is
 //! gathered into the next, so a slow disk makes transactions larger, not more.
 //!
 //! Invariant: an effect leaves the journal only after the transaction that holds everything asked
@@ -30,12 +31,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::came::Received;
 use super::content::ReturnPart;
 use super::types::{Delivery, MessageId, Op, Output, Progress};
 
 /// First byte of a record's key.
 pub(crate) mod kind {
     pub(crate) const ADDRESS: u8 = b'a';
+    pub(crate) const SECRET: u8 = b'i';
     pub(crate) const CURSOR: u8 = b'c';
     pub(crate) const ENTRY: u8 = b'e';
     pub(crate) const LEFT: u8 = b'l';
@@ -66,7 +69,7 @@ pub(crate) enum Effect {
     /// This sequence may be confirmed.
     Confirm { slot: u16, seq: u64 },
     /// This block may be acknowledged.
-    Ack { message: MessageId, block: u32 },
+    Ack { message: Received, block: u32 },
     /// This message may be sent.
     Send(MessageId),
     /// This probe may be sent.
@@ -100,6 +103,12 @@ impl Journal {
 
     pub(crate) fn delete(&mut self, key: Vec<u8>) {
         self.ops.push(Op::Delete { key });
+        self.urgent = true;
+    }
+
+    /// What was deleted or replaced, and is now, is to be erased from the disk.
+    pub(crate) fn erase(&mut self) {
+        self.ops.push(Op::Erase);
         self.urgent = true;
     }
 

@@ -1,6 +1,6 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-18.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-20.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
@@ -19,6 +19,7 @@
 //! | `route`     | which way, how long at each mix, under which epoch's keys                   |
 //! | `outbox`    | which fragment is next; `fountain` codes it, `content` writes it            |
 //! | `inbox`     | what a fragment completes                                                   |
+//! | `came`      | how a packet came, and what its message is called here                      |
 //! | `acks`      | which ack is next; `returns` knows the way back                             |
 //! | `surbs`     | own reply blocks, under way                                                 |
 //! | `alarm`     | whether too many loops are lost, and what to do about it                    |
@@ -36,6 +37,7 @@
 mod acks;
 mod addresses;
 mod alarm;
+mod came;
 pub mod content;
 mod cover;
 mod entry;
@@ -63,11 +65,13 @@ use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 
 pub use acks::REST;
-pub use addresses::{ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, OwnAddress};
+pub use addresses::{
+    ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, OwnAddress, addresses_of, founding,
+};
 pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;
 pub(crate) use cover::exponential;
-pub use entry::Entrance;
+pub use entry::{Entrance, HELD};
 pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
@@ -91,8 +95,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// The state machine. Drive it as [`Machine`] describes.
 pub struct Client {
     config: Config,
-    /// What it was made with; of its addresses this one may be revoked.
-    identity: Identity,
+    secret: came::OwnSecret,
     addresses: addresses::Addresses,
     now: Time,
     rng: ChaCha20Rng,
@@ -152,11 +155,11 @@ impl Client {
     const ALARM_STREAM: u64 = 3;
     const ENTRY_STREAM: u64 = 4;
 
-    fn empty(config: Config, seed: [u8; 32], identity: Identity) -> Self {
+    fn empty(config: Config, seed: [u8; 32]) -> Self {
         Self {
             config,
-            addresses: addresses::Addresses::new(identity.clone()),
-            identity,
+            secret: came::OwnSecret::from_bytes([0; 32]),
+            addresses: addresses::Addresses::default(),
             now: Time::ZERO,
             rng: ChaCha20Rng::from_seed(seed),
             calendar: None,
@@ -227,7 +230,7 @@ impl Client {
         let schedule = self.consensus.as_ref()?.schedule();
         let epoch = schedule.at(utc)?;
         // The same draw after a restart: a client that went back would use both epochs' keys.
-        let seed = self.identity.seed_of(b"lacuna epoch switch v1", epoch.0);
+        let seed = self.secret.seed(b"lacuna epoch switch v1", epoch.0);
         let uniform = cover::uniform(&mut ChaCha20Rng::from_seed(seed));
         let before = epoch > schedule.first && utc < schedule.switch(epoch, uniform);
         Some(if before { Epoch(epoch.0 - 1) } else { epoch })
@@ -413,10 +416,7 @@ impl Client {
                 Effect::Probe(id, part) => self.probes.push_back((id, part)),
                 Effect::Deliver(delivery) => self.out.push_back(Output::Deliver(delivery)),
                 Effect::Progress(progress) => self.out.push_back(Output::Progress(progress)),
-                Effect::Addressed { ticket, slot } => self.out.push_back(Output::Addressed {
-                    ticket,
-                    outcome: Ok(slot),
-                }),
+                Effect::Addressed { ticket, slot } => self.address_durable(ticket, slot),
             }
         }
     }
@@ -436,7 +436,10 @@ impl Machine for Client {
         match input {
             Input::Consensus(document) => self.document(document),
             Input::Calendar(calendar) => {
-                self.calendar = Some(calendar);
+                let known = self.calendar.replace(calendar).is_some();
+                if let Some(document) = self.consensus.clone().filter(|_| !known) {
+                    self.choose_entry(&document);
+                }
                 self.sweep_at.get_or_insert(now.after(SWEEP));
             }
             Input::EntryUp { gateway } => self.entry.up(now, gateway),

@@ -19,6 +19,7 @@ use chacha20::ChaCha20Rng;
 use rand::RngExt as _;
 
 use super::{
+    came::Came,
     content::{ESI_END, Fragment},
     cover::uniform,
     fountain::{self, SYMBOL_LEN},
@@ -290,16 +291,23 @@ impl Outbox {
         }));
     }
 
-    /// The recipient has this block; whether that was news.
-    pub(crate) fn acked(&mut self, id: MessageId, number: u32, journal: &mut Journal) -> bool {
+    /// Whether what came so may acknowledge this message: it is not under way any more, or it named
+    /// that way back (MSG-19).
+    pub(crate) fn hears(&self, id: MessageId, came: Came) -> bool {
+        let message = self.messages.get(&id);
+        message.is_none_or(|message| message.out.is_answered(id, came))
+    }
+
+    /// The recipient has this block, as an ack says that came by the way that the message named.
+    pub(crate) fn acked(&mut self, id: MessageId, number: u32, journal: &mut Journal) {
         let Some(message) = self.messages.get_mut(&id) else {
-            return false;
+            return;
         };
         let Some(block) = message.blocks.get_mut(number as usize) else {
-            return false;
+            return;
         };
-        if block.acked || !message.out.acks() {
-            return false;
+        if block.acked {
+            return;
         }
         block.acked = true;
         block.burst = false;
@@ -314,7 +322,6 @@ impl Outbox {
             message.turns.retain(|turn| *turn != number);
             self.maybe_sent(id, journal);
         }
-        true
     }
 
     /// Anonymous messages whose ack has no way back any more, since the epoch of their reply blocks
@@ -322,8 +329,7 @@ impl Outbox {
     pub(crate) fn ask(&mut self, epoch: Epoch, journal: &mut Journal) -> Vec<MessageId> {
         let mut asking = Vec::new();
         for (id, message) in &mut self.messages {
-            let anonymous = message.out.returns[0].first() == Some(&2);
-            if anonymous && message.sent && message.asked < epoch {
+            if message.out.is_anonymous() && message.sent && message.asked < epoch {
                 message.asked = epoch;
                 let asked = epoch.0.to_be_bytes().to_vec();
                 journal.put(key(kind::SENT, &[&id.0]), asked);
@@ -352,6 +358,15 @@ impl Outbox {
         }
     }
 
+    /// Gives up those whose acks would come to an address that is revoked (CLI-32).
+    pub(crate) fn revoked(&mut self, slot: u16, journal: &mut Journal) {
+        let named = self.messages.iter().filter(|(_, of)| of.out.names(slot));
+        let named: Vec<MessageId> = named.map(|(id, _)| *id).collect();
+        for id in named {
+            self.fail(id, Failure::Revoked, journal);
+        }
+    }
+
     /// Replies whose first burst has not left.
     pub(crate) fn replies(&self) -> Vec<(MessageId, ReplyToken)> {
         let replies = self
@@ -364,7 +379,7 @@ impl Outbox {
         replies.collect()
     }
 
-    /// A reply can't be sent any more.
+    /// A message can't be sent any more.
     pub(crate) fn fail(&mut self, id: MessageId, why: Failure, journal: &mut Journal) {
         self.end(id, State::Failed(why), journal);
     }

@@ -7,7 +7,8 @@
 //! | 0      | 8        | ticket                                                            |
 //! | 8      | 8        | epoch in which it was made                                        |
 //! | 16     | 8        | UTC s after which it is given up                                  |
-//! | 24     | 1 + n    | target: 1 and an address, or 2 and a reply token                  |
+//! | 24     | 2        | slot of the address that its return parts name, if they name one  |
+//! | 26     | 1 + n    | target: 1 and an address, or 2 and a reply token                  |
 //! |        | 4        | count of return parts, >= 1                                       |
 //! |        | 4 + n    | each return part, its length first                                |
 //! |        | the rest | body                                                              |
@@ -15,8 +16,10 @@
 //! Cut into blocks here; how far they have come is the outbox's.
 
 use super::{
+    came::Came,
+    content::part,
     fountain,
-    types::{ReplyToken, Target},
+    types::{MessageId, ReplyToken, Target},
 };
 use crate::{
     address::{ADDRESS_LEN, Address},
@@ -31,6 +34,8 @@ pub(crate) struct Outgoing {
     pub(crate) epoch: Epoch,
     /// UTC seconds after which it is given up.
     pub(crate) expires_s: u64,
+    /// The address that its return parts name, if they name one.
+    pub(crate) slot: u16,
     /// Written return parts: one for each block, or one for all.
     pub(crate) returns: Vec<Vec<u8>>,
     pub(crate) body: Vec<u8>,
@@ -42,6 +47,7 @@ impl Outgoing {
         bytes.extend(self.ticket.to_be_bytes());
         bytes.extend(self.epoch.0.to_be_bytes());
         bytes.extend(self.expires_s.to_be_bytes());
+        bytes.extend(self.slot.to_be_bytes());
         match &self.to {
             Target::Address(address) => {
                 bytes.push(1);
@@ -67,6 +73,7 @@ impl Outgoing {
         let (ticket, rest) = bytes.split_first_chunk()?;
         let (epoch, rest) = rest.split_first_chunk()?;
         let (expires_s, rest) = rest.split_first_chunk()?;
+        let (slot, rest) = rest.split_first_chunk()?;
         let (to, rest) = match rest.split_first()? {
             (1, rest) => {
                 let (address, rest) = rest.split_first_chunk::<ADDRESS_LEN>()?;
@@ -91,6 +98,7 @@ impl Outgoing {
             to,
             epoch: Epoch(u64::from_be_bytes(*epoch)),
             expires_s: u64::from_be_bytes(*expires_s),
+            slot: u16::from_be_bytes(*slot),
             returns,
             body: rest.to_vec(),
         })
@@ -101,9 +109,31 @@ impl Outgoing {
         self.returns.get(block as usize).unwrap_or(&self.returns[0])
     }
 
+    fn returns_by(&self) -> u8 {
+        self.returns[0].first().copied().unwrap_or(part::NONE)
+    }
+
     /// Whether its blocks can be acknowledged, so that it is repaired until they are.
     pub(super) fn acks(&self) -> bool {
-        self.returns[0] != [0]
+        self.returns_by() != part::NONE
+    }
+
+    /// Whether it brings reply blocks: its sender stays unknown.
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.returns_by() == part::SURBS
+    }
+
+    /// Whether it names this address of the sender's for the way back.
+    pub(super) fn names(&self, slot: u16) -> bool {
+        self.returns_by() == part::ADDRESS && self.slot == slot
+    }
+
+    /// Whether what came so came by the way back that this message, `id`, named (MSG-19).
+    pub(super) fn is_answered(&self, id: MessageId, came: Came) -> bool {
+        match came.by {
+            None => self.names(came.slot),
+            Some(by) => self.is_anonymous() && by == id,
+        }
     }
 
     /// A block's share of the body.
@@ -139,6 +169,7 @@ pub(super) mod tests {
             to: Target::Reply(token),
             epoch: Epoch(2),
             expires_s: 1000,
+            slot: 4,
             returns: vec![part],
             body: (0..=250).cycle().take(len).collect(),
         }
@@ -150,9 +181,12 @@ pub(super) mod tests {
         let out = outgoing(3000, vec![2, 1]);
         let again = Outgoing::parse(&out.to_bytes()).expect("its own bytes");
         assert_eq!(again.to_bytes(), out.to_bytes());
-        assert_eq!((again.epoch, again.expires_s), (Epoch(2), 1000));
+        assert_eq!(
+            (again.epoch, again.expires_s, again.slot),
+            (Epoch(2), 1000, 4)
+        );
         for len in 0..60 {
-            assert!(Outgoing::parse(&out.to_bytes()[..len]).is_none() || len >= 39);
+            assert!(Outgoing::parse(&out.to_bytes()[..len]).is_none() || len >= 41);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a frame from the mailbox does: peel the fifth layer, then act on the content.
 //!
-//! Spec: docs/spec/client.md, rules CLI-15, CLI-19, CLI-27; docs/spec/message.md, MSG-4, MSG-15.
+//! Spec: docs/spec/client.md, rules CLI-15, CLI-19, CLI-27; docs/spec/message.md, MSG-4, MSG-15,
+//! MSG-19, MSG-20.
 //!
 //! Everything that can be wrong is a count. Whatever a packet is, its sequence counts as read,
 //! nothing is sent for it but what its right content asks for, and that in slots that would have
@@ -10,6 +11,7 @@ use sphinx::{PAYLOAD_LEN, Packet, Routing, SurbId, Tag, open_one};
 
 use super::{
     Client, ClientDrop, ClientEvent, MessageId,
+    came::{Came, Received},
     content::{Content, Fragment, ReturnPart},
     inbox::Finished,
     journal::Effect,
@@ -23,6 +25,7 @@ use crate::{
 /// What was under the fifth layer.
 struct Peeled {
     tag: Tag,
+    came: Came,
     content: Content,
 }
 
@@ -89,7 +92,7 @@ impl Client {
         let peeled = self.peel(slot, frame.to_packet());
         // A packet read in order of storage from the mailbox that loops come to: loops due well
         // before it are lost (CLI-6), this one apart.
-        let event = peeled.and_then(|peeled| self.content(slot, peeled));
+        let event = peeled.and_then(|peeled| self.content(peeled));
         if slot == self.addresses.home().0 {
             let lost = self.loops.read(Utc::from_secs(stored_s));
             self.lost(lost);
@@ -109,20 +112,27 @@ impl Client {
         let tag = *opened.tag();
         sphinx::finish(opened, &mut packet);
         let mut payload: [u8; PAYLOAD_LEN] = *sphinx::payload(&packet);
+        let mut came = Came { slot, by: None };
         if surb_id != SurbId::default() {
-            let secret = self.surbs.take(&surb_id, &mut self.journal);
-            let secret = secret.ok_or(ClientDrop::Surb)?; // CLI-19
+            let lent = self.surbs.take(&surb_id, &mut self.journal);
+            let (of, secret) = lent.ok_or(ClientDrop::Surb)?; // CLI-19
             secret.recover(&mut payload);
+            came.by = Some(of);
         }
         let message = sphinx::unpad(&payload).map_err(|_| ClientDrop::Payload)?;
         let content = Content::parse(message).ok_or(ClientDrop::Content)?;
-        Ok(Peeled { tag, content })
+        Ok(Peeled { tag, came, content })
     }
 
-    fn content(&mut self, slot: u16, peeled: Peeled) -> Result<ClientEvent, ClientDrop> {
-        match peeled.content {
-            Content::Fragment(fragment) => self.fragment(slot, &peeled.tag, fragment),
+    fn content(&mut self, peeled: Peeled) -> Result<ClientEvent, ClientDrop> {
+        let Peeled { tag, came, content } = peeled;
+        match content {
+            Content::Fragment(fragment) => self.fragment(came, &tag, fragment),
             Content::Acks(acks) => {
+                // Else the recipient of an anonymous message could try its ack on an address.
+                if !acks.iter().all(|(id, _)| self.outbox.hears(*id, came)) {
+                    return Err(ClientDrop::Way); // MSG-19
+                }
                 for (message, block) in acks {
                     self.outbox.acked(message, block, &mut self.journal);
                 }
@@ -133,13 +143,16 @@ impl Client {
                 self.judged(false);
                 Ok(ClientEvent::LoopReturned { latency })
             }
-            Content::Probe { message, reply } => self.probe(&peeled.tag, message, reply),
+            Content::Probe { message, reply } => {
+                let message = self.secret.received(came, message);
+                self.probe(&tag, message, reply)
+            }
         }
     }
 
     fn fragment(
         &mut self,
-        slot: u16,
+        came: Came,
         tag: &Tag,
         fragment: Fragment,
     ) -> Result<ClientEvent, ClientDrop> {
@@ -151,15 +164,16 @@ impl Client {
         {
             return Err(ClientDrop::Replay); // MSG-15
         }
-        let (message, block) = (fragment.message, fragment.block);
+        let message = self.secret.received(came, fragment.message);
+        let block = fragment.block;
         let taken = self
             .inbox
-            .fragment(slot, fragment, until_s, &limits, &mut self.journal);
+            .fragment(message, fragment, until_s, &limits, &mut self.journal);
         let (event, finished) = taken?;
         if let Some(finished) = finished {
             self.finished(finished);
         } else if event == ClientEvent::SpareReceived
-            && self.inbox.finished_blocks(message).contains(&block)
+            && self.inbox.finished_blocks(message.here).contains(&block)
         {
             self.ack(message, block); // MSG-6
         }
@@ -174,11 +188,11 @@ impl Client {
             part,
             until_s,
         } = finished;
-        self.keep_return(message, block, part, until_s);
+        self.keep_return(message.here, block, part, until_s);
         self.ack(message, block);
         let finished_max = self.config.limits.finished_max;
         self.inbox
-            .deliver(message, &self.returns, finished_max, &mut self.journal);
+            .deliver(message.here, &self.returns, finished_max, &mut self.journal);
     }
 
     fn keep_return(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
@@ -195,13 +209,16 @@ impl Client {
     }
 
     /// Queues a block's ack, once what it confirms is durable (CLI-16).
-    fn ack(&mut self, message: MessageId, block: u32) {
-        if self.config.acks && self.returns.has(message) {
+    fn ack(&mut self, message: Received, block: u32) {
+        if self.config.acks && self.returns.has(message.here) {
             self.journal.then(Effect::Ack { message, block });
         }
     }
 
-    pub(super) fn queue_ack(&mut self, message: MessageId, block: u32) {
+    pub(super) fn queue_ack(&mut self, message: Received, block: u32) {
+        if self.addresses.of(message.came.slot).is_none() {
+            return; // revoked meanwhile (CLI-32)
+        }
         let acks_max = self.config.limits.acks_max;
         let (returns, epoch) = (&self.returns, self.epoch(self.now));
         let stuck = |message| {
@@ -215,7 +232,7 @@ impl Client {
     fn probe(
         &mut self,
         tag: &Tag,
-        message: MessageId,
+        message: Received,
         reply: ReturnPart,
     ) -> Result<ClientEvent, ClientDrop> {
         let ReturnPart::Surbs { epoch, .. } = reply else {
@@ -226,9 +243,9 @@ impl Client {
         if self.inbox.seen(tag, until_s, tags_max, &mut self.journal) {
             return Err(ClientDrop::Replay);
         }
-        let blocks = self.inbox.finished_blocks(message);
+        let blocks = self.inbox.finished_blocks(message.here);
         if !blocks.is_empty() {
-            self.keep_return(message, returns::probe_batch(epoch), reply, until_s);
+            self.keep_return(message.here, returns::probe_batch(epoch), reply, until_s);
             blocks
                 .into_iter()
                 .for_each(|block| self.ack(message, block));

@@ -5,7 +5,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Client, Config, Identity, MessageId, Output, Target, journal::kind, outgoing::Outgoing,
+    Client, Config, Identity, MessageId, Output, Target,
+    addresses::founding,
+    came::OwnSecret,
+    content::part,
+    journal::{key, kind},
+    outgoing::Outgoing,
+    returns,
 };
 use crate::{NodeId, calendar::Epoch};
 
@@ -36,14 +42,14 @@ fn kind_of(key: &[u8]) -> Option<(u8, Option<&[u8]>)> {
 
 /// Those of a client's records that can be restored later, and more than once, without using
 /// anything twice (CLI-34): addresses, the entry and those that were left, what is known of messages
-/// that came and the addresses that they brought, and messages on their way to an address. Not reply blocks, neither its own nor those
-/// of others, nor what needs them; not cursors and fragments, which only the mailbox knows anew.
+/// that came, whole or in part, and the addresses that they brought, and messages on their way to an
+/// address. Not reply blocks, neither its own nor those of others, nor what needs them; not cursors,
+/// which only the mailbox knows anew.
 #[must_use]
 pub fn backup(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
     let named = |value: &[u8]| {
         let out = Outgoing::parse(value)?;
-        let anonymous = out.returns.iter().any(|part| part.first() == Some(&2));
-        (!anonymous && matches!(out.to, Target::Address(_))).then_some(())
+        (!out.is_anonymous() && matches!(out.to, Target::Address(_))).then_some(())
     };
     let going: BTreeSet<Option<&[u8]>> = records
         .iter()
@@ -53,13 +59,15 @@ pub fn backup(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
         })
         .collect();
     let stays = |(key, value): &&(Vec<u8>, Vec<u8>)| match kind_of(key) {
-        // After its time (u64), a return part that is an address.
-        Some((kind::RETURN, _)) => value.get(8) == Some(&1),
+        Some((kind::RETURN, _)) => returns::brings(value) == Some(part::ADDRESS),
         Some((
             kind::ADDRESS
+            | kind::SECRET
             | kind::ENTRY
             | kind::LEFT
             | kind::TAG
+            | kind::FRAGMENT
+            | kind::BLOCK
             | kind::FLOOR
             | kind::FINISHED
             | kind::DELIVERY,
@@ -72,21 +80,27 @@ pub fn backup(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 impl Client {
-    /// A client with what its records say; none for a new one. `seed` must be fresh for each
-    /// start. Messages that were delivered but not taken come first out of [`poll`](crate::Machine::poll).
+    /// A client with what its records say. `identity` is what it was made with, which a driver that
+    /// keeps the [`founding`] records has no need of: they stand where no other record of the first
+    /// address does. `seed` must be fresh for each start. Messages that were delivered but not taken come first out of [`poll`](crate::Machine::poll).
     ///
     /// # Errors
     ///
-    /// [`RestoreError`] if a record is not one that a client wrote.
+    /// [`RestoreError`] if a record is not one that a client wrote, or there is no address.
     pub fn new(
         config: Config,
         seed: [u8; 32],
-        identity: Identity,
+        identity: impl Into<Option<Identity>>,
         records: impl IntoIterator<Item = (Vec<u8>, Vec<u8>)>,
     ) -> Result<Self, RestoreError> {
-        let mut client = Self::empty(config, seed, identity);
+        let mut client = Self::empty(config, seed);
+        let identity = identity.into();
+        let founding = identity.iter().flat_map(founding);
         // Sorted, and by what depends on what: a message before what became of it.
-        let records: BTreeMap<Vec<u8>, Vec<u8>> = records.into_iter().collect();
+        let records: BTreeMap<Vec<u8>, Vec<u8>> = founding.chain(records).collect();
+        if !records.contains_key(&key(kind::SECRET, &[])) {
+            return Err(RestoreError { kind: kind::SECRET });
+        }
         let late = [kind::SENT, kind::ACKED, kind::USED];
         let is_late = |key: &[u8]| key.first().is_some_and(|kind| late.contains(kind));
         for pass in [false, true] {
@@ -117,6 +131,10 @@ impl Client {
                 let seq = u64::from_be_bytes(value.try_into().ok()?);
                 self.mailbox.restore(slot, seq);
                 true
+            }
+            kind::SECRET => {
+                self.secret = OwnSecret::from_bytes(value.try_into().ok()?);
+                rest.is_empty()
             }
             kind::ADDRESS => {
                 let slot = u16::from_be_bytes(rest.try_into().ok()?);

@@ -66,6 +66,12 @@ fn record(kind: u8, message: MessageId, batch: u32) -> Vec<u8> {
     key(kind, &[&message.0, &batch.to_be_bytes()])
 }
 
+/// What the value of a return part's record brings: the first byte of the part, after its time.
+pub(crate) fn brings(value: &[u8]) -> Option<u8> {
+    let (_until_s, part) = value.split_first_chunk::<8>()?;
+    part.first().copied()
+}
+
 /// The batch that a probe of `epoch` brings.
 pub(crate) fn probe_batch(epoch: Epoch) -> u32 {
     let [.., a, b, c, d] = epoch.0.to_be_bytes();

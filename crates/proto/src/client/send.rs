@@ -203,7 +203,7 @@ impl Client {
         let mut id = [0; 16];
         self.rng.fill_bytes(&mut id);
         let id = MessageId(id);
-        match self.prepare(ticket, to, body, reply) {
+        match self.prepare(id, ticket, to, body, reply) {
             Ok(out) => self.outbox.queue(id, out, &mut self.journal),
             Err(why) => self.out.push_back(Output::Progress(Progress {
                 ticket,
@@ -215,6 +215,7 @@ impl Client {
 
     fn prepare(
         &mut self,
+        id: MessageId,
         ticket: u64,
         to: Target,
         body: Vec<u8>,
@@ -236,17 +237,22 @@ impl Client {
             to,
             epoch,
             expires_s: utc.as_secs() + u64::from(consensus.params.expiry_s),
+            slot: 0,
             returns: vec![ReturnPart::None.to_bytes()],
             body,
         };
-        match reply {
-            Return::None => {}
-            Return::Address => out.returns = vec![ReturnPart::Address(self.address()).to_bytes()],
-            Return::At(slot) => {
-                let own = self.addresses.of(slot).ok_or(Failure::NoAddress)?;
-                out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
-            }
-            Return::Surbs(count) => self.add_surbs(&mut out, usize::from(count))?,
+        let named = match reply {
+            Return::None | Return::Surbs(_) => None,
+            Return::Address => Some(self.addresses.home().0),
+            Return::At(slot) => Some(slot),
+        };
+        if let Some(slot) = named {
+            let own = self.addresses.of(slot).ok_or(Failure::NoAddress)?;
+            out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
+            out.slot = slot;
+        }
+        if let Return::Surbs(count) = reply {
+            self.add_surbs(id, &mut out, usize::from(count))?;
         }
         if let Target::Reply(token) = to {
             match self.returns.way(token.0, epoch) {
@@ -263,7 +269,12 @@ impl Client {
     }
 
     /// Gives each block of a message its reply blocks: those for the answer are in the first.
-    fn add_surbs(&mut self, out: &mut Outgoing, answer: usize) -> Result<(), Failure> {
+    fn add_surbs(
+        &mut self,
+        id: MessageId,
+        out: &mut Outgoing,
+        answer: usize,
+    ) -> Result<(), Failure> {
         let blocks = out.blocks() as usize;
         let total = answer + blocks * SURBS_FOR_ACKS;
         let room = self.surbs.len() + total <= self.config.limits.surbs_max;
@@ -290,7 +301,7 @@ impl Client {
             .ok_or(Failure::NotReady)?
             .map_err(|NoRoute| Failure::NoRoute)?;
         out.returns = parts;
-        self.surbs.keep(secrets, until_s, &mut self.journal);
+        self.surbs.keep(id, secrets, until_s, &mut self.journal);
         Ok(())
     }
 
@@ -338,7 +349,7 @@ impl Client {
             };
             let expiry_s = self.consensus.as_ref().map_or(0, |c| c.params.expiry_s);
             let until_s = utc.as_secs() + u64::from(expiry_s) + self.mailbox_keeps_s();
-            self.surbs.keep(secrets, until_s, &mut self.journal);
+            self.surbs.keep(id, secrets, until_s, &mut self.journal);
             self.journal.then(Effect::Probe(id, part));
         }
     }

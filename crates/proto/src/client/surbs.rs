@@ -6,6 +6,7 @@
 //! |----------|----------------|-----------------------------------------------------------------|
 //! | route    | five hops      | mix 1, mix 2, mix 3, own mailbox gateway, own address' key      |
 //! | secret   | [`SurbSecret`] | kept, durably, until a reply came or `until`                    |
+//! | of       | [`MessageId`]  | the message that brought the reply block, itself or by a probe  |
 //! | until    | UTC s          | a reply may wait in the mailbox for the whole expiry            |
 //!
 //! Single use: the first reply takes the secret out, so a second one is a reply to nothing.
@@ -16,6 +17,7 @@ use rand_core::CryptoRng;
 use sphinx::{Builder, Draft, SURB_SECRET_LEN, Surb, SurbId, SurbSecret};
 
 use super::{
+    MessageId,
     journal::{Journal, key, kind},
     route::{Map, NoRoute},
 };
@@ -23,8 +25,15 @@ use crate::address::Address;
 
 #[derive(Default)]
 pub(crate) struct Surbs {
-    secrets: BTreeMap<SurbId, (u64, SurbSecret)>,
+    secrets: BTreeMap<SurbId, Lent>,
     by_until: BTreeSet<(u64, SurbId)>,
+}
+
+/// A reply block that another holds.
+struct Lent {
+    until_s: u64,
+    of: MessageId,
+    secret: SurbSecret,
 }
 
 /// Fresh reply blocks, and the secrets to keep for them.
@@ -55,42 +64,65 @@ impl Surbs {
         let Ok(id) = SurbId::try_from(id) else {
             return false;
         };
-        let Some((until_s, secret)) = value.split_first_chunk() else {
+        let Some((until_s, rest)) = value.split_first_chunk() else {
+            return false;
+        };
+        let Some((of, secret)) = rest.split_first_chunk() else {
             return false;
         };
         let Ok(secret) = <&[u8; SURB_SECRET_LEN]>::try_from(secret) else {
             return false;
         };
-        let until_s = u64::from_be_bytes(*until_s);
-        self.insert(id, until_s, SurbSecret::from_bytes(secret));
+        let lent = Lent {
+            until_s: u64::from_be_bytes(*until_s),
+            of: MessageId(*of),
+            secret: SurbSecret::from_bytes(secret),
+        };
+        self.insert(id, lent);
         true
     }
 
-    fn insert(&mut self, id: SurbId, until_s: u64, secret: SurbSecret) {
-        self.by_until.insert((until_s, id));
-        self.secrets.insert(id, (until_s, secret));
+    fn insert(&mut self, id: SurbId, lent: Lent) {
+        self.by_until.insert((lent.until_s, id));
+        self.secrets.insert(id, lent);
     }
 
     pub(crate) fn len(&self) -> usize {
         self.secrets.len()
     }
 
-    /// Keeps the secrets of a batch.
-    pub(crate) fn keep(&mut self, secrets: Vec<SurbSecret>, until_s: u64, journal: &mut Journal) {
+    /// Keeps the secrets of a batch that message `of` brings.
+    pub(crate) fn keep(
+        &mut self,
+        of: MessageId,
+        secrets: Vec<SurbSecret>,
+        until_s: u64,
+        journal: &mut Journal,
+    ) {
         for secret in secrets {
             let id = secret.id();
-            let value = [until_s.to_be_bytes().as_slice(), &*secret.to_bytes()].concat();
+            let head = until_s.to_be_bytes();
+            let value = [head.as_slice(), &of.0, &*secret.to_bytes()].concat();
             journal.put(key(kind::SURB, &[&id]), value);
-            self.insert(id, until_s, secret);
+            let lent = Lent {
+                until_s,
+                of,
+                secret,
+            };
+            self.insert(id, lent);
         }
     }
 
-    /// Takes the secret of a reply that came, for good (CLI-19).
-    pub(crate) fn take(&mut self, id: &SurbId, journal: &mut Journal) -> Option<SurbSecret> {
-        let (until_s, secret) = self.secrets.remove(id)?;
-        self.by_until.remove(&(until_s, *id));
+    /// Takes the secret of a reply that came, for good (CLI-19), and whose it was.
+    pub(crate) fn take(
+        &mut self,
+        id: &SurbId,
+        journal: &mut Journal,
+    ) -> Option<(MessageId, SurbSecret)> {
+        let lent = self.secrets.remove(id)?;
+        self.by_until.remove(&(lent.until_s, *id));
         journal.delete(key(kind::SURB, &[id]));
-        Some(secret)
+        Some((lent.of, lent.secret))
     }
 
     /// Forgets the secrets whose replies can come no more.

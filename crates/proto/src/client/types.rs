@@ -15,6 +15,7 @@ use core::{fmt, time::Duration};
 use std::sync::Arc;
 
 use sphinx::Reject;
+use zeroize::Zeroize;
 
 use super::{addresses::AddressError, alarm::Stage};
 use crate::{
@@ -26,7 +27,8 @@ use crate::{
     wire::Frame,
 };
 
-/// Names a message: 128 random bits, drawn by its sender, known to its two ends.
+/// Names a message: 128 random bits that its sender draws; at its recipient, bits of a hash of
+/// them and of the way it came.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub [u8; 16]);
 
@@ -228,6 +230,17 @@ pub enum Op {
         /// Its key.
         key: Vec<u8>,
     },
+    /// Erase from the disk what this and earlier transactions replaced or removed: nobody can read
+    /// it there once the transaction is durable.
+    Erase,
+}
+
+impl Zeroize for Op {
+    fn zeroize(&mut self) {
+        if let Self::Put { value, .. } = self {
+            value.zeroize();
+        }
+    }
 }
 
 impl fmt::Debug for Op {
@@ -235,6 +248,7 @@ impl fmt::Debug for Op {
         match self {
             Self::Put { value, .. } => write!(f, "Put({} B)", value.len()),
             Self::Delete { .. } => f.write_str("Delete"),
+            Self::Erase => f.write_str("Erase"),
         }
     }
 }
@@ -242,7 +256,7 @@ impl fmt::Debug for Op {
 /// A message for the application.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// Its id.
+    /// What it is called here; not the id that its sender gave it.
     pub message: MessageId,
     /// Its body.
     pub body: Vec<u8>,
@@ -294,6 +308,8 @@ pub enum Failure {
     NoRoute,
     /// The sender has no address of that slot.
     NoAddress,
+    /// The address that its acks would come to was revoked.
+    Revoked,
 }
 
 /// News of one message.
@@ -416,6 +432,8 @@ pub enum ClientDrop {
     Surb,
     /// The content is of no known kind or shape.
     Content,
+    /// An ack by another way than its message named.
+    Way,
     /// The packet was seen before.
     Replay,
     /// The fragment was made too long ago, or in the future.

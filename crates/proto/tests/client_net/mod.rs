@@ -388,6 +388,7 @@ impl Net {
                         match op {
                             Op::Put { key, value } => self.peers[client].records.insert(key, value),
                             Op::Delete { key } => self.peers[client].records.remove(&key),
+                            Op::Erase => None,
                         };
                     }
                     self.input(client, Input::Stored { txn });
@@ -423,6 +424,11 @@ impl Net {
     /// Puts a packet straight into a client's mailbox.
     pub(crate) fn inject(&mut self, client: usize, packet: Box<Packet>) {
         let mailbox = self.peers[client].identity.mailbox();
+        self.store(mailbox, packet);
+    }
+
+    /// Puts a packet straight into a mailbox.
+    pub(crate) fn inject_at(&mut self, mailbox: MailboxId, packet: Box<Packet>) {
         self.store(mailbox, packet);
     }
 

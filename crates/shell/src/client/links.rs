@@ -13,7 +13,7 @@
 //! | redial          | after 0.25 to 0.5 s, doubling up to 30 s                                |
 //! | silence         | a mailbox link without a frame for three ticks and 15 s is dead         |
 //!
-//! The waits start over only after a link that held for [`HELD`]: a gateway that restarts should not
+//! The waits start over only after a link that held, as the machine reckons it ([`HELD`]): a gateway that restarts should not
 //! cost its clients half a minute, but one that refuses them lets the link up before it ends it.
 //! Deliberately not here: which gateway (the machine's choice) and what the frames mean.
 
@@ -25,7 +25,7 @@ use std::sync::{
 
 use proto::{
     Time,
-    client::Input,
+    client::{HELD, Input},
     directory::Profile,
     wire::{Frame, Hello, Purpose, WIRE_VERSION},
 };
@@ -41,8 +41,6 @@ use crate::{
 const QUEUE: usize = 2;
 const REDIAL_FIRST: Duration = Duration::from_millis(500);
 const REDIAL_MOST: Duration = Duration::from_secs(30);
-/// A link that ends earlier may have been refused.
-const HELD: Duration = Duration::from_secs(10);
 
 /// Where a link goes, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
