@@ -207,8 +207,14 @@ async fn steer(
     let steer = async {
         loop {
             let state = directory.state.borrow_and_update().clone();
-            if let Some(consensus) = state.consensus() {
-                let _stopping = machine.send(Input::Consensus(Arc::clone(consensus))).await;
+            // At an edge also the one before, which a gateway that was just started has not heard (GW-2).
+            let using = directory.in_use.borrow().clone();
+            let period = state.consensus().map(|current| current.period);
+            for consensus in using
+                .into_iter()
+                .filter(|known| Some(known.period) <= period)
+            {
+                let _stopping = machine.send(Input::Consensus(consensus)).await;
             }
             reporter.say(in_force.borrow_and_update().name());
             loop {

@@ -35,7 +35,7 @@ use shell::{
     follow::{Directory, State},
     loops,
     metrics::{self, Cell, Metrics},
-    neighbours::Neighbours,
+    neighbours::{Neighbours, next_of},
     node, notices,
     role::{Reporter, announce},
     selfcheck,
@@ -206,13 +206,11 @@ async fn steer(
     let mut reporter = Reporter::default();
     let steer = async {
         loop {
-            let state = directory.state.borrow_and_update().clone();
-            let neighbours = neighbours(&state, &id);
-            let next = neighbours.map(|both| both.next()).unwrap_or_default();
+            let next = next_of(&directory.in_use.borrow_and_update(), &id);
             let _stopping = machine.send(Input::Next(next)).await;
             reporter.say(in_force.borrow_and_update().name());
             tokio::select! {
-                changed = directory.state.changed() => if changed.is_err() {
+                changed = directory.in_use.changed() => if changed.is_err() {
                     return; // nobody follows the consensus any more: what was said last holds
                 },
                 Ok(()) = in_force.changed() => {}

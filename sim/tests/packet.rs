@@ -214,3 +214,43 @@ fn natural_loss_raises_no_alarm_seed_10() {
         }
     }
 }
+
+/// The edge of a period in which every mix changes its layer, in the middle of half a minute's messages, clocks up to
+/// 5 s apart.
+fn edge_of_a_period(edge: world::Edge) -> Outcome {
+    let scenario = scenario("epoch_s = 90\nclock_skew_ms = 5000\nnode_loops = true");
+    world::cross(&scenario, 11, edge).expect("it runs")
+}
+
+/// How many packets were lost for what they are, or for where they came from.
+fn lost_at_an_edge(outcome: &Outcome) -> u64 {
+    let names = [
+        "NotAdmitted",
+        "WrongNext",
+        "WrongFirst",
+        "Rejected(Mac)",
+        "NoKey",
+        "Closed",
+        "LoopLost",
+        "NodeLoopLost",
+    ];
+    let counts = names.iter().filter_map(|name| outcome.counts.get(*name));
+    counts.sum()
+}
+
+/// ATTACKS d05, EPO-6, LNK-8, GW-2: packets of both periods are under way at once, each goes through the layers of the
+/// period whose key opens it, and none is lost. The control: who goes by the newest document alone loses packets of
+/// both.
+#[test]
+fn attack_d05_nothing_is_lost_at_the_edge_of_a_period_seed_11() {
+    let outcome = edge_of_a_period(world::Edge::Both);
+    assert_eq!(outcome.failures, Vec::<String>::new());
+    assert_eq!(lost_at_an_edge(&outcome), 0, "{:?}", outcome.counts);
+    for period in [1, 2] {
+        let opened = outcome.counts[&format!("OpenedInPeriod{period}")];
+        assert!(opened > 2_000, "{opened} in period {period}");
+    }
+    let newest = edge_of_a_period(world::Edge::Newest);
+    let lost = lost_at_an_edge(&newest);
+    assert!(lost > 20, "{lost}: {:?}", newest.counts);
+}

@@ -18,13 +18,13 @@
 //! due at the same call leave in order of due time, never in order of arrival (MIX-2).
 
 use core::{cmp::Reverse, time::Duration};
-use std::collections::{BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 
 use chacha20::ChaCha20Rng;
 use rand_core::SeedableRng as _;
 use sphinx::Packet;
 
-use crate::{Machine, NodeId, Time, client::exponential, peel::Peeled};
+use crate::{Machine, NodeId, Time, calendar::Epoch, client::exponential, peel::Peeled};
 
 /// Most bytes of memory that a packet takes in the pool: itself with its allocation, and its place
 /// in the heap twice, since that grows by doubling.
@@ -39,8 +39,8 @@ pub const HOLDS: Duration = Duration::from_secs(600);
 pub enum Input {
     /// A packet that was opened, admitted and journaled.
     Peeled(Peeled),
-    /// The nodes that may come next, from a new consensus: the next layer, or the gateways.
-    Next(BTreeSet<NodeId>),
+    /// The nodes that may come next, in place of those of before.
+    Next(Next),
     /// The node's own loops are being lost: let nothing out for [`HOLD`], unless the last hold
     /// began less than [`HOLDS`] ago (MIX-6).
     Hold {
@@ -49,6 +49,15 @@ pub enum Input {
         /// For drawing them; fresh each time.
         seed: [u8; 32],
     },
+}
+
+/// The nodes that may come next, the next layer or the gateways, by the first epoch of the document
+/// that says so: which one counts depends on the key that opened a packet (EPO-6).
+pub type Next = BTreeMap<Epoch, BTreeSet<NodeId>>;
+
+/// The same nodes in all epochs.
+pub fn always(nodes: impl IntoIterator<Item = NodeId>) -> Next {
+    [(Epoch(0), nodes.into_iter().collect())].into()
 }
 
 /// Why a packet was dropped. Counted, never answered and never logged per packet.
@@ -96,7 +105,7 @@ type Held = Reverse<(Time, u64, NodeId, Box<Packet>)>;
 pub struct Mix {
     /// Most packets held at once: this node's memory, from its own settings.
     pool_max: usize,
-    next: BTreeSet<NodeId>,
+    next: Next,
     now: Time,
     /// Breaks ties between equal due times, so that the heap's order is total.
     admitted: u64,
@@ -120,7 +129,7 @@ impl Mix {
     pub fn new(pool_max: usize) -> Self {
         Self {
             pool_max,
-            next: BTreeSet::new(),
+            next: Next::new(),
             now: Time::ZERO,
             admitted: 0,
             pool: BinaryHeap::new(),
@@ -143,7 +152,8 @@ impl Mix {
             "driver stamped a packet with a time to come"
         );
         let to = NodeId(peeled.next);
-        if !self.next.contains(&to) {
+        let period = self.next.range(..=peeled.epoch).next_back();
+        if !period.is_some_and(|(_, nodes)| nodes.contains(&to)) {
             return Err(MixDrop::WrongNext); // MIX-4
         }
         if self.pool.len() >= self.pool_max {

@@ -43,6 +43,8 @@ pub struct Peeled {
     pub received: Time,
     /// The next hop: a node's id, or a mailbox at a gateway.
     pub next: Address,
+    /// Whose key opened it, and so which period's layers its route has (EPO-6).
+    pub epoch: Epoch,
     /// How long the builder asked this node to hold the packet; at most the consensus' cap.
     pub delay: Duration,
     /// The packet as the next hop will see it.
@@ -226,6 +228,7 @@ impl Stage {
                         pending.admitted.push(Peeled {
                             received: open.arrival.received,
                             next: open.next,
+                            epoch,
                             delay: Duration::from_nanos(open.delay_ns),
                             packet: open.arrival.packet,
                         });

@@ -11,7 +11,8 @@ use harness::{Call, call, deterministic, drain, harmless_wake, ns, progress};
 use proptest::prelude::*;
 use proto::{
     Machine, NodeId, Time,
-    mix::{Input, Mix, MixDrop, Output},
+    calendar::Epoch,
+    mix::{Input, Mix, MixDrop, Next, Output, always},
     peel::Peeled,
 };
 use sphinx::PACKET_LEN;
@@ -19,7 +20,7 @@ use sphinx::PACKET_LEN;
 /// The mix as a sorted list: what it holds, by due time and then by arrival.
 struct Model {
     pool_max: usize,
-    next: BTreeSet<NodeId>,
+    next: Next,
     held: Vec<(Time, Output)>,
 }
 
@@ -27,7 +28,7 @@ impl Model {
     fn new(pool_max: usize) -> Self {
         Self {
             pool_max,
-            next: BTreeSet::new(),
+            next: Next::new(),
             held: Vec::new(),
         }
     }
@@ -40,7 +41,12 @@ impl Model {
             Some(Input::Next(next)) => self.next = next, // MIX-5: what is held stays
             Some(Input::Peeled(peeled)) => {
                 let to = NodeId(peeled.next);
-                if !self.next.contains(&to) {
+                let begun = self
+                    .next
+                    .iter()
+                    .filter(|(first, _)| **first <= peeled.epoch);
+                let nodes = begun.max_by_key(|(first, _)| **first); // EPO-6
+                if !nodes.is_some_and(|(_, nodes)| nodes.contains(&to)) {
                     out.push(Output::Dropped(MixDrop::WrongNext)); // MIX-4
                 } else if self.held.len() == self.pool_max {
                     out.push(Output::Dropped(MixDrop::PoolFull)); // MIX-3
@@ -70,25 +76,35 @@ fn packet(name: u16) -> Box<[u8; PACKET_LEN]> {
 }
 
 /// A limit, and the calls of a driver that is often late and whose queue takes up to 9 ns. Nodes
-/// are few, and a third of the steps changes which of them may come next.
+/// are few, and a third of the steps changes which of them may come next, in up to three periods.
 fn schedule() -> impl Strategy<Value = (usize, Vec<Call<Input>>)> {
-    let arrival = (ns(0..10), 0u8..4, ns(0..110)).prop_map(Ok);
-    let next = prop::collection::btree_set(0u8..4, 2..=4).prop_map(Err);
+    let arrival = (ns(0..10), 0u8..4, 0u64..9, ns(0..110)).prop_map(Ok);
+    let nodes = prop::collection::btree_set(0u8..4, 2..=4);
+    let next = prop::collection::btree_map(0u64..9, nodes, 0..=3).prop_map(Err);
     let input = prop_oneof![5 => arrival, 1 => next];
     let step = (ns(0..20), proptest::option::of(input));
     (0usize..8, prop::collection::vec(step, 0..200)).prop_map(|(pool_max, steps)| {
         let mut now = Duration::ZERO;
-        let all = Input::Next((0..4).map(node).collect());
+        let all = Input::Next(always((0..4).map(node)));
         let calls = (0u16..).zip(steps).map(|(name, (gap, input))| {
             now += gap;
             let input = input.map(|input| match input {
-                Ok((queued, to, delay)) => Input::Peeled(Peeled {
+                Ok((queued, to, epoch, delay)) => Input::Peeled(Peeled {
                     received: Time::ZERO.after(now.saturating_sub(queued)),
                     next: node(to).0,
+                    epoch: Epoch(epoch),
                     delay,
                     packet: packet(name),
                 }),
-                Err(next) => Input::Next(next.into_iter().map(node).collect()),
+                Err(periods) => {
+                    let nodes = |nodes: BTreeSet<u8>| nodes.into_iter().map(node).collect();
+                    let periods = periods.into_iter();
+                    Input::Next(
+                        periods
+                            .map(|(first, of)| (Epoch(first), nodes(of)))
+                            .collect(),
+                    )
+                }
             });
             (Time::ZERO.after(now), input)
         });
@@ -103,7 +119,7 @@ const WAKES_MAX: usize = 201;
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// MIX-1, MIX-2, MIX-3, MIX-4, MIX-5
+    /// MIX-1, MIX-2, MIX-3, MIX-4, MIX-5, EPO-6
     #[test]
     fn mix_does_what_the_model_predicts((pool_max, calls) in schedule()) {
         let (mut mix, mut model) = (Mix::new(pool_max), Model::new(pool_max));
@@ -164,5 +180,5 @@ fn mix_law_1_monotone_wake() {
 #[test]
 #[should_panic(expected = "law 1")]
 fn mix_law_1_monotone_handle() {
-    goes_back(Some(Input::Next(BTreeSet::new())));
+    goes_back(Some(Input::Next(Next::new())));
 }

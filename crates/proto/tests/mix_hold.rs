@@ -8,7 +8,8 @@ use harness::{Call, call, deterministic, drain, harmless_wake, ns, progress};
 use proptest::prelude::*;
 use proto::{
     Machine, NodeId, Time,
-    mix::{HOLD, HOLDS, Input, Mix, MixDrop, Output},
+    calendar::Epoch,
+    mix::{HOLD, HOLDS, Input, Mix, MixDrop, Output, always},
     peel::Peeled,
 };
 use sphinx::PACKET_LEN;
@@ -22,6 +23,7 @@ fn packet(now: Time, number: u32, delay: Duration) -> Input {
     Input::Peeled(Peeled {
         received: now,
         next: NEXT.0,
+        epoch: Epoch(0),
         delay,
         packet,
     })
@@ -36,7 +38,7 @@ fn hold(seed: u8) -> Input {
 
 fn mix(pool_max: usize) -> Mix {
     let mut mix = Mix::new(pool_max);
-    call(&mut mix, Time::ZERO, Some(Input::Next([NEXT].into())));
+    call(&mut mix, Time::ZERO, Some(Input::Next(always([NEXT]))));
     mix
 }
 
@@ -134,7 +136,7 @@ fn schedule() -> impl Strategy<Value = Vec<Call<Input>>> {
     ];
     prop::collection::vec((gap, proptest::option::of(input)), 0..60).prop_map(|steps| {
         let mut now = Time::ZERO;
-        let mut calls = vec![(now, Some(Input::Next([NEXT].into())))];
+        let mut calls = vec![(now, Some(Input::Next(always([NEXT]))))];
         for (number, (gap, input)) in (0u32..).zip(steps) {
             now = now.after(gap);
             let input = input.map(|input| match input {

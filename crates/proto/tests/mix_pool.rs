@@ -9,7 +9,8 @@ use std::fs;
 
 use proto::{
     Machine, NodeId, Time,
-    mix::{HELD_LEN, Input, Mix, MixDrop, Output},
+    calendar::Epoch,
+    mix::{HELD_LEN, Input, Mix, MixDrop, Output, always},
     peel::Peeled,
 };
 
@@ -24,7 +25,7 @@ fn resident() -> usize {
 fn fill(packets: u32) -> f64 {
     let next = NodeId([7; 32]);
     let mut mix = Mix::new(packets as usize);
-    mix.handle(Time::ZERO, Input::Next([next].into()));
+    mix.handle(Time::ZERO, Input::Next(always([next])));
     let before = resident();
     let peeled = |i: u32| {
         let mut packet = Box::new([1; sphinx::PACKET_LEN]);
@@ -32,6 +33,7 @@ fn fill(packets: u32) -> f64 {
         Input::Peeled(Peeled {
             received: Time::ZERO,
             next: next.0,
+            epoch: Epoch(0),
             // An order far from that of arrival; each once.
             delay: Duration::from_micros(u64::from(i.wrapping_mul(2_654_435_761) % (1 << 30)) + 1),
             packet,

@@ -98,7 +98,8 @@ pub async fn feed_calendar<I>(clock: Clock, inbox: mpsc::Sender<I>, input: impl 
 mod tests {
     use proto::{
         NodeId,
-        mix::{Input, Mix, MixDrop, Output},
+        calendar::Epoch,
+        mix::{Input, Mix, MixDrop, Output, always},
         peel::Peeled,
     };
 
@@ -108,6 +109,7 @@ mod tests {
         Input::Peeled(Peeled {
             received: clock.now(),
             next: next.0,
+            epoch: Epoch(0),
             delay: Duration::from_millis(5),
             packet: Box::new([0; sphinx::PACKET_LEN]),
         })
@@ -126,7 +128,7 @@ mod tests {
         let refused = sent_rx.recv().await;
         assert_eq!(refused, Some(Output::Dropped(MixDrop::WrongNext)));
 
-        tx.send(Input::Next([next].into())).await.unwrap();
+        tx.send(Input::Next(always([next]))).await.unwrap();
         tx.send(peeled(clock, next)).await.unwrap();
         let sent = sent_rx.recv().await;
         assert!(matches!(sent, Some(Output::Send { to, .. }) if to == next));

@@ -23,11 +23,13 @@
 //! Invariants: a document is on disk before anyone hears of it; the state is `Ready` only with a
 //! document that holds at this moment; after a proof of a split it is `Off` for good.
 
+mod shelf;
+
 use core::{fmt, time::Duration};
 use std::{
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
 };
 
 use proto::{
@@ -42,6 +44,8 @@ use proto::{
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+pub use self::shelf::InUse;
+use self::shelf::{Document, Shelf, edge_ends};
 use crate::{
     ask::ask,
     entropy::{Backoff, uniform},
@@ -160,50 +164,13 @@ impl Attempt {
     }
 }
 
-/// A document and what it says.
-#[derive(Clone, Debug)]
-struct Document {
-    signed: SignedConsensus,
-    consensus: Arc<Consensus>,
-}
-
-/// The documents believed: the newest, and the one before.
-#[derive(Clone, Debug, Default)]
-struct Shelf(Arc<RwLock<Vec<Document>>>);
-
-impl Shelf {
-    fn documents(&self) -> Vec<Document> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    fn newest(&self) -> Option<Document> {
-        self.documents().pop()
-    }
-
-    /// The document that holds now: the newest of those that have begun.
-    fn current(&self, now: Utc) -> Option<Document> {
-        let documents = self.documents();
-        let holds = |document: &Document| document.consensus.check_time(now).is_ok();
-        documents.into_iter().rfind(holds)
-    }
-
-    fn put(&self, document: Document) {
-        let mut documents = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        documents.retain(|known| known.consensus.period < document.consensus.period);
-        documents.push(document);
-        let surplus = documents.len().saturating_sub(2);
-        documents.drain(..surplus);
-    }
-}
-
 /// What a program sees of the directory. Clones see the same.
 #[derive(Clone, Debug)]
 pub struct Directory {
     /// The state, as it changes.
     pub state: watch::Receiver<State>,
+    /// The documents whose layers count, as they change.
+    pub in_use: watch::Receiver<InUse>,
     shelf: Shelf,
     dialler: Dialler,
 }
@@ -276,8 +243,10 @@ impl Follow {
             }
         }
         let (sender, state) = watch::channel(State::Off);
+        let (using, in_use) = watch::channel(InUse::new());
         let directory = Directory {
             state,
+            in_use,
             shelf: shelf.clone(),
             dialler: self.dialler.clone(),
         };
@@ -285,6 +254,7 @@ impl Follow {
             follow: Arc::new(self),
             shelf,
             state: sender,
+            in_use: using,
             wanting: watch::Sender::new(false),
             draw: uniform(),
         };
@@ -427,6 +397,7 @@ struct Task {
     follow: Arc<Follow>,
     shelf: Shelf,
     state: watch::Sender<State>,
+    in_use: watch::Sender<InUse>,
     /// Whether this node wants to stand in a document that is being made.
     wanting: watch::Sender<bool>,
     /// Where in its window this process asks for the next document, in [0, 1).
@@ -449,7 +420,7 @@ impl Task {
         loop {
             let now = self.follow.dialler.clock.utc();
             let current = self.shelf.current(now);
-            self.publish(current.as_ref());
+            self.publish(now, current.as_ref());
             let wait = match self.due(current.as_ref()) {
                 Some(due) if due <= now => {
                     self.wanting.send_replace(true);
@@ -489,6 +460,7 @@ impl Task {
              with the other files `consensus`"
         );
         self.wanting.send_replace(false);
+        self.in_use.send_replace(InUse::new());
         self.state.send_replace(State::Off);
         core::future::pending().await
     }
@@ -500,6 +472,7 @@ impl Task {
             let schedule = document.consensus.schedule();
             [
                 schedule.valid_from.before(schedule.skew()),
+                edge_ends(&document.consensus),
                 document.consensus.ends(),
             ]
         });
@@ -539,7 +512,17 @@ impl Task {
         Ok(())
     }
 
-    fn publish(&self, current: Option<&Document>) {
+    /// What is in use first: whoever hears of a document finds its layers.
+    fn publish(&self, now: Utc, current: Option<&Document>) {
+        let using = self.shelf.in_use(now);
+        let periods = |using: &InUse| using.iter().map(|known| known.period).collect::<Vec<_>>();
+        self.in_use.send_if_modified(|known| {
+            let changed = periods(known) != periods(&using);
+            if changed {
+                *known = using;
+            }
+            changed
+        });
         let next = match current {
             Some(document) => State::Ready(Arc::clone(&document.consensus)),
             None => State::Bootstrapping,

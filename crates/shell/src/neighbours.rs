@@ -17,6 +17,7 @@ use std::{
 use proto::{
     NodeId,
     directory::{Consensus, Descriptor, Role},
+    mix::Next,
 };
 
 use tokio::sync::watch;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use crate::{accept::AdmitNode, link::Target};
 
 /// The two sides of one node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Neighbours {
     /// Index of its layer; none for a gateway.
     pub layer: Option<usize>,
@@ -69,11 +70,41 @@ impl Neighbours {
         })
     }
 
+    /// Of the node `id` in several documents, oldest first: who is its neighbour in any (LNK-8). Of
+    /// what they say differently of one node, the newest counts; so does its layer.
+    #[must_use]
+    pub fn of_all(documents: &[Arc<Consensus>], id: &NodeId) -> Self {
+        let mut all = Self::default();
+        let mut after = BTreeMap::new();
+        for document in documents {
+            let Some(own) = Self::of(document, id) else {
+                continue;
+            };
+            all.layer = own.layer;
+            all.before.extend(own.before);
+            after.extend(own.after.into_iter().map(|target| (target.id, target)));
+        }
+        all.after = after.into_values().collect();
+        all
+    }
+
     /// The names of those that it dials.
     #[must_use]
     pub fn next(&self) -> BTreeSet<NodeId> {
         self.after.iter().map(|target| target.id).collect()
     }
+}
+
+/// Who may come after the mix `id` (MIX-4), by the first epoch of each document; nobody in one that
+/// does not name it.
+#[must_use]
+pub fn next_of(documents: &[Arc<Consensus>], id: &NodeId) -> Next {
+    let next = |document: &Arc<Consensus>| {
+        let own = Neighbours::of(document, id);
+        let nodes = own.map(|own| own.next()).unwrap_or_default();
+        (document.schedule().first, nodes)
+    };
+    documents.iter().map(next).collect()
 }
 
 /// Whom a listener admits now, by link key; changes with the consensus. Clones share it.
@@ -163,6 +194,35 @@ mod tests {
         assert_eq!(edges, 4 * (2 * 2)); // four crossings, two nodes on either side
         let stranger = NodeId([1; 32]);
         assert_eq!(Neighbours::of(&consensus, &stranger), None);
+
+        // EPO-6, MIX-4: at a period's edge those of both, and whose key it is says who may be next.
+        let mut turned = consensus.clone();
+        turned.period = 1;
+        turned.layers.rotate_left(1);
+        let both = [Arc::new(consensus), Arc::new(turned)];
+        for (node, _) in &nodes {
+            let id = node.id();
+            let [old, new] = [0, 1].map(|i| Neighbours::of(&both[i], &id).unwrap());
+            let all = Neighbours::of_all(&both, &id);
+            assert_eq!(all.next(), &old.next() | &new.next());
+            let before = old.before.clone().into_iter().chain(new.before.clone());
+            let before = before.collect();
+            assert_eq!(all.before, before);
+            let next = next_of(&both, &id);
+            let first = |i: usize| both[i].schedule().first;
+            assert_eq!(
+                next,
+                [(first(0), old.next()), (first(1), new.next())].into()
+            );
+            assert_eq!(Neighbours::of_all(&both[1..], &id), new);
+        }
+        assert_eq!(Neighbours::of_all(&both, &stranger), Neighbours::default());
+        let nobody = BTreeSet::new();
+        assert!(
+            next_of(&both, &stranger)
+                .values()
+                .all(|next| *next == nobody)
+        );
 
         let (admitted, key) = (
             Admitted::default(),

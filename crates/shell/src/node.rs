@@ -15,7 +15,8 @@
 //! | gateway        | `Node`, `Directory` (answered here)            | peeled packets, client links |
 //!
 //! When the consensus changes, so do the neighbours on both sides, and a link from a node that
-//! may no longer dial this one ends. Without a consensus, or in one that does not name this node,
+//! may no longer dial this one ends; from when the next document is known until the last key of the
+//! period before has closed, those of both are neighbours. Without a consensus, or in one that does not name this node,
 //! there are no neighbours: everything stops closed.
 //!
 //! Not done here: the machine, its driver, and what its outputs mean.
@@ -433,31 +434,40 @@ struct Watching {
 
 impl Watching {
     async fn run(mut self) {
+        let mut known = None;
         loop {
+            let using = self.directory.in_use.borrow_and_update().clone();
+            self.link(&using);
             let state = self.directory.state.borrow_and_update().clone();
-            self.heed(&state).await;
-            if self.directory.state.changed().await.is_err() {
+            if known.as_ref() != Some(&state) {
+                self.heed(&state).await;
+                known = Some(state);
+            }
+            let gone = tokio::select! {
+                changed = self.directory.state.changed() => changed.is_err(),
+                changed = self.directory.in_use.changed() => changed.is_err(),
+            };
+            if gone {
+                self.link(&[]);
                 return self.heed(&State::Off).await;
             }
         }
     }
 
+    /// EPO-4: without a document, nobody.
+    fn link(&self, using: &[Arc<Consensus>]) {
+        let neighbours = Neighbours::of_all(using, &self.id);
+        self.admitted.set(neighbours.before);
+        self.outgoing.set(neighbours.after);
+    }
+
     async fn heed(&self, state: &State) {
-        let found = state
-            .consensus()
-            .map(|consensus| Neighbours::of(consensus, &self.id));
-        match found {
-            Some(None) => tracing::warn!("the consensus does not name this node; it stays closed"),
-            Some(Some(_)) => tracing::info!("in the consensus"),
-            None => {}
-        }
-        // EPO-4: without a document, nobody.
-        let (before, after) = found.flatten().map_or_else(Default::default, |neighbours| {
-            (neighbours.before, neighbours.after)
-        });
-        self.admitted.set(before);
-        self.outgoing.set(after);
         if let Some(consensus) = state.consensus() {
+            if Neighbours::of(consensus, &self.id).is_some() {
+                tracing::info!("in the consensus");
+            } else {
+                tracing::warn!("the consensus does not name this node; it stays closed");
+            }
             self.warn_of_replay_max(consensus);
             self.peeler.renew(Arc::clone(consensus)).await;
         }

@@ -11,7 +11,8 @@ use core::time::Duration;
 use chacha20::ChaCha12Rng;
 use proto::{
     NodeId, Time,
-    mix::{Input, Mix, Output},
+    calendar::Epoch,
+    mix::{Input, Mix, Output, always},
     peel::Peeled,
 };
 use rand_core::{Rng, SeedableRng};
@@ -53,7 +54,7 @@ async fn packets_leave_on_time() {
     let (clock, stop) = (Clock::start(), CancellationToken::new());
     let effect = move |_| left_tx.try_send(clock.now()).expect("one at a time");
     let driver = tokio::spawn(drive(Mix::new(1), clock, rx, effect, stop));
-    tx.send(Input::Next([next].into())).await.unwrap();
+    tx.send(Input::Next(always([next]))).await.unwrap();
 
     let (mut with_driver, mut with_tokio) = (Vec::new(), Vec::new());
     for delay in delays(MEAN).take(WAITS) {
@@ -61,6 +62,7 @@ async fn packets_leave_on_time() {
         let peeled = Peeled {
             received,
             next: next.0,
+            epoch: Epoch(0),
             delay,
             packet: Box::new([0; sphinx::PACKET_LEN]),
         };
@@ -93,6 +95,17 @@ fn distance(mut times: Vec<Duration>, mean: Duration) -> f64 {
     gaps.fold(0.0, f64::max)
 }
 
+/// The largest share of `times` that lie within one microsecond.
+fn atom(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    let within = |(at, first): (usize, &Duration)| {
+        let end = *first + Duration::from_micros(1);
+        times.partition_point(|time| *time <= end) - at
+    };
+    let most = times.iter().enumerate().map(within).max();
+    most.unwrap_or_default() as f64 / times.len() as f64
+}
+
 /// How far lateness can move a law of `mean` (Lévy and Prokhorov): by at most `shift`, but for the
 /// share of times that were later; at the best `shift`.
 fn moved_by(late: &mut [Duration], mean: Duration) -> f64 {
@@ -120,7 +133,7 @@ async fn holding_times_are_exponential() {
         }
     };
     let driver = tokio::spawn(drive(Mix::new(PACKETS as usize), clock, rx, effect, stop));
-    tx.send(Input::Next([next].into())).await.unwrap();
+    tx.send(Input::Next(always([next]))).await.unwrap();
 
     let mut timer = Timer::new(clock).unwrap();
     let (mut received, mut late) = (Vec::new(), Vec::new());
@@ -135,6 +148,7 @@ async fn holding_times_are_exponential() {
         let peeled = Peeled {
             received: now,
             next: next.0,
+            epoch: Epoch(0),
             delay,
             packet,
         };
@@ -152,7 +166,18 @@ async fn holding_times_are_exponential() {
     // The test's own timer saw how late this machine was meanwhile.
     let bound = 1.95 / f64::from(PACKETS).sqrt() + moved_by(&mut late, mean);
     let drawn: Vec<_> = delays(mean).take(held.len()).collect();
-    let clamped = drawn.iter().map(|delay| (*delay).min(mean * 2)).collect();
+    let clamped: Vec<_> = drawn.iter().map(|delay| (*delay).min(mean * 2)).collect();
+    let floored = held
+        .iter()
+        .map(|time| Duration::from_millis(time.as_secs() * 1000 + u64::from(time.subsec_millis())));
+    let floored: Vec<Duration> = floored.collect();
+    let atoms = [&held, &clamped, &floored].map(|times: &Vec<_>| atom(times.clone()));
+    println!("largest atom (held, clamped, floored to a millisecond): {atoms:?}");
+    assert!(atoms[0] <= 1e-3, "{atoms:?}");
+    assert!(
+        atoms[1] > 1e-3 && atoms[2] > 1e-3,
+        "the controls: {atoms:?}"
+    );
     let figures = [held, drawn, clamped].map(|times| distance(times, mean));
     println!("distance from the law (held, drawn, clamped): {figures:?}, bound {bound:.4}");
     assert!(figures[0] < bound && figures[1] < bound);

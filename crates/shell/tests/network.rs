@@ -262,21 +262,13 @@ async fn mix(
         mix::Output::Dropped(why) => panic!("{why:?}"),
         mix::Output::Holding { .. } => unreachable!("nobody asked"),
     };
-    tokio::spawn(drive(
-        Mix::new(100),
-        authorities.clock,
-        inputs,
-        effect,
-        stop.clone(),
-    ));
+    let (mix, clock) = (Mix::new(100), authorities.clock);
+    tokio::spawn(drive(mix, clock, inputs, effect, stop.clone()));
     let (id, mut directory) = (node.id, node.directory.clone());
     tokio::spawn(async move {
         let consensus = directory.ready().await.unwrap();
-        let neighbours = shell::neighbours::Neighbours::of(&consensus, &id).unwrap();
-        inbox
-            .send(mix::Input::Next(neighbours.next()))
-            .await
-            .unwrap();
+        let next = shell::neighbours::next_of(&[consensus], &id);
+        inbox.send(mix::Input::Next(next)).await.unwrap();
         while let Some(peeled) = peeled.recv().await {
             if inbox.send(mix::Input::Peeled(peeled)).await.is_err() {
                 return;

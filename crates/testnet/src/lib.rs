@@ -6,6 +6,7 @@
 //! | [`demo`]     | real messages between two applications, and what became of them         |
 //! | [`conversation`] | two applications that write to each other                            |
 //! | [`network`]  | starts, restarts and stops the processes                                |
+//! | `documents`  | documents of two periods, signed beforehand                            |
 //! | `layout`     | their folders, settings and the `network.toml`                          |
 //! | [`metrics`]  | a node's page of metrics                                                |
 //! | [`process`]  | one child process                                                       |
@@ -25,6 +26,7 @@ pub mod bench;
 pub mod cli;
 pub mod conversation;
 pub mod demo;
+mod documents;
 mod layout;
 pub mod ledger;
 pub mod metrics;

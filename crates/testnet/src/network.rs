@@ -13,11 +13,12 @@
 //! gateway that is started again listens somewhere else, and the tap is aimed anew. Authorities need addresses
 //! before they run, so their ports are reserved by binding and released just before the start.
 //!
-//! Deliberately not here: what is sent over the network.
+//! What its processes have counted is read in `counts`. Deliberately not here: what is sent over the network.
+
+mod counts;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs,
     net::TcpListener,
@@ -25,12 +26,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use proto::{
+    calendar::Utc,
+    directory::{Params, Role},
+};
 use shell::clock::Clock;
 use tokio::task::JoinSet;
 
 use crate::{
+    documents,
     layout::Layout,
-    metrics::{dropped, page},
     process::{Line, Process, READY, STOP, Starter},
     progress::Progress,
     proxy::{Seen, Tap},
@@ -40,8 +45,6 @@ use crate::{
 pub const CLIENTS: [&str; 2] = ["alice", "bob"];
 /// Layers of mixes.
 pub const LAYERS: usize = 3;
-/// How often a count is read that is waited for.
-const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -56,6 +59,10 @@ pub struct Plan {
     pub mixes_per_layer: usize,
     /// Gateways.
     pub gateways: usize,
+    /// How long after its start a period ends and another one begins, in which every mix stands in
+    /// another layer; no authority runs then, and the parameters have to leave time for it. None: a
+    /// network as authorities make it.
+    pub edge: Option<Duration>,
     /// Traffic profile of the clients.
     pub profile: String,
     /// The network's parameters as TOML; empty for the defaults.
@@ -79,6 +86,7 @@ impl Plan {
             authorities: 4,
             mixes_per_layer: 3,
             gateways: 2,
+            edge: None,
             profile: "interactive".to_owned(),
             params: String::new(),
             applications: true,
@@ -134,6 +142,9 @@ impl Network {
         let reserved = network.make().await?;
         progress.step("starting authorities, gateways and mixes");
         drop(reserved); // now, as the authorities take over
+        if let Some(after) = network.plan.edge {
+            network.sign_documents(clock.utc().after(after))?;
+        }
         network.start_nodes().await?;
         progress.step("waiting for the first consensus");
         network.nodes_ready().await?;
@@ -189,6 +200,11 @@ impl Network {
     #[must_use]
     pub fn tap_ports(&self) -> Vec<u16> {
         self.taps.iter().map(|tap| tap.address().port()).collect()
+    }
+
+    /// Cuts every link to gateway `at`; who dialled will dial again.
+    pub fn cut(&self, at: usize) {
+        self.taps[at].cut();
     }
 
     /// What all taps have seen.
@@ -299,72 +315,6 @@ impl Network {
         let named = |(gateway, _): &(proto::NodeId, _)| Some(&*gateway.to_string()) == id;
         let at = network.bootstrap.iter().position(named);
         at.context("no gateway has that identity")
-    }
-
-    /// A count of gateway `at`, from its metrics page; 0 if it was not counted yet.
-    ///
-    /// # Errors
-    ///
-    /// If the page can't be had.
-    pub async fn metric(&self, at: usize, name: &str) -> anyhow::Result<u64> {
-        let gateway = self.gateways[at]
-            .as_ref()
-            .context("that gateway does not run")?;
-        let page = page(gateway.metrics, "/metrics").await?;
-        let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
-        Ok(page.lines().find_map(value).unwrap_or(0))
-    }
-
-    /// Packets that mixes and gateways have dropped, by reason, those that none has apart.
-    ///
-    /// # Errors
-    ///
-    /// If a page can't be had.
-    pub async fn dropped(&self) -> anyhow::Result<BTreeMap<String, u64>> {
-        let gateways = self.gateways.iter().flatten();
-        let all = gateways.map(|gateway| gateway.metrics);
-        let mut sum = BTreeMap::new();
-        for at in all.chain(self.mix_metrics.iter().copied()) {
-            for (reason, count) in dropped(&page(at, "/metrics").await?) {
-                *sum.entry(reason).or_default() += count;
-            }
-        }
-        Ok(sum)
-    }
-
-    /// Both pages of every gateway and mix, each with its path.
-    ///
-    /// # Errors
-    ///
-    /// If a page can't be had.
-    pub async fn pages(&self) -> anyhow::Result<Vec<(&'static str, String)>> {
-        let gateways = self.gateways.iter().flatten();
-        let all = gateways.map(|gateway| gateway.metrics);
-        let mut pages = Vec::new();
-        for at in all.chain(self.mix_metrics.iter().copied()) {
-            for path in ["/metrics", "/status"] {
-                pages.push((path, page(at, path).await?));
-            }
-        }
-        Ok(pages)
-    }
-
-    /// Reads a count of gateway `at` until it is at least `least`.
-    ///
-    /// # Errors
-    ///
-    /// If that takes too long.
-    pub async fn until_metric(&self, at: usize, name: &str, least: u64) -> anyhow::Result<()> {
-        // A count is no event, and only the page has it: asked for at a bounded rate.
-        let mut ask = tokio::time::interval(ASK_EVERY);
-        let reached = async {
-            while self.metric(at, name).await? < least {
-                ask.tick().await;
-            }
-            anyhow::Ok(())
-        };
-        let reached = tokio::time::timeout(READY, reached).await;
-        reached.with_context(|| format!("{name} of gateway {at} stays below {least}"))?
     }
 
     /// Starts a process of `role` that is no part of the network, in the folder called `name`.
@@ -492,9 +442,32 @@ impl Network {
         Ok(reserved)
     }
 
+    /// Makes the documents of the periods before and after `edge` in place of the authorities.
+    fn sign_documents(&self, edge: Utc) -> anyhow::Result<()> {
+        let params = self.plan.root.join("params.toml");
+        let params = if self.plan.params.is_empty() {
+            Params::default()
+        } else {
+            authority::params::load(&params)?
+        };
+        let authorities: Vec<_> = names("authority", self.plan.authorities).collect();
+        let gateways = names("gateway", self.plan.gateways).map(|name| (name, Role::Gateway));
+        let mixes = names("mix", self.plan.mixes_per_layer * LAYERS);
+        let all = gateways.chain(mixes.map(|name| (name, Role::Mix)));
+        let reached =
+            |((name, role), tap): ((String, Role), &Tap)| (name, role, tap.address().to_string());
+        let nodes: Vec<_> = all.zip(&self.taps).map(reached).collect();
+        documents::make(&self.plan.root, &authorities, &nodes, &params, edge)
+    }
+
     /// Starts authorities, gateways and mixes, and aims the taps.
     async fn start_nodes(&mut self) -> anyhow::Result<()> {
-        for name in names("authority", self.plan.authorities) {
+        let authorities = if self.plan.edge.is_some() {
+            0
+        } else {
+            self.plan.authorities
+        };
+        for name in names("authority", authorities) {
             let authority = self.run(&name, "authority")?;
             self.authorities.push(authority);
         }

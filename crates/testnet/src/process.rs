@@ -153,6 +153,22 @@ impl Process {
         self.child.id()
     }
 
+    /// CPU time of all its threads, in steps of a clock tick of the kernel's.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn cpu(&self) -> anyhow::Result<Duration> {
+        let id = self.id().context("it has ended")?;
+        let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // After the name, which may hold anything: fields 3 and on; 14 and 15 are user and system.
+        let (_, fields) = stat.rsplit_once(") ").context("no stat")?;
+        let fields = fields.split(' ').skip(11).take(2);
+        let ticks = fields.map(str::parse::<u64>).sum::<Result<u64, _>>()?;
+        let each = rustix::param::clock_ticks_per_second();
+        Ok(Duration::from_millis(ticks * 1000 / each))
+    }
+
     /// The next line it prints.
     ///
     /// # Errors

@@ -18,7 +18,7 @@
 //! one frame. A node presents its key; its records may hold several frames, and are counted as
 //! the frames they hold if they hold whole ones.
 //!
-//! Deliberately not here: decryption, delay, loss.
+//! All links of a tap can be cut at once. Deliberately not here: decryption, delay, loss.
 
 use std::{
     collections::BTreeMap,
@@ -76,6 +76,7 @@ pub struct Tap {
     address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     target: watch::Sender<Option<SocketAddr>>,
+    cuts: watch::Sender<u64>,
     stop: CancellationToken,
 }
 
@@ -91,12 +92,14 @@ impl Tap {
             address: listener.local_addr()?,
             seen: Arc::default(),
             target: watch::Sender::new(None),
+            cuts: watch::Sender::new(0),
             stop: CancellationToken::new(),
         };
         tokio::spawn(accept(
             listener,
             tap.target.subscribe(),
             Arc::clone(&tap.seen),
+            tap.cuts.subscribe(),
             tap.stop.clone(),
         ));
         Ok(tap)
@@ -111,6 +114,11 @@ impl Tap {
     /// Relays links to `target`; also after a restart of what listens there.
     pub fn aim(&self, target: SocketAddr) {
         self.target.send_replace(Some(target));
+    }
+
+    /// Ends every link that it relays now.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// What it has seen so far.
@@ -133,6 +141,7 @@ async fn accept(
     listener: TcpListener,
     target: watch::Receiver<Option<SocketAddr>>,
     seen: Arc<Mutex<Seen>>,
+    cuts: watch::Receiver<u64>,
     stop: CancellationToken,
 ) {
     let mut links = JoinSet::new();
@@ -141,7 +150,12 @@ async fn accept(
             () = stop.cancelled() => return,
             accepted = listener.accept() => {
                 let Ok((link, _)) = accepted else { continue };
-                links.spawn(relay(link, target.clone(), Arc::clone(&seen)));
+                let relaying = relay(link, target.clone(), Arc::clone(&seen));
+                let mut cut = cuts.clone();
+                cut.mark_unchanged();
+                links.spawn(async move {
+                    tokio::select! { ended = relaying => ended, _ = cut.changed() => Ok(()) }
+                });
             }
             Some(_) = links.join_next() => {}
         }

@@ -1,5 +1,7 @@
-//! Through the edge of a key epoch with real processes: nothing is lost, replies on the reply blocks
-//! of before included, and the old keys go from every node's disk.
+//! Through the edge of a key epoch, and of a period, with real processes: nothing is lost, replies on the reply
+//! blocks of before included, and the old keys go from every node's disk.
+//!
+//! The edge of an epoch:
 //!
 //! | when                         | what is under way                                          |
 //! |------------------------------|------------------------------------------------------------|
@@ -7,6 +9,10 @@
 //! | just before and just after   | an answer on those reply blocks, opened                    |
 //! | until the old key has closed | messages both ways; the clients go over on the way         |
 //! | after that                   | the old packet keys and their journals are off the disks   |
+//!
+//! At the edge of a period every mix stands in another layer from one moment to the next. The documents of both
+//! periods are signed beforehand, by the keys of authorities that do not run. Until the old keys have closed, links of
+//! both layers are up; then the old ones end.
 //!
 //! It takes as long as the shortest epoch, 90 s, and waits for messages all the while, not for
 //! time. What the keys of a client's packets tell is tested with the machine alone
@@ -21,6 +27,7 @@ use proto::{
     calendar::{Epoch, Schedule, Utc},
     directory::SignedConsensus,
 };
+use serde_json::Value;
 use shell::clock::Clock;
 use testnet::{
     conversation::{ALICE, BOB, Conversation},
@@ -28,9 +35,16 @@ use testnet::{
     network::{Network, Plan},
     progress::Progress,
 };
+use tokio::sync::Mutex;
 
 /// The shortest epoch, and delays that make three caps small against it.
 const PARAMS: &str = "delay_mean_ms = 5\nepoch_s = 90\n";
+/// The same, and a period of one epoch.
+const PERIODS: &str = "delay_mean_ms = 5\nepoch_s = 90\nepochs = 1\n";
+/// From the start of the nodes to the edge of the period: enough for slow machines to be talking by then.
+const START: Duration = Duration::from_secs(35);
+/// One network at a time: two are too much for a busy machine of two processors.
+static ALONE: Mutex<()> = Mutex::const_new(());
 const SHORT: usize = 200;
 /// How long before the edge the message with the reply blocks is sent, and the first answer.
 const BEFORE: [Duration; 2] = [Duration::from_secs(12), Duration::from_secs(2)];
@@ -78,9 +92,26 @@ async fn talk_until(talk: &mut Conversation, clock: Clock, until: Utc) -> anyhow
     Ok(count)
 }
 
+/// Packets that nodes have dropped because of their keys, their layers or their links.
+async fn lost(talk: &Conversation) -> anyhow::Result<u64> {
+    let dropped = talk.network.dropped().await?;
+    let of = |reason| dropped.get(reason).copied().unwrap_or(0);
+    let reasons = [
+        "mac",
+        "no_key",
+        "replay",
+        "wrong_next",
+        "wrong_first",
+        "link_down",
+        "link_full",
+    ];
+    Ok(reasons.into_iter().map(of).sum())
+}
+
 /// d05, EPO-2, EPO-3, EPO-5
 #[tokio::test]
 async fn attack_d05_nothing_is_lost_at_an_edge_and_old_keys_go() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir()?;
     let root = folder.path();
     let clock = Clock::start();
@@ -99,11 +130,6 @@ async fn attack_d05_nothing_is_lost_at_an_edge_and_old_keys_go() -> anyhow::Resu
     let soon = schedule.start(Epoch(current.0 + 1)) < now.after(BEFORE[0]);
     let old = if soon { Epoch(current.0 + 1) } else { current };
     let edge = schedule.start(Epoch(old.0 + 1));
-    let lost = async |talk: &Conversation| -> anyhow::Result<u64> {
-        let dropped = talk.network.dropped().await?;
-        let of = |reason| dropped.get(reason).copied().unwrap_or(0);
-        Ok(["mac", "no_key", "replay"].into_iter().map(of).sum())
-    };
 
     let mut sent = talk_until(&mut talk, clock, edge.before(BEFORE[0])).await?;
     let lost_before = lost(&talk).await?;
@@ -146,5 +172,102 @@ async fn attack_d05_nothing_is_lost_at_an_edge_and_old_keys_go() -> anyhow::Resu
     }
     sent += talk_until(&mut talk, clock, clock.utc().after(Duration::from_nanos(1))).await?;
     assert_eq!(talk.ledger.outcome(), (sent, 0, 0));
+    talk.network.stop().await
+}
+
+/// What each mix says of itself: its period, its layer, the links that it has and wants.
+async fn standing(talk: &Conversation) -> anyhow::Result<Vec<[u64; 4]>> {
+    let mut all = Vec::new();
+    for (path, page) in talk.network.pages().await? {
+        let status: Value = if path == "/status" {
+            serde_json::from_str(&page)?
+        } else {
+            continue;
+        };
+        let number = |key: &str| status[key].as_u64().context("a number");
+        if status["role"] == "mix" {
+            let keys = ["period", "layer", "links_up", "links_wanted"];
+            let [period, layer, up, wanted] = keys.map(number);
+            all.push([period?, layer?, up?, wanted?]);
+        }
+    }
+    Ok(all)
+}
+
+/// d05, EPO-6, LNK-8, MIX-4, GW-2
+#[tokio::test]
+async fn attack_d05_nothing_is_lost_when_layers_change() -> anyhow::Result<()> {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir()?;
+    let root = folder.path();
+    let clock = Clock::start();
+    let plan = Plan {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
+        mixes_per_layer: 1,
+        params: PERIODS.to_owned(),
+        edge: Some(START),
+        ..Plan::demo(root)?
+    };
+    let network = Network::start(plan, clock, &Progress::new()).await?;
+    let mut talk = Conversation::over(network, clock);
+    talk.introduce().await?;
+    let after = schedule(root)?; // the newer document's
+    let edge = after.valid_from;
+    ensure!(
+        clock.utc() < edge.before(BEFORE[0]),
+        "this machine is too slow"
+    );
+
+    let mut sent = talk_until(&mut talk, clock, edge.before(BEFORE[0])).await?;
+    let lost_before = lost(&talk).await?;
+    let before = standing(&talk).await?;
+    // Two gateways follow the last layer, one mix the others. Who comes from the first has the same mix after it.
+    for [period, layer, up, wanted] in &before {
+        let both = if *layer == 1 { 1 } else { 3 };
+        assert_eq!([period, up, wanted], [&0, &both, &both], "layer {layer}");
+    }
+    let unnamed = talk.send_unnamed(ALICE, SHORT).await?;
+    talk.until("the message without a name", |ledger| {
+        ledger.has_reached(unnamed, Wait::Acked)
+    })
+    .await?;
+    sent += 1 + talk_until(&mut talk, clock, edge.before(BEFORE[1])).await?;
+    let answer = talk.answer(BOB, unnamed, SHORT).await?;
+    talk.until("answer on a reply block", |ledger| ledger.is_opened(answer))
+        .await?;
+    sent += 1;
+
+    let old = Epoch(after.first.0 - 1);
+    sent += talk_until(&mut talk, clock, after.opens(old).end).await?;
+    assert_eq!(
+        lost(&talk).await? - lost_before,
+        0,
+        "no key and no link was missing"
+    );
+    let mut ask = tokio::time::interval(ASK_EVERY);
+    let settled = async {
+        loop {
+            let now = standing(&talk).await?;
+            let alone = |[_, layer, up, wanted]: &[u64; 4]| {
+                let own = if *layer == 3 { 2 } else { 1 };
+                [*up, *wanted] == [own; 2]
+            };
+            if now.iter().all(alone) {
+                return anyhow::Ok(now);
+            }
+            ask.tick().await;
+        }
+    };
+    let now = tokio::time::timeout(LIMIT, settled).await;
+    let now = now.context("links of the old layers are still up")??;
+    for ([_, old, ..], [period, new, ..]) in before.iter().zip(now) {
+        assert_eq!(
+            [period, new],
+            [1, old % 3 + 1],
+            "every mix stands elsewhere"
+        );
+    }
+    sent += talk_until(&mut talk, clock, clock.utc().after(Duration::from_nanos(1))).await?;
+    assert_eq!(talk.ledger.outcome(), (sent, 0, 0), "each exactly once");
     talk.network.stop().await
 }

@@ -61,6 +61,8 @@ pub(super) enum Event {
     Crash(usize),
     /// It starts again.
     Start(usize),
+    /// Other documents count for it than before.
+    Steer(usize),
     /// Somebody looks at the pools.
     Sample,
 }

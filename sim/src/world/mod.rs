@@ -12,6 +12,7 @@
 //! | `node`   | mixes and gateways with their peel stage, journal and mailboxes              |
 //! | `store`  | disks: what was answered stays, what was not may be lost                    |
 //! | `links`  | client links: dialled, lost, dialled again                                  |
+//! | `periods` | one document takes over from another                                    |
 //! | `faults` | loss, bursts, partitions, jitter, slow disks, clocks that are off           |
 //! | `watch`  | what someone who watches every link sees                                    |
 //! | `tally`  | what the run is judged by                                                   |
@@ -29,6 +30,7 @@ mod effects;
 mod faults;
 mod links;
 mod node;
+mod periods;
 mod report;
 mod sabotage;
 mod script;
@@ -53,6 +55,7 @@ use proto::{
 };
 use sphinx::Packet;
 
+pub use self::periods::{Edge, cross};
 pub use self::sabotage::{BLOCKED_AT, Sabotage};
 pub use self::script::{Absence, Played, Script, Stay, play};
 pub use self::setup::document_bytes;
@@ -161,7 +164,10 @@ struct World<'s> {
     scenario: &'s Scenario,
     seed: u64,
     sabotage: Sabotage,
+    /// The first document.
     consensus: Arc<Consensus>,
+    documents: Vec<Arc<Consensus>>,
+    edge: Edge,
     calendar: Calendar,
     now: Time,
     /// When messages and faults end.
@@ -187,7 +193,8 @@ struct World<'s> {
 
 impl<'s> World<'s> {
     fn new(scenario: &'s Scenario, seed: u64, plan: Plan) -> Self {
-        let consensus = plan.consensus;
+        let documents = plan.documents;
+        let consensus = Arc::clone(&documents[0]);
         let nodes: Vec<Node> = plan
             .nodes
             .into_iter()
@@ -216,9 +223,12 @@ impl<'s> World<'s> {
         // epochs the first edge falls into the middle of it.
         let schedule = consensus.schedule();
         let into = schedule.length.saturating_sub(span / 2);
-        let started = schedule
-            .valid_from
-            .after(into.min(Duration::from_secs(1800)));
+        let started = match documents.get(1) {
+            None => schedule
+                .valid_from
+                .after(into.min(Duration::from_secs(1800))),
+            Some(next) => next.schedule().valid_from.before(span / 2),
+        };
         let mut world = Self {
             scenario,
             seed,
@@ -243,9 +253,14 @@ impl<'s> World<'s> {
             tally: Tally::default(),
             play: None,
             consensus,
+            documents,
+            edge: Edge::default(),
         };
         for entity in 0..world.nodes.len() + users {
             world.agenda.put(Time::ZERO, Event::Start(entity));
+        }
+        for entity in 0..entities {
+            world.edges(entity);
         }
         for at in world.faults.partition_starts() {
             world.agenda.put(at, Event::Part);
@@ -324,6 +339,7 @@ impl<'s> World<'s> {
             Event::Away(client) => self.go_away(client),
             Event::Crash(entity) => self.crash(entity),
             Event::Start(entity) => self.start(entity),
+            Event::Steer(entity) => self.steer(entity),
             Event::Sample => {
                 self.tally
                     .held
@@ -345,6 +361,9 @@ impl<'s> World<'s> {
         self.tally
             .note(self.now, b'P', from as u64, to as u64, packet.as_slice());
         self.see_packet(from, to);
+        if !self.admits(from, to) {
+            return self.tally.count_named("NotAdmitted");
+        }
         if !self.loses(from) && !self.is_cut(from, to) {
             let at = self.arrival(from);
             self.agenda.put(at, Event::Packet { to, packet });
@@ -383,6 +402,7 @@ impl<'s> World<'s> {
 
     fn peel(&mut self, to: usize, packet: Box<Packet>) -> Option<Peeled> {
         let calendar = self.calendar_of(to);
+        let current = Arc::clone(self.current(to));
         let tally = &mut self.tally;
         let node = &mut self.nodes[to];
         if node.role.is_none() {
@@ -390,7 +410,12 @@ impl<'s> World<'s> {
             return None;
         }
         let drop = |why| tally.count(why);
-        node.peel(&self.consensus, calendar, self.now, packet, drop)
+        let peeled = node.peel(&current, calendar, self.now, packet, drop)?;
+        if self.documents.len() > 1 {
+            let period = peeled.epoch.0 / u64::from(current.params.epochs);
+            tally.count_named(&format!("OpenedInPeriod{period}"));
+        }
+        Some(peeled)
     }
 
     /// A mix's own loops are being lost (MIX-6).
@@ -502,8 +527,8 @@ impl<'s> World<'s> {
         match entity.checked_sub(self.nodes.len()) {
             None => {
                 let network = self.consensus.network;
-                let calendar = self.calendar_of(entity);
-                self.nodes[entity].start(now, network, seed, &self.consensus, calendar);
+                let (calendar, says) = (self.calendar_of(entity), self.says(entity));
+                self.nodes[entity].start(now, network, seed, &says, calendar);
                 self.settle(entity);
                 if let Some(inside) = self.inside(entity) {
                     self.start(self.nodes.len() + inside);
@@ -529,8 +554,7 @@ impl<'s> World<'s> {
         seat.client = Some(machine.expect("it reads what it wrote"));
         let calendar = self.calendar_of(self.nodes.len() + client);
         self.tell(client, client::Input::Calendar(calendar));
-        let document = Arc::clone(&self.consensus);
-        self.tell(client, client::Input::Consensus(document));
+        self.steer(self.nodes.len() + client);
         self.agenda.put(self.now, Event::Connect(client));
         if looping.is_some() || self.play.is_some() {
             return;

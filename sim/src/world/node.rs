@@ -4,7 +4,7 @@
 //! fingerprints, and only then finish. A crash loses the machine and the stage; the journal and the
 //! mailboxes stay.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use proto::{
     Machine, NetworkId, NodeId, Time,
@@ -17,7 +17,7 @@ use proto::{
 };
 use sphinx::{Packet, SecretKey};
 
-use super::{Sabotage, setup::NodePlan, store::Mailboxes};
+use super::{Sabotage, periods::Says, setup::NodePlan, store::Mailboxes};
 
 /// Packets that all keys of a simulated node may open together.
 const REPLAY_CAPACITY: usize = 1 << 24;
@@ -40,8 +40,7 @@ pub(super) enum Role {
 pub(super) struct Node {
     pub(super) id: NodeId,
     keys: Vec<(Epoch, SecretKey)>,
-    /// Where a mix may send; `None` for a gateway.
-    next: Option<BTreeSet<NodeId>>,
+    is_mix: bool,
     pub(super) role: Option<Role>,
     stage: Stage,
     journal: Vec<(Epoch, Fingerprint)>,
@@ -51,17 +50,6 @@ pub(super) struct Node {
 impl Node {
     /// A node that is down.
     pub(super) fn new(plan: NodePlan, consensus: &Consensus) -> Self {
-        let layer = |id| {
-            consensus
-                .layers
-                .iter()
-                .position(|layer| layer.contains(&id))
-        };
-        let gateways = || consensus.gateways().map(|gateway| gateway.id).collect();
-        let next = layer(plan.id).map(|layer| match consensus.layers.get(layer + 1) {
-            Some(next) => next.iter().copied().collect(),
-            None => gateways(),
-        });
         Self {
             id: plan.id,
             keys: consensus
@@ -69,7 +57,7 @@ impl Node {
                 .epochs()
                 .zip(plan.packet_keys)
                 .collect(),
-            next,
+            is_mix: consensus.layer(&plan.id).is_some(),
             role: None,
             stage: Stage::default(),
             journal: Vec::new(),
@@ -83,7 +71,7 @@ impl Node {
         now: Time,
         network: NetworkId,
         seed: [u8; 32],
-        consensus: &Arc<Consensus>,
+        says: &Says,
         calendar: Calendar,
     ) {
         for (epoch, secret) in &self.keys {
@@ -93,25 +81,31 @@ impl Node {
             }
             self.stage.install(*epoch, secret.clone(), seen);
         }
-        self.role = Some(match &self.next {
-            Some(next) => {
-                let mut mix = Mix::new(POOL_MAX);
-                mix.handle(now, mix::Input::Next(next.clone()));
-                Role::Mix(mix)
-            }
-            None => {
-                let mut gateway = Gateway::new(GATEWAY, network, seed);
-                let registered = self.mailboxes.usage();
-                for input in [
-                    gateway::Input::Calendar(calendar),
-                    gateway::Input::Consensus(Arc::clone(consensus)),
-                    gateway::Input::Registered(registered),
-                ] {
-                    gateway.handle(now, input);
+        if self.is_mix {
+            self.role = Some(Role::Mix(Mix::new(POOL_MAX)));
+            return self.heed(now, says);
+        }
+        let mut gateway = Gateway::new(GATEWAY, network, seed);
+        gateway.handle(now, gateway::Input::Calendar(calendar));
+        self.role = Some(Role::Gateway(Box::new(gateway)));
+        self.heed(now, says);
+        if let Some(Role::Gateway(gateway)) = &mut self.role {
+            let registered = self.mailboxes.usage();
+            gateway.handle(now, gateway::Input::Registered(registered));
+        }
+    }
+
+    /// Tells its machine what its documents say.
+    pub(super) fn heed(&mut self, now: Time, says: &Says) {
+        match &mut self.role {
+            Some(Role::Mix(mix)) => mix.handle(now, mix::Input::Next(says.next.clone())),
+            Some(Role::Gateway(gateway)) => {
+                for document in &says.documents {
+                    gateway.handle(now, gateway::Input::Consensus(Arc::clone(document)));
                 }
-                Role::Gateway(Box::new(gateway))
             }
-        });
+            None => {}
+        }
     }
 
     /// Everything that is not on its disk is lost; the journal too, if `sabotage` says so.

@@ -89,7 +89,8 @@ pub(super) struct NodePlan {
 
 /// Everything a run starts from.
 pub(super) struct Plan {
-    pub(super) consensus: Arc<Consensus>,
+    /// Of consecutive periods; at least one.
+    pub(super) documents: Vec<Arc<Consensus>>,
     /// Mixes, then gateways.
     pub(super) nodes: Vec<NodePlan>,
     pub(super) clients: Vec<Identity>,
@@ -155,7 +156,7 @@ pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
         .map(|node| identity(users + node, home(node)))
         .collect();
     Ok(Plan {
-        consensus: Arc::new(consensus),
+        documents: vec![Arc::new(consensus)],
         nodes,
         clients,
         loops,
@@ -173,7 +174,7 @@ pub fn document_bytes(mixes_per_layer: usize, gateways: usize) -> Result<usize, 
          gateways = {gateways}\n[traffic]\nusers = 2\n"
     );
     let scenario = Scenario::parse(&text).map_err(|why| RunError::Usage(why.to_string()))?;
-    Ok(plan(&scenario, 1)?.consensus.body().len())
+    Ok(plan(&scenario, 1)?.documents[0].body().len())
 }
 
 /// The network's parameters: the scenario's rates, the default lengths.

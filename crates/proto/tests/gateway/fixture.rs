@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use ed25519_dalek::{Signer, SigningKey};
 use proto::{
     LinkId, MailboxId, NetworkId, NodeId, Time,
-    calendar::{Calendar, Utc},
+    calendar::{Calendar, Epoch, Utc},
     directory::{Consensus, Params, Profile},
     gateway::{Change, Input, Kept, Limits, Output},
     peel::Peeled,
@@ -136,6 +136,7 @@ pub(crate) fn peeled(received: Time, to: MailboxId, name: u64) -> Peeled {
     Peeled {
         received,
         next: to.0,
+        epoch: Epoch(0),
         delay: core::time::Duration::ZERO,
         packet: packet(name),
     }

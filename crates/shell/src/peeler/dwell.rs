@@ -14,8 +14,9 @@
 use chacha20::ChaCha20Rng;
 use proto::{
     Machine, NodeId,
+    calendar::Epoch,
     directory::Params,
-    mix::{Input, Mix, Output},
+    mix::{Input, Mix, Output, always},
 };
 use rand_core::{Rng, SeedableRng};
 
@@ -44,7 +45,7 @@ fn held(timer: Timer) -> (Vec<f64>, usize) {
     let mut exponential = move || -((f64::from(rng.next_u32()) + 1.0) / 4_294_967_296.0).ln();
     let (mean, next) = (Params::default().delay_mean(), NodeId([7; 32]));
     let mut mix = Mix::new(PACKETS);
-    mix.handle(Time::ZERO, Input::Next([next].into()));
+    mix.handle(Time::ZERO, Input::Next(always([next])));
     let gap = Duration::from_secs_f64(1.0 / (LOAD * RATE));
     let mut at = Time::ZERO;
     let received: Vec<Time> = (0..PACKETS)
@@ -86,6 +87,7 @@ fn held(timer: Timer) -> (Vec<f64>, usize) {
                     Timer::Peeled => now,
                 },
                 next: next.0,
+                epoch: Epoch(0),
                 delay: mean.mul_f64(exponential()),
                 packet,
             };
