@@ -7,7 +7,7 @@
 //! |------------------|----------------------------------------------------|
 //! | `value`          | from all observations                              |
 //! | `standard_error` | 0 for what is computed, null where it is unknown    |
-//! | `interval_95`    | Student's t                                        |
+//! | `interval_95`    | Student's t; of a share of trials Wilson's           |
 //! | `n`              | observations                                       |
 //! | `expected`       | `{"equals": x}` or `{"at_most": x}`, if theory says |
 //! | `z`              | standard errors from `equals`                      |
