@@ -171,6 +171,7 @@ fn sign(
 
 fn reply(desk: &Mutex<Desk>, keys: &[SigningKey], clock: Clock, question: Question) -> Answer {
     let mut desk = desk.lock().unwrap();
+    let document = desk.document.clone();
     match question {
         Question::Gathering if desk.document.is_none() => Answer::Gathering {
             period: 0,
@@ -188,10 +189,7 @@ fn reply(desk: &Mutex<Desk>, keys: &[SigningKey], clock: Clock, question: Questi
         }
         Question::Consensus {
             period: None | Some(0),
-        } => desk
-            .document
-            .clone()
-            .map_or(Answer::NotYet, Answer::Consensus),
+        } => document.map_or(Answer::NotYet, Answer::Consensus),
         Question::Consensus { .. }
         | Question::Gathering
         | Question::Descriptors
@@ -233,17 +231,13 @@ async fn node(
         let links = links.clone();
         async move {
             let ended = incoming.ended.clone();
-            links
-                .expect("gateways alone")
-                .send(incoming)
-                .expect("the test listens");
+            let handed = links.expect("gateways alone").send(incoming);
+            handed.expect("the test listens");
             ended.cancelled().await;
         }
     };
-    let node = Node::start(setup, inbox, |peeled| peeled, clients, stop.clone())
-        .await
-        .unwrap();
-    (node, peeled, metrics)
+    let node = Node::start(setup, inbox, |peeled| peeled, clients, stop.clone());
+    (node.await.unwrap(), peeled, metrics)
 }
 
 /// A mix: the node and its machine.

@@ -58,6 +58,7 @@ const TOGETHER: usize = 8;
 const PEELED: &str = "lacuna_packets_peeled_total ";
 const NOBODYS: &str = "lacuna_packets_dropped_total{reason=\"no_mailbox\"} ";
 const STORED: &str = "lacuna_mailbox_packets_stored_total ";
+const CONFIRMED: &str = "lacuna_mailbox_packets_confirmed_total ";
 const REPLAYED: &str = "lacuna_packets_dropped_total{reason=\"replay\"} ";
 const DISPLACED: &str = "lacuna_gateway_events_total{reason=\"mailbox_displaced\"} ";
 
@@ -453,6 +454,7 @@ async fn front_ends_on_one_store_are_one_gateway() -> anyhow::Result<()> {
     let refused = a.count(&[REPLAYED]).await? + b.count(&[REPLAYED]).await?;
     assert_eq!(refused, captured.len() as u64);
     confirm(&mut at_b, last).await?;
+    b.until(&[CONFIRMED], 1).await?; // else it is sent again (GW-16)
 
     // The newest link has the mailbox; the older one ticks on.
     let mut at_a = bed.open(&a).await?;
@@ -472,6 +474,7 @@ async fn front_ends_on_one_store_are_one_gateway() -> anyhow::Result<()> {
     let last = came.last().context("some")?.0;
     assert!(are_new(came));
     confirm(&mut at_a, last).await?;
+    a.until(&[CONFIRMED], 1).await?;
     let [dummies, _] = *counted.borrow();
     let ticks_on = counted.wait_for(|[now, _]| *now > dummies + 20);
     assert_eq!(timeout(LIMIT, ticks_on).await??[1], 0);

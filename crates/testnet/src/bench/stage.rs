@@ -71,6 +71,9 @@ impl Stage {
         let mut nodes = Vec::new();
         for i in 0..MIXES + gateways {
             let keys = Keys::open(StateDir::open(&made(root, i))?)?;
+            if i >= MIXES {
+                keys.follow_a_chain()?; // a gateway may be several front ends
+            }
             let about = About {
                 role: if i < MIXES { Role::Mix } else { Role::Gateway },
                 address: free_address()?.to_string(),
