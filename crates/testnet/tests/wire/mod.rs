@@ -39,11 +39,13 @@ pub(crate) struct Record {
     pub(crate) at: Duration,
 }
 
+/// The dialler's port, and the one that it dialled.
+pub(crate) type Ports = (u16, u16);
+
 /// A link, in both directions: what the dialler sent, what it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
-    /// The dialler's port, and the one that it dialled.
-    pub(crate) ports: (u16, u16),
+    pub(crate) ports: Ports,
     pub(crate) ways: [Vec<Record>; 2],
     /// When either side ended it.
     pub(crate) ended: Option<Duration>,
@@ -106,8 +108,8 @@ fn links(capture: &[u8], ports: &[u16]) -> anyhow::Result<Vec<Link>> {
     const FIN_OR_RST: u8 = 1 | 4;
     const SYN: u8 = 2;
     // Both directions of each link, by its dialler's ports and how often they were used before.
-    let mut open: BTreeMap<((u16, u16), usize), [Option<Stream>; 2]> = BTreeMap::new();
-    let mut uses: BTreeMap<(u16, u16), usize> = BTreeMap::new();
+    let mut open: BTreeMap<(Ports, usize), [Option<Stream>; 2]> = BTreeMap::new();
+    let mut uses: BTreeMap<Ports, usize> = BTreeMap::new();
     let (head, mut rest) = capture.split_at_checked(24).context("no capture")?;
     ensure!(
         head.starts_with(&0xa1b2_c3d4_u32.to_le_bytes()) && head[20] == 1,
