@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 
 use proto::{
     MailboxId, NodeId, Time,
+    calendar::Epoch,
     wire::{FRAME_LEN, Frame},
 };
 use sphinx::{HEADER_LEN, PACKET_LEN, Packet, Routing, SecretKey, SurbId};
 
-use super::Net;
+use super::{Net, utc_at};
 
 /// What a packet was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ impl Hop {
 
 /// One packet, from the entry link to the mailbox.
 pub(crate) struct Crossing {
+    /// Who sent it.
+    pub(crate) client: usize,
     pub(crate) class: Class,
     pub(crate) at: Time,
     /// When the same client's last frame left.
@@ -109,6 +112,7 @@ impl Net {
         let mut before = self.peers[client].written.iter().rev().skip(1);
         let last = before.next().copied().unwrap_or(Time::ZERO);
         let crossing = Crossing {
+            client,
             class: self.class(mailbox, packet),
             at: self.now,
             last,
@@ -160,13 +164,21 @@ impl Net {
         assert!(self.consensus.layers[0].contains(&at), "a first mix");
         let cap = u64::try_from(self.consensus.params.delay_cap().as_nanos()).expect("small");
         let (mut delay, mut route) = (Duration::ZERO, Vec::new());
+        let schedule = self.consensus.schedule();
         self.hops.clear();
         for hop in 0..4 {
             route.push(at);
             let keys = self.secrets.get(&at)?;
-            let mut tried = keys.iter().enumerate();
-            let (key, opened) =
-                tried.find_map(|(i, key)| Some((i, sphinx::open_one(key, cap, &packet).ok()?)))?;
+            // EPO-2, by clocks that are right.
+            let utc = utc_at(self.now.after(delay));
+            let open = |i: usize| schedule.opens(Epoch(i as u64)).contains(&utc);
+            let mut tried = keys.iter().enumerate().filter(|(i, _)| open(*i));
+            let found =
+                tried.find_map(|(i, key)| Some((i, sphinx::open_one(key, cap, &packet).ok()?)));
+            let Some((key, opened)) = found else {
+                self.unopened += 1;
+                return None;
+            };
             let Routing::Forward { next, delay_ns } = *opened.routing() else {
                 return None;
             };

@@ -51,6 +51,11 @@ pub(crate) fn secs(secs: f64) -> Time {
     Time::ZERO.after(Duration::from_secs_f64(secs))
 }
 
+/// What UTC is at a time.
+pub(crate) fn utc_at(time: Time) -> Utc {
+    Utc::from_secs(START_S).after(time.since(Time::ZERO))
+}
+
 pub(crate) fn config() -> Config {
     Config {
         network: NETWORK,
@@ -122,6 +127,8 @@ pub(crate) struct Peer {
     pub(crate) takes: bool,
     /// Whether the links come up after a start.
     pub(crate) online: bool,
+    /// How far its clock is ahead.
+    pub(crate) ahead: Duration,
 }
 
 pub(crate) struct Net {
@@ -144,6 +151,8 @@ pub(crate) struct Net {
     pub(crate) store_s: f64,
     /// Packets that reached no mailbox of a client: drops.
     pub(crate) nobodys: u64,
+    /// Packets that some hop had no open key for.
+    pub(crate) unopened: u64,
     /// How often each route was taken: three mixes and a gateway.
     pub(crate) routes: BTreeMap<Vec<NodeId>, u64>,
     /// What mixes were asked to hold packets for.
@@ -192,6 +201,7 @@ impl Net {
                 entered: None,
                 takes: true,
                 online: true,
+                ahead: Duration::ZERO,
             }
         });
         let peers: Vec<Peer> = peers.collect();
@@ -210,6 +220,7 @@ impl Net {
             duplicates: 0.0,
             store_s: 0.01,
             nobodys: 0,
+            unopened: 0,
             routes: BTreeMap::new(),
             delays: Vec::new(),
             tap: None,
@@ -315,7 +326,7 @@ impl Net {
         let seed = self.rng.random();
         let calendar = Calendar {
             at: Time::ZERO,
-            utc: Utc::from_secs(START_S),
+            utc: utc_at(Time::ZERO).after(self.peers[client].ahead),
         };
         let peer = &mut self.peers[client];
         let records = peer.records.clone();
