@@ -66,7 +66,7 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
     },
-    /// Measure what one node carries on this machine.
+    /// Measure what one node carries on this machine, and how long messages take.
     Bench {
         #[command(subcommand)]
         what: What,
@@ -99,6 +99,15 @@ enum What {
         /// Length of each of the seven measured runs, in seconds.
         #[arg(long, default_value_t = 5.0, value_parser = seconds)]
         seconds: f64,
+    },
+    /// A whole network for each of two profiles, Nym's parameters and our defaults: how long messages take.
+    Messages {
+        /// Print the result as JSON.
+        #[arg(long)]
+        json: bool,
+        /// Short messages of each profile.
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        messages: u64,
     },
     /// The replay set and its journal: time and memory for each tag, and a restart.
     Replay {
@@ -218,6 +227,10 @@ async fn bench_in(root: PathBuf, what: What) -> anyhow::Result<()> {
         }
         What::Mailbox { json, seconds } => {
             let done = bench::mailbox::run(&root, seconds, &progress).await;
+            done.and_then(|report| text(&report, json))
+        }
+        What::Messages { json, messages } => {
+            let done = bench::messages::run(&root, messages, &progress).await;
             done.and_then(|report| text(&report, json))
         }
         What::Replay { json, tags } => {

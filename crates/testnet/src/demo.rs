@@ -46,7 +46,7 @@ const FILE: usize = 1_000_000;
 /// the report counts them.
 pub async fn run(plan: Plan, progress: &Progress) -> anyhow::Result<Report> {
     let clock = Clock::start();
-    let model = model(&plan.profile)?;
+    let model = model(&Params::default(), &plan.profile)?;
     let network = Network::start(plan, clock, progress).await?;
     let mut demo = Demo {
         talk: Conversation::over(network, clock),
@@ -85,8 +85,8 @@ fn settled(ledger: &Ledger, number: u64) -> bool {
     ledger.is_opened(number) && ledger.has_reached(number, Wait::Acked)
 }
 
-fn model(profile: &str) -> anyhow::Result<Model> {
-    let params = Params::default();
+/// What the network's parameters and a client's profile make one expect.
+pub(crate) fn model(params: &Params, profile: &str) -> anyhow::Result<Model> {
     let (_, profile) = params
         .profile(profile)
         .context("the profile is a known one")?;

@@ -1,4 +1,4 @@
-//! `lacuna-testnet bench`: what one node and one store of mailboxes carry on this machine.
+//! `lacuna-testnet bench`: what one node and one store of mailboxes carry on this machine, and how long messages take.
 //!
 //! | module     | what                                                                            |
 //! |------------|---------------------------------------------------------------------------------|
@@ -7,9 +7,11 @@
 //! | [`node`]   | starts both, each on a processor of its own, and prints what was found          |
 //! | [`replay`] | the replay set of one key and its journal, alone in this process                |
 //! | [`mailbox`] | the engines of mailboxes, puts that are durable                                |
+//! | [`messages`] | a whole network for each profile: latency of messages, goodput of a large one |
 
 pub mod load;
 pub mod mailbox;
+pub mod messages;
 pub mod node;
 pub mod replay;
 pub mod stage;
