@@ -119,10 +119,18 @@ mod tests {
     /// DIR-2: what `lacuna-sim plan` wrote is a file for an authority, and says its own delay.
     #[test]
     fn shipped_plans_are_files_of_an_authority() {
-        for (text, delay_mean_ms) in [
-            (include_str!("../../docs/plans/messaging.toml"), 1778),
-            (include_str!("../../docs/plans/interactive.toml"), 46),
-            (include_str!("../../docs/plans/two-seconds.toml"), 26),
+        for (text, delay_mean_ms, inbound_percent) in [
+            (include_str!("../../docs/plans/interactive.toml"), 50, 100),
+            (include_str!("../../docs/plans/messaging.toml"), 50, 100),
+            (include_str!("../../docs/plans/frugal.toml"), 50, 94),
+            (include_str!("../../docs/plans/service.toml"), 50, 75),
+            (include_str!("../../docs/plans/network.toml"), 46, 100),
+            (include_str!("../../docs/plans/two-seconds.toml"), 26, 100),
+            (
+                include_str!("../../docs/plans/twenty-seconds.toml"),
+                1778,
+                100,
+            ),
         ] {
             let params = parse(text).unwrap();
             assert_eq!(params.delay_mean_ms, delay_mean_ms);
@@ -130,8 +138,8 @@ mod tests {
                 panic!("one profile");
             };
             assert_eq!(profile.name, "planned");
-            let through = profile.payload_uhz + profile.loops_uhz;
-            assert!(profile.downstream_uhz * 4 >= through * 5);
+            let stored = profile.payload_uhz * inbound_percent / 100 + profile.loops_uhz;
+            assert!(profile.downstream_uhz * 4 >= stored * 5);
         }
     }
 

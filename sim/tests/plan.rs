@@ -8,7 +8,7 @@ use std::{
 
 use proto::directory::Params;
 use serde_json::Value;
-use sim::plan::{Budgets, defaults, front};
+use sim::plan::{Budgets, Given, defaults, front};
 
 /// Budgets that fit; small enough for a test.
 const FITS: [&str; 6] = ["20s", "200MB", "200", "0.2", "3", "1"];
@@ -104,6 +104,7 @@ fn a_tighter_budget_never_gives_more_anonymity() {
             users: 10_000,
             corrupt: 0.2,
             links_s: 0.0,
+            given: Given::NOTHING,
         };
         let front = front(&budgets).expect("they fit");
         for pair in front.windows(2) {
@@ -256,4 +257,63 @@ fn the_default_profiles_are_on_the_front() {
         shipped["rows"],
         serde_json::json!(defaults::rows(&standings))
     );
+}
+
+/// Each default profile answers budgets, and the plan for them is in the repository: the profile
+/// keeps the budgets, its mailbox keeps up, and it loses at most a tenth of a bit to the best of
+/// the plan, by the bound; the files say what is planned here.
+#[test]
+fn the_default_profiles_answer_plans_in_the_repository() {
+    let params = Params::default();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/plans");
+    for (name, budgets) in defaults::ANSWERS {
+        let profile = params.profiles.iter().find(|one| one.name == name);
+        let profile = profile.expect(name);
+        let costs = defaults::costs(profile, params.delay_mean_ms, &budgets);
+        let [latency_p95_s, bytes_per_day, bits] = costs.expect("its mailbox keeps up");
+        assert!(
+            latency_p95_s <= budgets.latency_p95_s,
+            "{name}: {latency_p95_s} s"
+        );
+        assert!(
+            bytes_per_day <= budgets.bytes_per_day,
+            "{name}: {bytes_per_day} B"
+        );
+        // The budgets are not wide, or any profile would keep them.
+        assert!(
+            latency_p95_s >= 0.95 * budgets.latency_p95_s,
+            "{name}: {latency_p95_s} s"
+        );
+        assert!(
+            bytes_per_day >= 0.97 * budgets.bytes_per_day,
+            "{name}: {bytes_per_day} B"
+        );
+        let front = front(&budgets).expect("they fit");
+        let best = front.last().expect("not empty");
+        assert!(best.bound_bits - bits < 0.1, "{name}: {bits} of {best:?}");
+        // The control: a fifth less traffic is too far from the front.
+        let fewer = bits + 0.8_f64.log2();
+        assert!(best.bound_bits - fewer > 0.1, "{name}");
+
+        let read = |ending: &str| {
+            let file = folder.join(format!("{name}.{ending}"));
+            fs::read_to_string(file).expect("shipped")
+        };
+        let summary: Value = serde_json::from_str(&read("json")).expect("json");
+        assert_eq!(summary["settings"], budgets.command(1));
+        let table: toml::Table = read("toml").parse().expect("toml");
+        let planned = &table["profiles"][0];
+        let uhz = |key: &str| planned[key].as_integer().expect(key);
+        let chosen = front.iter().map(|point| point.candidate);
+        let found = chosen.into_iter().any(|one| {
+            let rates = [one.payload_uhz, one.loops_uhz, one.downstream_uhz].map(i64::from);
+            rates == ["payload_uhz", "loops_uhz", "downstream_uhz"].map(uhz)
+        });
+        assert!(found, "{name}: {planned}");
+        assert_eq!(
+            table["delay_mean_ms"].as_integer(),
+            Some(params.delay_mean_ms.into())
+        );
+        assert_eq!(uhz("loops_uhz"), i64::try_from(profile.loops_uhz).unwrap());
+    }
 }

@@ -156,6 +156,25 @@ fn keys_lists_the_language() {
     }
 }
 
+/// More threads are faster and see the same, to the last bit: the program compares them itself.
+#[test]
+fn bench_shows_the_same_on_more_threads() {
+    let output = lacuna_sim(&["bench", "--scaling", "--in-flight", "10"]);
+    assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+    let shown = String::from_utf8(output.stdout).expect("utf-8");
+    let rows: Vec<Vec<&str>> = shown
+        .lines()
+        .skip(1)
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    let threads: Vec<&str> = rows.iter().map(|row| row[2]).collect();
+    let doubled = ["1", "2", "4", "8", "16", "32", "64", "128", "256", "512"];
+    assert_eq!(threads, doubled[..threads.len()]);
+    let cores = std::thread::available_parallelism().expect("cores").get();
+    assert_eq!(threads.len(), cores.ilog2() as usize + 1);
+    assert!(rows.iter().all(|row| row.last() == Some(&"yes")), "{shown}");
+}
+
 /// As CI calls it; the sabotaged run shows that exit code 1 can happen.
 #[test]
 fn validate_prints_checks_and_fails_when_one_does() {

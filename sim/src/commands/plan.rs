@@ -7,7 +7,7 @@ use proto::directory::Params;
 use serde_json::json;
 use sim::{
     outcome::RunError,
-    plan::{self, Budgets, HEAD, defaults},
+    plan::{self, Budgets, Given, HEAD, defaults},
     report,
 };
 
@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     users: u64,
     /// In place of a plan: how far the network's default profiles are from the front
-    #[arg(long, conflicts_with_all = ["latency_p95", "bytes_per_day", "corrupt", "links"])]
+    #[arg(long, conflicts_with_all = ["latency_p95", "bytes_per_day", "corrupt", "links", "delay", "loops", "inbound"])]
     defaults: bool,
     /// Share of mixes that are corrupt, from 0 to 0.9
     #[arg(long, default_value_t = 0.0, value_parser = share)]
@@ -34,6 +34,15 @@ pub(crate) struct Arguments {
     /// What all links of a way take together, added to the latency: 120ms
     #[arg(long, value_parser = seconds_or_none, allow_hyphen_values = true)]
     links: Option<f64>,
+    /// Mean delay of each mix, not to be searched: a network has one for all profiles. 50ms
+    #[arg(long, value_parser = milliseconds)]
+    delay: Option<u32>,
+    /// Loops per second of a user, not to be searched
+    #[arg(long, value_parser = rate)]
+    loops: Option<f64>,
+    /// Packets that a user is sent for each payload slot that it has, from 0 to 10
+    #[arg(long, default_value_t = Given::NOTHING.inbound, value_parser = inbound)]
+    inbound: f64,
     /// Seed of every random number
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -88,6 +97,28 @@ pub(crate) fn seconds_or_none(text: &str) -> Result<f64, String> {
     with_unit(text, &SECONDS, true, "120ms")
 }
 
+fn milliseconds(text: &str) -> Result<u32, String> {
+    let ms = seconds(text)? * 1e3;
+    let whole = (1..=plan::DELAY_MAX_MS).find(|whole| (f64::from(*whole) - ms).abs() < 1e-6);
+    let most = plan::DELAY_MAX_MS;
+    whole.ok_or_else(|| format!("must be whole milliseconds, 1ms to {most}ms, as in 50ms"))
+}
+
+/// A number from `least` to `most`.
+fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok();
+    let value = value.filter(|value| (least..=most).contains(value));
+    value.ok_or_else(|| format!("must be a number from {least} to {most}"))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    number(text, 1e-6, 1000.0)
+}
+
+fn inbound(text: &str) -> Result<f64, String> {
+    number(text, 0.0, 10.0)
+}
+
 fn bytes(text: &str) -> Result<f64, String> {
     let units = [("B", 1.0), ("kB", 1e3), ("MB", 1e6), ("GB", 1e9)];
     with_unit(text, &units, false, "200MB")
@@ -113,6 +144,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         users: arguments.users,
         corrupt: arguments.corrupt,
         links_s: arguments.links.unwrap_or(0.0),
+        given: Given {
+            delay_mean_ms: arguments.delay,
+            loops_per_s: arguments.loops,
+            inbound: arguments.inbound,
+        },
     };
     with_threads(arguments.threads, || found(arguments, &budgets))
 }
@@ -151,7 +187,7 @@ fn stand(arguments: &Arguments) -> Result<(), Failure> {
 
 #[expect(clippy::print_stdout, reason = "the results of this command")]
 fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
-    let (seed, users) = (arguments.seed, budgets.users);
+    let seed = arguments.seed;
     let bar = bar(arguments.quiet);
     let plan = plan::plan(budgets, seed, &|done| advance(&bar, done));
     bar.finish_and_clear();
@@ -159,14 +195,7 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
         RunError::Usage(_) => usage(why),
         RunError::Failed(_) => running(why),
     })?;
-    let mut settings = format!(
-        "lacuna-sim plan --latency-p95 {}s --bytes-per-day {}B --users {users} --corrupt {} \
-         --seed {seed}",
-        budgets.latency_p95_s, budgets.bytes_per_day, budgets.corrupt
-    );
-    if budgets.links_s > 0.0 {
-        settings += &format!(" --links {}s", budgets.links_s);
-    }
+    let settings = budgets.command(seed);
     let (outcome, rows) = (plan.outcome(), plan.rows());
     let layers = plan.layers_note();
     let title = "Plan";

@@ -20,7 +20,7 @@ use crate::stats::{Estimate, mean};
 pub const LATENCY_STEPS: f64 = 4096.0;
 
 /// Observations of one section.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Section {
     /// Measured messages, in order.
     pub targets: Vec<Target>,
@@ -50,7 +50,7 @@ pub struct Section {
 }
 
 /// Moments of the gaps between exits.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gaps {
     /// Gaps counted.
     pub count: u64,

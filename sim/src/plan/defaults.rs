@@ -15,10 +15,72 @@
 use proto::directory::{Params, Profile};
 
 use super::{
-    DEPLOYED, FRAME_BYTES,
+    Budgets, DEPLOYED, FRAME_BYTES, Given,
     latency::{LOAD_MAX, Mailbox, Way},
 };
 use crate::{closed::network_limit_bits, report::short};
+
+/// What each default profile of the network is for: the budgets that it answers, at the network's
+/// delay, with as many loops as it is to notice an (n−1) attack by, and with what its mailbox must
+/// carry ("The default profiles and the plan" in docs/SIMULATOR.md). `docs/plans/NAME.{json,toml}` are the plans.
+pub const ANSWERS: [(&str, Budgets); 4] = [
+    ("interactive", answer((0.42, 13.3e9), 10_000, 2.0, 1.0)),
+    ("messaging", answer((8.0, 345e6), 100_000, 0.1, 1.0)),
+    // Inbound of at most 0.047 /s for 0.05 slots.
+    ("frugal", answer((130.0, 28.2e6), 100_000, 0.01, 0.94)),
+    // Streams' peers send less than they get.
+    ("service", answer((0.34, 86e9), 1_000, 5.0, 0.75)),
+];
+
+const fn answer(
+    (latency_p95_s, bytes_per_day): (f64, f64),
+    users: u64,
+    loops_per_s: f64,
+    inbound: f64,
+) -> Budgets {
+    Budgets {
+        latency_p95_s,
+        bytes_per_day,
+        users,
+        corrupt: 0.2,
+        links_s: 0.0,
+        given: Given {
+            delay_mean_ms: Some(50),
+            loops_per_s: Some(loops_per_s),
+            inbound,
+        },
+    }
+}
+
+/// Latency (95 % quantile, s), bytes a day and bound (bits) of a profile for what `budgets` are
+/// for. `None`: its mailbox would not keep up with the budgets' inbound (load above 0.8).
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "rates below 2^53")]
+pub fn costs(profile: &Profile, delay_mean_ms: u32, budgets: &Budgets) -> Option<[f64; 3]> {
+    let [payload, loops, down] = [
+        profile.payload_uhz,
+        profile.loops_uhz,
+        profile.downstream_uhz,
+    ]
+    .map(|uhz| uhz as f64 / 1e6);
+    let load = (payload * budgets.given.inbound + loops) / down;
+    let delay_mean_s = f64::from(delay_mean_ms) / 1e3;
+    let way = Way {
+        payload_per_s: payload,
+        layers: DEPLOYED,
+        delay_mean_s,
+        downstream_per_s: down,
+    };
+    let frames = payload + loops + down + 1e3 / f64::from(profile.confirm_ms);
+    let users_per_s = budgets.users as f64 * (payload + loops);
+    (load <= super::LOAD_PLANNED).then(|| {
+        [
+            way.quantile(&Mailbox::new(load), 0.95) + budgets.links_s,
+            86_400.0 * f64::from(FRAME_BYTES) * frames,
+            network_limit_bits(users_per_s, DEPLOYED as usize, delay_mean_s),
+        ]
+    })
+}
 
 /// Head of [`rows`].
 pub const HEAD: [&str; 8] = [

@@ -3,7 +3,7 @@
 //! | quantity      | formula, per user                                                          |
 //! |---------------|----------------------------------------------------------------------------|
 //! | bytes per day | 86 400 × 2432 × (λP + λL + μD + 1/c): **both directions count**, dummies too |
-//! | mailbox       | μD = (λL + λP) / load, load 0.2 to 0.8: every payload slot may carry a message to a user |
+//! | mailbox       | μD = (λL + i λP) / load, load 0.2 to 0.8; i = 1 unless given: every payload slot may carry a message to a user |
 //! | confirmations | c = 30 / μD, between 1 s and 600 s: one for 30 frames                      |
 //! | latency       | 95 % quantile of [`latency`] (slot + L mixes + mailbox), and what links take |
 //! | limit         | [`network_limit_bits`] of users × (λP + λL): no corrupt mix, large pools; it ranks candidates |
@@ -16,7 +16,8 @@
 //!
 //! Bytes are frames as links carry them, without TLS, TCP and IP. λL is at least a tenth of λP:
 //! anonymity alone would spend nothing on loops, and without loops nobody notices an (n−1) attack.
-//! The grid depends on no budget, so that a tighter budget leaves a subset. One layer is not
+//! A network's mean delay is one for all profiles, and how fast loops notice is a choice of its own:
+//! both may be [`Given`], and then the grid of what is left is finer. The grid depends on no budget, so that a tighter budget leaves a subset. One layer is not
 //! searched: its mix sees both ends. Deliberately no lost packets, no message of many packets.
 
 pub mod defaults;
@@ -51,12 +52,19 @@ const IN_FLIGHT_MAX: f64 = 4e6;
 const TARGETS: [f64; 2] = [512.0, 64.0];
 /// Packets in flight × messages measured, at most (above the least number of messages).
 const WORK: f64 = 1e8;
-/// Load of a mailbox's downstream.
-const LOADS: [f64; 4] = [0.8, 0.6, 0.4, 0.2];
+/// Loads of a mailbox's downstream: this many steps of equal width, up to the last.
+const LOADS: u32 = 4;
+const LOAD_PLANNED: f64 = 0.8;
+/// Steps of λP in a decade.
+const RATES: u32 = 16;
+/// How many times as many steps of either if delay and loops are given.
+const FINER: (u32, u32) = (4, 6);
+/// Fastest downstream that is planned, per second; 2^32 µHz are a little more.
+const RATE_MAX_PER_S: f64 = 4000.0;
 /// Loops for each payload slot.
 const LOOPS: [f64; 4] = [0.1, 0.2, 0.5, 1.0];
 /// Longest mean delay: an eighth of an epoch of 10 800 s must exceed 5 s and 82.8 of it (DIR-2).
-const DELAY_MAX_MS: u32 = 16_000;
+pub const DELAY_MAX_MS: u32 = 16_000;
 
 /// What a plan must keep to.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +79,37 @@ pub struct Budgets {
     pub corrupt: f64,
     /// What all links of a way take together, in seconds, ≥ 0.
     pub links_s: f64,
+    /// What is not to be searched.
+    pub given: Given,
+}
+
+/// Parameters that something else has decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Given {
+    /// Mean delay of each mix, in milliseconds, from 1 to [`DELAY_MAX_MS`].
+    pub delay_mean_ms: Option<u32>,
+    /// λL, per second, > 0.
+    pub loops_per_s: Option<f64>,
+    /// Packets that a user is sent for each payload slot that it has, ≥ 0.
+    pub inbound: f64,
+}
+
+impl Given {
+    /// Nothing: a user gets as much as it may send.
+    pub const NOTHING: Self = Self {
+        delay_mean_ms: None,
+        loops_per_s: None,
+        inbound: 1.0,
+    };
+
+    /// Steps of λP in a decade, and loads.
+    const fn steps(&self) -> (u32, u32) {
+        if self.delay_mean_ms.is_some() && self.loops_per_s.is_some() {
+            (RATES * FINER.1, LOADS * FINER.0)
+        } else {
+            (RATES, LOADS)
+        }
+    }
 }
 
 /// One choice of parameters, in the units of the consensus.
@@ -140,12 +179,13 @@ fn whole(x: f64) -> u32 {
 }
 
 impl Candidate {
-    fn new(layers: u32, payload_per_s: f64, loops: f64, load: usize) -> Self {
-        let payload_uhz = whole(payload_per_s * 1e6);
-        let loops_uhz = whole(payload_per_s * loops * 1e6);
-        let through = f64::from(payload_uhz + loops_uhz);
+    /// Rates per second; `inbound` packets for each payload slot load the mailbox to `load`, the
+    /// one at `place` of the grid.
+    fn new(layers: u32, rates: [f64; 2], inbound: f64, (place, load): (usize, f64)) -> Self {
+        let [payload_uhz, loops_uhz] = rates.map(|per_s| whole(per_s * 1e6));
+        let stored = f64::from(payload_uhz) * inbound + f64::from(loops_uhz);
         // Rounded up: DIR-2 and the load hold for the whole numbers too.
-        let downstream_uhz = whole((through / LOADS[load]).ceil());
+        let downstream_uhz = whole((stored / load).ceil());
         let confirm_s = (30e6 / f64::from(downstream_uhz)).clamp(1.0, 600.0);
         Self {
             layers,
@@ -154,7 +194,7 @@ impl Candidate {
             loops_uhz,
             downstream_uhz,
             confirm_ms: whole(confirm_s * 1e3),
-            load,
+            load: place,
         }
     }
 
@@ -223,44 +263,63 @@ fn delays_ms() -> Vec<u32> {
     delays
 }
 
-/// Rates on the grid, each with the shortest delay: λP from 0.001 to 1000 per second, 16 in a
-/// decade.
-fn rates(layers: u32) -> Vec<Candidate> {
-    let mut rates = Vec::new();
-    for i in -48..=48 {
-        let payload_per_s = 10_f64.powf(f64::from(i) / 16.0);
-        for loops in LOOPS {
-            for load in 0..LOADS.len() {
-                rates.push(Candidate::new(layers, payload_per_s, loops, load));
-            }
-        }
-    }
-    rates
-}
-
 /// Laws of the mailbox waits of the grid, and what budgets ask of a candidate.
 struct Search {
-    mailboxes: [Mailbox; 4],
+    /// By load, the highest first.
+    mailboxes: Vec<(f64, Mailbox)>,
     budgets: Budgets,
 }
 
 impl Search {
     fn new(budgets: &Budgets) -> Self {
+        let steps = budgets.given.steps().1;
+        let loads = (1..=steps).rev();
+        let loads = loads.map(|step| LOAD_PLANNED * f64::from(step) / f64::from(steps));
         Self {
-            mailboxes: LOADS.map(Mailbox::new),
+            mailboxes: loads.map(|load| (load, Mailbox::new(load))).collect(),
             budgets: *budgets,
         }
     }
 
+    /// Rates on the grid, each with the shortest delay: λP from 0.001 to 1000 per second.
+    fn rates(&self, layers: u32) -> Vec<Candidate> {
+        let given = &self.budgets.given;
+        let decade = given.steps().0.cast_signed();
+        let mut rates = Vec::new();
+        for i in -3 * decade..=3 * decade {
+            let payload_per_s = 10_f64.powf(f64::from(i) / f64::from(decade));
+            let loops = match given.loops_per_s {
+                Some(loops) => vec![loops],
+                None => LOOPS.map(|loops| loops * payload_per_s).into(),
+            };
+            for loops in loops {
+                for (place, (load, _)) in self.mailboxes.iter().enumerate() {
+                    let stored = payload_per_s * given.inbound + loops;
+                    if stored / load > RATE_MAX_PER_S {
+                        continue;
+                    }
+                    let rates_per_s = [payload_per_s, loops];
+                    rates.push(Candidate {
+                        delay_mean_ms: given.delay_mean_ms.unwrap_or(1),
+                        ..Candidate::new(layers, rates_per_s, given.inbound, (place, *load))
+                    });
+                }
+            }
+        }
+        rates
+    }
+
     fn p95(&self, one: &Candidate) -> f64 {
-        let mailbox = &self.mailboxes[one.load];
+        let (_, mailbox) = &self.mailboxes[one.load];
         one.way().quantile(mailbox, 0.95) + self.budgets.links_s
     }
 
     /// What nothing else of `layers` beats in latency and bits, by rising latency, within the
     /// latency budget and `bytes_per_day`.
     fn front(&self, layers: u32, bytes_per_day: f64) -> Vec<Point> {
-        let (delays, rates) = (delays_ms(), rates(layers));
+        let delays = self.budgets.given.delay_mean_ms;
+        let delays = delays.map_or_else(delays_ms, |delay_ms| vec![delay_ms]);
+        let rates = self.rates(layers);
         let mut points: Vec<Point> = rates
             .par_iter()
             .filter(|one| one.bytes_per_day() <= bytes_per_day)
@@ -296,7 +355,8 @@ impl Search {
 
     /// Which budget leaves nothing, and what would be enough.
     fn binding(&self) -> String {
-        let timed: Vec<(f64, f64)> = rates(DEPLOYED)
+        let rates = self.rates(DEPLOYED);
+        let timed: Vec<(f64, f64)> = rates
             .par_iter()
             .map(|one| (self.p95(one), one.bytes_per_day()))
             .collect();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use proto::directory::Params;
 
-use super::{Finalist, Plan, Point};
+use super::{Budgets, Finalist, Given, Plan, Point};
 use crate::{
     outcome::{Figure, Mark, Outcome, Plot, RunError, Series},
     report::short,
@@ -25,6 +25,36 @@ pub const HEAD: [&str; 11] = [
     "λL /s",
     "corrupt/mixes",
 ];
+
+impl Budgets {
+    /// The command that plans for them.
+    #[must_use]
+    pub fn command(&self, seed: u64) -> String {
+        let Given {
+            delay_mean_ms,
+            loops_per_s,
+            inbound,
+        } = self.given;
+        let mut command = format!(
+            "lacuna-sim plan --latency-p95 {}s --bytes-per-day {}B --users {} --corrupt {} \
+             --seed {seed}",
+            self.latency_p95_s, self.bytes_per_day, self.users, self.corrupt
+        );
+        if self.links_s > 0.0 {
+            let _ = write!(command, " --links {}s", self.links_s);
+        }
+        if let Some(delay) = delay_mean_ms {
+            let _ = write!(command, " --delay {delay}ms");
+        }
+        if let Some(loops) = loops_per_s {
+            let _ = write!(command, " --loops {loops}");
+        }
+        if inbound.total_cmp(&Given::NOTHING.inbound).is_ne() {
+            let _ = write!(command, " --inbound {inbound}");
+        }
+        command
+    }
+}
 
 impl Plan {
     /// The finalists, one row each, under [`HEAD`].
