@@ -56,6 +56,12 @@ pub enum Purpose {
     Contact = 15,
     /// Pairs of messages, for unlinkability.
     Pair = 16,
+    /// Dummies on the links of users.
+    UserDummy = 17,
+    /// Dummies on the links of mixes.
+    MixDummy = 18,
+    /// Which mixes' links are watched.
+    Watch = 19,
 }
 
 /// A stream of random numbers.

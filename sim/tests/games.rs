@@ -185,21 +185,33 @@ fn unlinkability_agrees_with_a_simulation_by_single_packets() {
 }
 
 /// In large pools shares are sums over a sender's messages, each decaying as its delay law says:
-/// shot noise, whose ratio for two senders gives ε.
+/// shot noise, whose ratio for two senders gives ε. Either writes at regular times, one message
+/// for two slots, and each slot takes the next message in line, if there is one.
 #[test]
 fn epsilon_in_large_pools_is_that_of_shot_noise() {
     let rate = 0.5;
     for layers in [1, 2] {
         let mut random = Stream::new(1, 0, SOURCE, Purpose::Pool);
-        let mut noise = || {
-            let (mut age, mut sum) = (0.0, 0.0);
-            while age < 60.0 {
-                age += random.exponential() / rate;
-                sum += f64::powi(age, layers - 1) * (-age).exp();
+        let (period, past) = (2.0 / rate, 200.0);
+        let mut noise = |phase: f64| {
+            let (mut at, mut sent, mut sum) = (0.0, 0.0, 0.0);
+            loop {
+                at += random.exponential() / rate;
+                if at > past {
+                    break sum;
+                }
+                if sent * period + phase <= at {
+                    sent += 1.0;
+                    let age: f64 = past - at;
+                    sum += f64::powi(age, layers - 1) * (-age).exp();
+                }
             }
-            sum
         };
-        let ratios: Vec<f64> = (0..4000).map(|_| (noise() / noise()).ln().abs()).collect();
+        let mut ratio = |turn: u32| {
+            let phase = period * (f64::from(turn) * 0.618_033_988_75).fract();
+            (noise(phase) / noise(phase)).ln().abs()
+        };
+        let ratios: Vec<f64> = (0..4000).map(&mut ratio).collect();
         let law = Estimate::from_sections(mean(&ratios), 4000, &ratios);
         let setup = Setup {
             layers: usize::try_from(layers).expect("few"),

@@ -207,8 +207,8 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\n[links]\njitter_ms = 3\n[flow]\ngames = 8",
-        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time, mixes \
-         have no limit and the adversary only watches",
+        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time and carry \
+         no dummies, mixes have no limit and the adversary only watches, and every link",
     ),
     (
         "version = 1\n[traffic]\nusers = 1\n[flow]\ngames = 8",
@@ -222,8 +222,44 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\n[adversary]\nflood_per_s = 3\n[flow]\ngames = 8",
-        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time, mixes \
-         have no limit and the adversary only watches",
+        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time and carry \
+         no dummies, mixes have no limit and the adversary only watches, and every link",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"timed\"\n[traffic]\ndummy_per_user_per_s = 1.0",
+        "line 5: traffic.dummy_per_user_per_s = 1.0: must be 0 unless mix.strategy is \"poisson\", users are \
+         steady and mixes have no limit: elsewhere which packets were dummies could be told",
+    ),
+    (
+        "version = 1\n[mix]\npackets_per_s = 1000\n[traffic]\ndummy_per_mix_per_s = 1.0",
+        "line 5: traffic.dummy_per_mix_per_s = 1.0: must be 0 where mixes have a limit (mix.packets_per_s)",
+    ),
+    (
+        "version = 1\n[adversary]\nunwatched_mixes_per_layer = 4",
+        "line 3: adversary.unwatched_mixes_per_layer = 4: must be at most 3, all mixes",
+    ),
+    (
+        "version = 1\n[adversary]\nunwatched_layers = \"1, 4\"",
+        "line 3: adversary.unwatched_layers = \"1, 4\": must name layers from 1 to network.layers = 3",
+    ),
+    (
+        "version = 1\n[adversary]\nunwatched_layers = \"first\"",
+        "line 3: adversary.unwatched_layers = \"first\": must list layers from 1 to 32, as in \"1, 3\"",
+    ),
+    (
+        "version = 1\n[network]\ntopology = \"cascade\"\n[adversary]\nunwatched_layers = \"1\"",
+        "line 5: adversary.unwatched_layers = \"1\": must be empty unless network.topology is \
+         \"stratified\": a packet stays in its cascade, and a mix is in all layers of a free route",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"pool\"\n[adversary]\nunwatched_mixes_per_layer = 2",
+        "line 5: adversary.unwatched_mixes_per_layer = 2: must watch all unless mix.strategy is \
+         \"poisson\", mixes have no limit and links no regions: elsewhere times tell one mix from another",
+    ),
+    (
+        "version = 1\n[adversary]\nunwatched_mixes_per_layer = 1\n[flow]\ngames = 8",
+        "line 5: flow.games = 8: must be 0 unless users are steady, links take one constant time and carry \
+         no dummies, mixes have no limit and the adversary only watches, and every link",
     ),
     (
         "version = 1\n[network]\ntopology = \"p2p\"\n[traffic]\nusers = 1",

@@ -8,12 +8,15 @@
 //! |-----------|-----------------------------------------------------------------------|
 //! | `laws`    | Poisson and Erlang distributions                                      |
 //! | `mixing`  | entropy of mixes, batches, pools and networks                          |
+//! | `unwatched` | entropy where only entering and leaving is seen                      |
 //! | `attacks` | path compromise, loops, disclosure, intersection, (ε, δ), trilemma     |
 
 mod attacks;
 mod laws;
 mod mixing;
+mod unwatched;
 
 pub use attacks::*;
 pub use laws::*;
 pub use mixing::*;
+pub use unwatched::*;

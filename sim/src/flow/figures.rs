@@ -5,6 +5,7 @@
 //! single-mix entropy for one honest Poisson mix; the network limit, an upper bound where at least two
 //! packets enter in a mean delay.
 
+mod cost;
 mod people;
 
 use std::collections::BTreeMap;
@@ -194,6 +195,23 @@ impl Reader<'_> {
         (enough && self.poisson_pools()).then_some(limit)
     }
 
+    /// What is left to someone who watches no link inside, for Poisson mixes and steady users.
+    fn unwatched(&self) -> Option<f64> {
+        let setup = self.setup;
+        let disturbed =
+            setup.capacity.is_some() || setup.corrupt > 0 && setup.drop + setup.hold > 0.0;
+        let known = setup.pool.is_none() && setup.users == Users::Steady && !disturbed;
+        #[expect(clippy::cast_precision_loss, reason = "mixes are few")]
+        let leaving = setup.rate + setup.loops * setup.mixes() as f64 + setup.last_dummies();
+        (known && setup.links.is_none()).then(|| closed::unwatched_bits(leaving, setup.layers))
+    }
+
+    /// Whether the adversary is told what it does not see, so that it is a question how much.
+    fn is_told(&self) -> bool {
+        let dummies = self.setup.user_dummies + self.setup.mix_dummies;
+        dummies > 0.0 || !self.setup.watches_all()
+    }
+
     /// Entropy through one honest mix, where it is known exactly.
     #[expect(clippy::cast_precision_loss, reason = "batches fit in memory")]
     fn single_mix(&self) -> Option<f64> {
@@ -201,13 +219,16 @@ impl Reader<'_> {
         if setup.layers > 1
             || setup.corrupt > 0
             || setup.capacity.is_some()
-            || setup.loss() + setup.flood > 0.0
+            || setup.loss() + setup.flood + setup.user_dummies > 0.0
+            || !setup.watches_all()
         {
             return None;
         }
         match setup.pool {
-            None => (setup.users == Users::Steady)
-                .then(|| closed::single_poisson_mix(setup.occupancy() + setup.loops).entropy),
+            None => (setup.users == Users::Steady).then(|| {
+                closed::single_poisson_mix(setup.occupancy() + setup.loops + setup.mix_dummies)
+                    .entropy
+            }),
             Some(Pool {
                 batch: Some(batch),
                 kept,
@@ -221,8 +242,17 @@ impl Reader<'_> {
     fn anonymity(&mut self) {
         let expected = match self.single_mix() {
             Some(bits) => Some(Expected::Equals(bits)),
+            None if self.is_told() => self.unwatched().map(Expected::AtMost),
             None => self.limit().map(Expected::AtMost),
         };
+        if let (true, Some(bits)) = (self.is_told(), self.unwatched()) {
+            self.push(
+                "entropy_unwatched_bits",
+                "Shannon entropy if no link inside were watched, computed",
+                Estimate::exact(bits),
+                None,
+            );
+        }
         let entropy = self.of_targets(|target| target.entropy);
         self.push(
             "entropy_mean_bits",
@@ -372,35 +402,6 @@ impl Reader<'_> {
             estimate,
             rho,
         );
-    }
-
-    /// What needs no simulation, for the reader's convenience.
-    #[expect(clippy::cast_precision_loss, reason = "sizes are far below 2^53")]
-    fn cost(&mut self) {
-        let traffic = &self.scenario.traffic;
-        let bytes = traffic.per_user_per_s() * traffic.frame_bytes as f64;
-        // A loop of a mix passes every layer once.
-        let loops = traffic.loop_per_mix_per_s * self.setup.layers as f64;
-        let mix = self.scenario.through_mix_per_s() + loops;
-        for (name, label, value) in [
-            (
-                "user_upstream_bytes_per_s",
-                "Upstream of each user, computed",
-                bytes,
-            ),
-            (
-                "mix_packets_per_s",
-                "Packets through each mix, computed",
-                mix,
-            ),
-            (
-                "mix_bytes_per_s",
-                "Bytes into each mix, computed",
-                mix * traffic.frame_bytes as f64,
-            ),
-        ] {
-            self.push(name, label, Estimate::exact(value), None);
-        }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]

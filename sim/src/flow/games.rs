@@ -14,8 +14,10 @@
 //! where it enters. Of a packet that leaves an honest mix of the last layer (every two mean delays,
 //! the next one) it knows the expected share of either sender's messages in it, `p0` and `p1`;
 //! `ε = |ln(p0 / p1)|`, and `δ` is the probability that one of the two is impossible. Loopix
-//! (Piotrowska et al. 2017, 4.1.3 and figure 5) leaves open when senders send; here it is a
-//! Poisson process at a user's rate, and the network has run for ten such messages.
+//! (Piotrowska et al. 2017, 4.1.3 and figure 5) does not say when senders have something to send;
+//! here either has a message at regular times, one for [`SLOTS`] of its slots on average, which
+//! waits in line for the next of them: a Poisson process at a user's rate, whose other slots carry
+//! cover. The network has run for ten such messages.
 //!
 //! Exponential delays have no memory, so no packet needs a time: the next event is an arrival
 //! with probability λ / (λ + N), else any of the N packets in flight moves on. This is the
@@ -41,6 +43,9 @@ pub(super) const GAMES: u64 = 8;
 /// Mean delays between two messages of which ε is taken.
 const BETWEEN: f64 = 2.0;
 
+/// Slots of a sender for each of its messages, on average: the line is short, and half is cover.
+const SLOTS: f64 = 2.0;
+
 /// What a place holds that is not one of the two messages.
 const NOBODY: usize = usize::MAX;
 
@@ -50,6 +55,8 @@ pub(super) fn playable(setup: &Setup) -> bool {
         && setup.users == Users::Steady
         && setup.links.is_none()
         && setup.capacity.is_none()
+        && setup.user_dummies + setup.mix_dummies == 0.0
+        && setup.watches_all()
         && setup.flood + setup.drop + setup.hold == 0.0
 }
 
@@ -313,20 +320,26 @@ fn labels(setup: &Setup, corrupt: &[bool], random: &mut Stream, section: &mut Se
         .map(|n| vec![[0.0; 2]; *n as usize])
         .collect();
     let chance = setup.sender_rate / setup.rate;
+    let (period, phase) = (SLOTS / setup.sender_rate, random.uniform());
+    let mut sent = [0.0; 2];
     #[expect(clippy::cast_precision_loss, reason = "layers are few")]
-    let warm = 8.0 * setup.layers as f64 + 12.0 + 10.0 / setup.sender_rate;
+    let warm = 8.0 * setup.layers as f64 + 12.0 + 10.0 * period;
     let (mut now, mut due, mut taken) = (0.0, warm, 0);
     while taken < GAMES {
         now += chain.pause() * random.exponential();
         let (to, share, honest) = match chain.step(random) {
             Event::Enter(pool, users) => {
                 let which = random.uniform() / chance;
-                let share = [users && which < 1.0, users && (1.0..2.0).contains(&which)];
-                (
-                    Some(pool),
-                    share.map(|sent| f64::from(u8::from(sent))),
-                    false,
-                )
+                let slots = [users && which < 1.0, users && (1.0..2.0).contains(&which)];
+                let written = (now / period + phase).floor();
+                let mut share = [0.0; 2];
+                for (sender, _) in slots.into_iter().enumerate().filter(|(_, slot)| *slot) {
+                    if sent[sender] < written {
+                        sent[sender] += 1.0;
+                        share[sender] = 1.0;
+                    }
+                }
+                (Some(pool), share, false)
             }
             Event::Move(pool, number, next) if corrupt[pool] => {
                 (next, own[pool].swap_remove(number as usize), false)

@@ -39,6 +39,8 @@ pub struct InFlight {
     pub users: f64,
     /// Loops of mixes there, as if each passed all layers.
     pub loops: f64,
+    /// Dummies there, those of users in first mixes and those of mixes in last ones.
+    pub dummies: f64,
     /// The adversary's there.
     pub flood: f64,
     /// All of them on links.
@@ -51,7 +53,7 @@ impl InFlight {
     /// All together.
     #[must_use]
     pub fn sum(&self) -> f64 {
-        self.users + self.loops + self.flood + self.links + self.held
+        self.users + self.loops + self.dummies + self.flood + self.links + self.held
     }
 }
 
@@ -138,6 +140,7 @@ impl Setup {
         InFlight {
             users: self.rate * passing,
             loops: loops * passing,
+            dummies: (self.user_dummies + self.last_dummies()) * self.stay(),
             flood: self.flood * passing,
             links: entering * (layers + 1.0) * link,
             held: entering * layers * self.hold * self.corrupt as f64 / self.width as f64,

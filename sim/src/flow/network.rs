@@ -17,6 +17,17 @@
 //! take their shares out of the world (`posterior`). The adversary's own packets are known to
 //! it everywhere: they fill batches and lines and hide nothing.
 //!
+//! **Dummies on one link.** A user's ends at its first mix. The adversary sees it come, as likely a
+//! dummy as any other packet, and is told when one of those a mix was sent has ended, after an
+//! exponential wait of its own, never which: the mean share of the pool, with those that wait so,
+//! leaves for a sink. (Each packet is a dummy by a coin of its own, which may as well be thrown when
+//! it leaves the pool; a message is none, so what the sink has taken is divided out.) A mix's on a
+//! last link joins the pool and leaves like a loop. Which packets between mixes were dummies it is
+//! told once they have ended: nothing would be exact if it had to keep in mind how many are real.
+//!
+//! **Mixes that are not watched.** Of those of one layer it is told when a packet comes to one of
+//! them or goes, not to or from which: they are one pool, a *crowd* ([`Setup::crowds`]).
+//!
 //! | quantity | unit                                        |
 //! |----------|---------------------------------------------|
 //! | time     | ticks of `agenda`                           |
@@ -54,8 +65,10 @@ enum Kind {
     User,
     /// A user's that was there at the start: how long it has been on its way is not known.
     Early,
-    /// Loop of a mix.
+    /// Loop of a mix, or its dummy on a last link.
     Loop,
+    /// A user's dummy: it ends at its first mix, and waits there as if it were a packet.
+    Dummy,
     /// The adversary's.
     Known,
 }
@@ -75,6 +88,8 @@ pub(crate) struct Network<'a> {
     setup: &'a Setup,
     links: Links,
     mixes: Vec<Mix>,
+    /// Whose mean share a pool has ([`Setup::crowds`]).
+    crowds: Vec<usize>,
     packets: Vec<Packet>,
     vacant: Vec<u32>,
     agenda: Agenda,
@@ -97,6 +112,7 @@ impl<'a> Network<'a> {
             setup,
             links: setup.links.clone().unwrap_or_default(),
             mixes: Vec::new(),
+            crowds: Vec::new(),
             packets: Vec::new(),
             vacant: Vec::new(),
             agenda: Agenda::new(setup.rate * setup.layers as f64),
@@ -125,6 +141,8 @@ impl<'a> Network<'a> {
         let looping = self.setup.loops * mixes as f64;
         let mut loops = Clock::new(looping, stream(Purpose::Loop));
         let mut flood = Clock::new(self.setup.flood, stream(Purpose::Flood));
+        let mut ending = Clock::new(self.setup.user_dummies, stream(Purpose::UserDummy));
+        let mut padding = Clock::new(self.setup.last_dummies(), stream(Purpose::MixDummy));
         let mut batch = self.start(seed, replication);
         self.route = stream(Purpose::Route);
         self.link = stream(Purpose::Link);
@@ -139,7 +157,7 @@ impl<'a> Network<'a> {
             };
             let entering = source.next.min(first);
             let inside = self.agenda.next_at();
-            let injected = loops.next.min(flood.next);
+            let injected = u64::min(loops.next.min(flood.next), ending.next.min(padding.next));
             self.now = entering.min(inside).min(injected).min(batch);
             section.events += 1;
             if batch == self.now {
@@ -159,10 +177,13 @@ impl<'a> Network<'a> {
                 section.arrivals += u64::from(self.observing());
                 self.enter(Kind::User, chosen, section);
             } else if loops.next == self.now {
-                let index = loops.stream.index(mixes);
-                loops.advance();
-                let id = self.packet(Kind::Loop, false);
-                self.admit(id, index, section);
+                self.inject(loops.place(mixes), section);
+            } else if padding.next == self.now {
+                let place = padding.place(self.setup.width);
+                self.inject(self.setup.last_hop() + place, section);
+            } else if ending.next == self.now {
+                ending.advance();
+                self.enter(Kind::Dummy, false, section);
             } else {
                 flood.advance();
                 self.enter(Kind::Known, false, section);
@@ -180,6 +201,7 @@ impl<'a> Network<'a> {
         self.mixes.clear();
         (self.now, self.chosen) = (ORIGIN, 0);
         let corrupt = self.setup.corrupt_pools(seed, replication);
+        self.crowds = self.setup.crowds(seed, replication, &corrupt);
         for (index, corrupt) in corrupt.into_iter().enumerate() {
             let stream = |purpose| Stream::new(seed, replication, index as u64, purpose);
             let mut mix = Mix::new(corrupt, stream);
@@ -242,6 +264,12 @@ impl<'a> Network<'a> {
         let index = self.route.index(self.setup.width);
         let region = self.link.index(self.links.regions.len());
         self.send(id, region, index, 0, section);
+    }
+
+    /// A mix puts a packet of its own into its pool.
+    fn inject(&mut self, index: usize, section: &mut Section) {
+        let id = self.packet(Kind::Loop, false);
+        self.admit(id, index, section);
     }
 
     fn region(&self, pool: usize) -> usize {
@@ -317,15 +345,23 @@ impl<'a> Network<'a> {
     fn admit(&mut self, id: u32, index: usize, section: &mut Section) {
         let observing = self.observing();
         let packet = &mut self.packets[id as usize];
-        let machine = &mut self.mixes[self.setup.mix(index)];
-        if observing && packet.kind == Kind::User {
-            section.saw(machine.held);
+        let corrupt = self.mixes[index].corrupt;
+        if packet.kind == Kind::Dummy {
+            if corrupt {
+                return self.lose(id);
+            }
+        } else {
+            let machine = &mut self.mixes[self.setup.mix(index)];
+            if observing && packet.kind == Kind::User {
+                section.saw(machine.held);
+            }
+            machine.held += 1;
         }
-        machine.held += 1;
+        if packet.kind != Kind::Known && !corrupt {
+            let crowd = &mut self.mixes[self.crowds[index]];
+            crowd.mean.join(packet.shares.take().as_deref());
+        }
         let mix = &mut self.mixes[index];
-        if packet.kind != Kind::Known && !mix.corrupt {
-            mix.mean.join(packet.shares.take().as_deref());
-        }
         let Some(pool) = self.setup.pool else {
             let until = after(self.now, mix.delay.exponential());
             return self.wait(DEPART, id, index, until);
@@ -351,26 +387,30 @@ impl<'a> Network<'a> {
     }
 
     fn depart(&mut self, id: u32, index: usize, section: &mut Section) {
-        self.mixes[self.setup.mix(index)].held -= 1;
-        let mix = &mut self.mixes[index];
         let packet = &mut self.packets[id as usize];
-        let known = packet.kind == Kind::Known;
+        let (known, dummy) = (packet.kind == Kind::Known, packet.kind == Kind::Dummy);
+        self.mixes[self.setup.mix(index)].held -= u32::from(!dummy);
+        let corrupt = self.mixes[index].corrupt;
         let mut spent = None;
         let mut hold = 0;
-        if mix.corrupt {
+        if corrupt {
             hold = ticks(self.setup.hold);
             if self.setup.drop > 0.0 && !known && self.corrupt.coin(self.setup.drop) {
                 return self.lose(id);
             }
         } else if !known {
-            let shares = mix.mean.part(self.setup.sabotage);
+            let crowd = &mut self.mixes[self.crowds[index]];
+            let shares = crowd.mean.part(self.setup.sabotage);
             packet.shares = shares.map(|(shares, surprise)| {
                 spent = Some(surprise);
                 Box::new(shares)
             });
         }
+        if dummy {
+            return self.lose(id);
+        }
         let from = self.region(index);
-        if index >= (self.setup.layers - 1) * self.setup.width {
+        if index >= self.setup.last_hop() {
             self.leave(id, from, hold, spent, section);
         } else {
             let next = self.setup.next(index, &mut self.mixes[index].route);
@@ -416,163 +456,4 @@ impl<'a> Network<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        closed,
-        flow::{Capacity, Route, study},
-        stats::mean,
-    };
-
-    /// SIMULATOR 3.6, exact but for the residual: batches do not depend on chance.
-    #[test]
-    fn cascades_of_threshold_mixes_and_single_pools_meet_their_closed_forms() {
-        for (layers, batch, kept, expected) in [
-            (1, 64, 0, 6.0),
-            (3, 64, 0, 6.0),
-            (1, 100, 10, closed::threshold_pool_bits(100.0, 10.0)),
-            (1, 20, 80, closed::threshold_pool_bits(20.0, 80.0)),
-        ] {
-            let setup = Setup {
-                layers,
-                rate: f64::from(batch),
-                pool: Some(Pool {
-                    batch: Some(usize::try_from(batch).unwrap()),
-                    kept,
-                    ..Pool::default()
-                }),
-                ..Setup::default()
-            };
-            for section in study(&setup, 3, 2, &|_| ()) {
-                for target in section.targets {
-                    assert!((target.entropy - expected).abs() < 1e-6, "{target:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_corrupt_pool_hides_nothing() {
-        let setup = Setup {
-            corrupt: 1,
-            rate: 10.0,
-            pool: Some(Pool {
-                batch: Some(10),
-                kept: 5,
-                ..Pool::default()
-            }),
-            ..Setup::default()
-        };
-        for section in study(&setup, 4, 2, &|_| ()) {
-            assert!(mean(&section.column(|target| target.entropy)).abs() < 1e-12);
-        }
-    }
-
-    /// Five come, and five of 25 leave: most of them were there at the start.
-    #[test]
-    fn packets_of_the_start_have_no_latency() {
-        let setup = Setup {
-            rate: 5.0,
-            pool: Some(Pool {
-                kept: 20,
-                ..Pool::default()
-            }),
-            ..Setup::default()
-        };
-        let mut network = Network::new(&setup);
-        let mut section = Section::default();
-        network.start(1, 0);
-        network.window = (ORIGIN, u64::MAX);
-        for _ in 0..5 {
-            network.now += ticks(0.1);
-            network.enter(Kind::User, false, &mut section);
-        }
-        network.send_batch(0, &mut section);
-        assert_eq!(section.events, 5);
-        assert!(section.exits < 5 && section.exits == section.latency.len());
-        assert!(section.latency_mean() < 0.5 || section.exits == 0);
-    }
-
-    /// What has left, what is lost and what is inside sum to one for every target, whatever
-    /// links, lines, loops and the adversary do.
-    #[test]
-    fn no_mass_is_made_or_lost_unseen() {
-        let everything = Setup {
-            layers: 3,
-            width: 2,
-            corrupt: 1,
-            rate: 20.0,
-            window: 1.0,
-            links: Some(Links {
-                regions: vec![vec![0.0, 0.2], vec![0.1, 0.0]],
-                jitter: 0.1,
-                loss: 0.1,
-            }),
-            capacity: Some(Capacity {
-                service: 0.05,
-                queue: 3,
-            }),
-            loops: 2.0,
-            flood: 5.0,
-            drop: 0.2,
-            hold: 0.3,
-            ..Setup::default()
-        };
-        for (route, pool) in [
-            (Route::Stratified, None),
-            (Route::Free, None),
-            (
-                Route::Cascade,
-                Some(Pool {
-                    kept: 2,
-                    fraction: 0.5,
-                    ..Pool::default()
-                }),
-            ),
-        ] {
-            let setup = Setup {
-                route,
-                pool,
-                ..everything.clone()
-            };
-            let mut network = Network::new(&setup);
-            let mut section = Section::default();
-            network.start(7, 0);
-            for step in 0..4000_u64 {
-                network.now += ticks(0.05);
-                network.enter(
-                    Kind::User,
-                    step >= 1000 && network.chosen < LANES,
-                    &mut section,
-                );
-                while network.agenda.next_at() <= network.now {
-                    network.happen(&mut section);
-                }
-                if step % 20 == 0 && pool.is_some() {
-                    for index in (0..network.mixes.len()).rev() {
-                        network.send_batch(index, &mut section);
-                    }
-                }
-                let mut mass = network.posterior.total();
-                let own = network
-                    .packets
-                    .iter()
-                    .filter_map(|packet| packet.shares.as_deref());
-                for shares in own
-                    .copied()
-                    .chain(network.mixes.iter().map(|mix| mix.mean.mass()))
-                {
-                    for (sum, share) in mass.iter_mut().zip(shares) {
-                        *sum += share;
-                    }
-                }
-                for (lane, mass) in mass.into_iter().enumerate() {
-                    let expected = if lane < network.chosen { 1.0 } else { 0.0 };
-                    assert!((mass - expected).abs() < 1e-9, "lane {lane}: {mass}");
-                }
-            }
-            assert_eq!(network.chosen, LANES);
-            assert!(network.posterior.finished(1e-6));
-        }
-    }
-}
+mod tests;

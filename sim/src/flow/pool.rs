@@ -132,3 +132,134 @@ impl Mix {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SOURCE;
+
+    /// A packet comes, a dummy is told to have ended, or a packet goes on.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Seen {
+        Comes,
+        Ends,
+        Leaves,
+    }
+
+    /// By Bayes' rule, over all ways in which packets may have become what was seen: the
+    /// probability that the packet which came as number `target` is each of those that left.
+    /// The others are dummies with probability `dummy`; whoever is inside is next alike.
+    fn by_enumeration(seen: &[Seen], target: usize, dummy: f64) -> Vec<f64> {
+        fn ways(
+            seen: &[Seen],
+            inside: &mut Vec<usize>,
+            (came, left): (usize, usize),
+            (target, dummy): (usize, f64),
+            weight: f64,
+            found: &mut Vec<f64>,
+            place: Option<usize>,
+        ) {
+            let Some((first, rest)) = seen.split_first() else {
+                if let Some(place) = place {
+                    found[place] += weight;
+                }
+                return;
+            };
+            if *first == Seen::Comes {
+                inside.push(came);
+                ways(
+                    rest,
+                    inside,
+                    (came + 1, left),
+                    (target, dummy),
+                    weight,
+                    found,
+                    place,
+                );
+                inside.pop();
+                return;
+            }
+            let ends = *first == Seen::Ends;
+            for at in 0..inside.len() {
+                let chance = match (inside[at] == target, ends) {
+                    // The target is no dummy.
+                    (true, true) => continue,
+                    (true, false) => 1.0,
+                    (false, true) => dummy,
+                    (false, false) => 1.0 - dummy,
+                };
+                let packet = inside.remove(at);
+                let place = if packet == target { Some(left) } else { place };
+                let next = (came, left + usize::from(!ends));
+                let weight = weight * chance;
+                ways(rest, inside, next, (target, dummy), weight, found, place);
+                inside.insert(at, packet);
+            }
+        }
+        let leave = seen.iter().filter(|event| **event == Seen::Leaves).count();
+        let mut found = vec![0.0; leave];
+        ways(
+            seen,
+            &mut Vec::new(),
+            (0, 0),
+            (target, dummy),
+            1.0,
+            &mut found,
+            None,
+        );
+        let all: f64 = found.iter().sum();
+        found.iter().map(|weight| weight / all).collect()
+    }
+
+    /// The mean share, with what dummies took divided out, is Bayes' rule, whatever share of the
+    /// packets are dummies.
+    #[test]
+    fn dummies_that_end_in_a_pool_are_tracked_exactly() {
+        let mut random = Stream::new(5, 0, SOURCE, Purpose::Pool);
+        let mut compared = 0;
+        for _ in 0..300 {
+            let (mut seen, mut inside, mut came) = (Vec::new(), 0, 0);
+            while came < 6 || inside > 0 {
+                if came < 6 && (inside == 0 || random.coin(0.6)) {
+                    seen.push(Seen::Comes);
+                    (inside, came) = (inside + 1, came + 1);
+                } else {
+                    let ends = random.coin(0.4);
+                    seen.push(if ends { Seen::Ends } else { Seen::Leaves });
+                    inside -= 1;
+                }
+            }
+            let target = random.index(3);
+            let mut mean = Mix::new(false, |purpose| Stream::new(1, 0, SOURCE, purpose)).mean;
+            let (mut came, mut shares, mut sunk) = (0, Vec::new(), 0.0);
+            for event in &seen {
+                if *event == Seen::Comes {
+                    let certain = [1.0; LANES];
+                    mean.join((came == target).then_some(&certain));
+                    came += 1;
+                    continue;
+                }
+                let share = mean
+                    .part(Sabotage::None)
+                    .map_or(0.0, |(shares, _)| shares[0]);
+                if *event == Seen::Ends {
+                    sunk += share;
+                } else {
+                    shares.push(share);
+                }
+            }
+            let arrived = 1.0 - sunk;
+            if arrived < 1e-9 {
+                // As it was seen, the target cannot have left.
+                continue;
+            }
+            for dummy in [0.2, 0.7] {
+                for (share, exact) in shares.iter().zip(by_enumeration(&seen, target, dummy)) {
+                    assert!((share / arrived - exact).abs() < 1e-9, "{seen:?} {target}");
+                }
+            }
+            compared += 1;
+        }
+        assert!(compared > 200, "{compared}");
+    }
+}

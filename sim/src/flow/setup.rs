@@ -130,6 +130,14 @@ pub struct Setup {
     pub capacity: Option<Capacity>,
     /// Loops of each mix per unit.
     pub loops: f64,
+    /// Dummies of all users together per unit: each ends at its first mix.
+    pub user_dummies: f64,
+    /// Dummies of each mix per unit, over its links as packets are: each ends at the link's end.
+    pub mix_dummies: f64,
+    /// Mixes of each layer whose links are not watched, ≤ width; with free routes, of all.
+    pub unwatched: usize,
+    /// Layers none of whose mixes is watched, the first in the lowest bit.
+    pub dark: u32,
     /// Packets of the adversary per unit.
     pub flood: f64,
     /// Share of packets that corrupt mixes drop.
@@ -182,6 +190,10 @@ impl Default for Setup {
             links: None,
             capacity: None,
             loops: 0.0,
+            user_dummies: 0.0,
+            mix_dummies: 0.0,
+            unwatched: 0,
+            dark: 0,
             flood: 0.0,
             drop: 0.0,
             hold: 0.0,
@@ -279,6 +291,13 @@ impl Setup {
                 queue: capacity.queue,
             }),
             loops: scenario.traffic.loop_per_mix_per_s * unit_s,
+            user_dummies: users as f64 * scenario.traffic.dummy_per_user_per_s * unit_s,
+            mix_dummies: scenario.traffic.dummy_per_mix_per_s * unit_s,
+            unwatched: match route {
+                Route::Stratified | Route::Cascade => adversary.unwatched_mixes_per_layer,
+                Route::Free => layers * adversary.unwatched_mixes_per_layer,
+            },
+            dark: adversary.unwatched_layers,
             flood: adversary.flood_per_s * unit_s,
             drop: adversary.drop,
             hold: adversary.delay_s / unit_s,
@@ -303,14 +322,30 @@ impl Setup {
             && self.users == Users::Steady
             && self.pool.is_none()
             && self.is_undisturbed()
+            && self.watches_all()
             && self.links.is_none()
     }
 
-    /// Whether users' packets meet nothing but mixes and links: no line, no loops of mixes, and
-    /// an adversary that only watches.
+    /// Whether users' packets meet nothing but mixes and links: no line, no loops of mixes, no
+    /// dummies, and an adversary that only watches.
     pub(super) fn is_undisturbed(&self) -> bool {
         let active = self.corrupt > 0 && self.drop + self.hold > 0.0;
-        self.capacity.is_none() && self.loops + self.flood == 0.0 && !active
+        let cover = self.loops + self.user_dummies + self.mix_dummies;
+        self.capacity.is_none() && cover + self.flood == 0.0 && !active
+    }
+
+    /// Whether the adversary watches every link.
+    #[must_use]
+    pub fn watches_all(&self) -> bool {
+        self.unwatched == 0 && self.dark == 0
+    }
+
+    /// Dummies per unit on the last links, where they look like packets that leave; those on
+    /// links between mixes change nothing that the adversary is not told.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "mixes and layers are few")]
+    pub fn last_dummies(&self) -> f64 {
+        self.mix_dummies * self.mixes() as f64 / self.layers as f64
     }
 
     /// Mixes of the network.
@@ -319,6 +354,12 @@ impl Setup {
             Route::Stratified | Route::Cascade => self.layers * self.width,
             Route::Free => self.width,
         }
+    }
+
+    /// The first pool of the last hop.
+    #[inline]
+    pub(super) fn last_hop(&self) -> usize {
+        (self.layers - 1) * self.width
     }
 
     /// The mix that a pool belongs to, by its first pool.
@@ -356,17 +397,8 @@ impl Setup {
     pub(super) fn corrupt_pools(&self, seed: u64, replication: u64) -> Vec<bool> {
         let (width, pools) = (self.width, self.width * self.layers);
         let choose = |entity: u64, count: usize, of: usize| {
-            let mut stream = Stream::new(seed, replication, entity, Purpose::Corrupt);
-            let mut places: Vec<usize> = (0..of).collect();
-            for place in 0..count {
-                let other = place + stream.index(of - place);
-                places.swap(place, other);
-            }
-            let mut chosen = vec![false; of];
-            for place in &places[..count] {
-                chosen[*place] = true;
-            }
-            chosen
+            let stream = Stream::new(seed, replication, entity, Purpose::Corrupt);
+            choose(stream, count, of)
         };
         match (self.placement, self.route) {
             (Placement::Greedy, _) => (0..pools).map(|pool| pool % width < self.corrupt).collect(),
@@ -376,6 +408,40 @@ impl Setup {
                 .flat_map(|layer| choose(layer, self.corrupt, width))
                 .collect(),
         }
+    }
+
+    /// For each pool, the first of those that the adversary can't tell from it: itself, if its mix
+    /// is watched or corrupt, else the first of its hop that is neither. Cascades are watched as a
+    /// whole or not at all.
+    pub(super) fn crowds(&self, seed: u64, replication: u64, corrupt: &[bool]) -> Vec<usize> {
+        let width = self.width;
+        let unwatched = |entity: u64| {
+            let stream = Stream::new(seed, replication, entity, Purpose::Watch);
+            choose(stream, self.unwatched, width)
+        };
+        let hops = 0..self.layers as u64;
+        let unseen: Vec<bool> = match self.route {
+            Route::Stratified => hops
+                .flat_map(|hop| {
+                    let dark = (self.dark >> hop) & 1 == 1;
+                    if dark {
+                        vec![true; width]
+                    } else {
+                        unwatched(hop)
+                    }
+                })
+                .collect(),
+            Route::Cascade | Route::Free => unwatched(SOURCE).repeat(self.layers),
+        };
+        let mut crowds: Vec<usize> = (0..width * self.layers).collect();
+        for hop in (0..self.layers).map(|hop| hop * width) {
+            let hidden = |pool: &usize| unseen[*pool] && !corrupt[*pool];
+            let first = (hop..hop + width).find(hidden);
+            for pool in (hop..hop + width).filter(hidden) {
+                crowds[pool] = first.unwrap_or(pool);
+            }
+        }
+        crowds
     }
 
     /// The receivers, and the contacts of senders.
@@ -405,4 +471,18 @@ impl Setup {
         let passes = targets.div_ceil(LANES as u64).max(2);
         passes.next_multiple_of(passes.min(SECTIONS))
     }
+}
+
+/// Chooses `count` of so many places, each as likely as the other.
+fn choose(mut stream: Stream, count: usize, of: usize) -> Vec<bool> {
+    let mut places: Vec<usize> = (0..of).collect();
+    for place in 0..count {
+        let other = place + stream.index(of - place);
+        places.swap(place, other);
+    }
+    let mut chosen = vec![false; of];
+    for place in &places[..count] {
+        chosen[*place] = true;
+    }
+    chosen
 }

@@ -135,11 +135,11 @@ impl Source {
     }
 }
 
-/// A Poisson process from [`ORIGIN`] on: of loops, or of the adversary's packets.
+/// A Poisson process from [`ORIGIN`] on: of loops, of dummies, or of the adversary's packets.
 #[derive(Debug)]
 pub(super) struct Clock {
     rate: f64,
-    pub(super) stream: Stream,
+    stream: Stream,
     /// In the end of time, if the rate is 0.
     pub(super) next: u64,
 }
@@ -159,6 +159,13 @@ impl Clock {
         if self.rate > 0.0 {
             self.next = after(self.next, self.stream.exponential() / self.rate);
         }
+    }
+
+    /// Goes on to the next, after drawing one of `places` for this one.
+    pub(super) fn place(&mut self, places: usize) -> usize {
+        let place = self.stream.index(places);
+        self.advance();
+        place
     }
 }
 

@@ -23,10 +23,14 @@ const FLOW_ALONE: &[&str] = &[
     "links.loss_ppm",
     "links.regions_ms",
     "traffic.loop_per_mix_per_s",
+    "traffic.dummy_per_user_per_s",
+    "traffic.dummy_per_mix_per_s",
     "traffic.pattern",
     "adversary.drop_ppm",
     "adversary.delay_ms",
     "adversary.flood_per_s",
+    "adversary.unwatched_mixes_per_layer",
+    "adversary.unwatched_layers",
 ];
 
 /// Packets in flight that the flow engine accepts at most, for each thread: about 4 GB.
@@ -86,6 +90,8 @@ impl Scenario {
             ));
         }
         let (setup, unit_s) = Setup::of(self);
+        self.check_dummies(v)?;
+        self.check_watched(v, &setup)?;
         self.check_room(v, &setup)?;
         self.check_lines(v, &setup)?;
         self.check_clock(v, &setup, unit_s)?;
@@ -225,6 +231,60 @@ impl Scenario {
         Ok(())
     }
 
+    /// Where posteriors with dummies on single links are exact.
+    fn check_dummies(&self, v: &Values) -> Result<(), ScenarioError> {
+        let traffic = &self.traffic;
+        if traffic.dummy_per_mix_per_s > 0.0 && self.capacity.is_some() {
+            let must = "be 0 where mixes have a limit (mix.packets_per_s)";
+            return Err(v.refuse("traffic.dummy_per_mix_per_s", must));
+        }
+        let memoryless = matches!(self.strategy, Strategy::Poisson { .. });
+        let steady = traffic.pattern == Pattern::Steady && self.capacity.is_none();
+        if traffic.dummy_per_user_per_s > 0.0 && !(memoryless && steady) {
+            let must = "be 0 unless mix.strategy is \"poisson\", users are steady and mixes have no \
+                        limit: elsewhere which packets were dummies could be told";
+            return Err(v.refuse("traffic.dummy_per_user_per_s", must));
+        }
+        Ok(())
+    }
+
+    /// Where mixes that are not watched are alike.
+    fn check_watched(&self, v: &Values, setup: &Setup) -> Result<(), ScenarioError> {
+        let (count, layers) = (
+            "adversary.unwatched_mixes_per_layer",
+            "adversary.unwatched_layers",
+        );
+        let per_layer = self.adversary.unwatched_mixes_per_layer;
+        let most = match self.network.topology {
+            Topology::PeerToPeer => setup.width / setup.layers,
+            Topology::Stratified | Topology::Cascade | Topology::Free => {
+                self.network.mixes_per_layer
+            }
+        };
+        if per_layer > most {
+            return Err(v.refuse(count, &format!("be at most {most}, all mixes")));
+        }
+        let dark = self.adversary.unwatched_layers;
+        if u64::from(dark) >> setup.layers != 0 {
+            let must = format!("name layers from 1 to network.layers = {}", setup.layers);
+            return Err(v.refuse(layers, &must));
+        }
+        if dark != 0 && self.network.topology != Topology::Stratified {
+            let must = "be empty unless network.topology is \"stratified\": a packet stays in its \
+                        cascade, and a mix is in all layers of a free route";
+            return Err(v.refuse(layers, must));
+        }
+        let memoryless = matches!(self.strategy, Strategy::Poisson { .. });
+        let alike = memoryless && self.capacity.is_none() && self.links.regions_s.is_empty();
+        if per_layer + dark as usize > 0 && !alike {
+            let name = if per_layer > 0 { count } else { layers };
+            let must = "watch all unless mix.strategy is \"poisson\", mixes have no limit and links no \
+                        regions: elsewhere times tell one mix from another";
+            return Err(v.refuse(name, must));
+        }
+        Ok(())
+    }
+
     /// What the games of `flow.games` are defined for, and have the patience for.
     fn check_games(&self, v: &Values, setup: &Setup) -> Result<(), ScenarioError> {
         let name = "flow.games";
@@ -239,9 +299,11 @@ impl Scenario {
             return Err(v.refuse(name, "be 0 unless mix.strategy is \"poisson\""));
         }
         let steady = self.traffic.pattern == Pattern::Steady && self.capacity.is_none();
-        if !(still && steady && links.regions_s.is_empty()) {
-            let must = "be 0 unless users are steady, links take one constant time, mixes have no \
-                        limit and the adversary only watches";
+        let dummies = self.traffic.dummy_per_user_per_s + self.traffic.dummy_per_mix_per_s;
+        let all = setup.watches_all() && dummies == 0.0;
+        if !(still && steady && all && links.regions_s.is_empty()) {
+            let must = "be 0 unless users are steady, links take one constant time and carry no \
+                        dummies, mixes have no limit and the adversary only watches, and every link";
             return Err(v.refuse(name, must));
         }
         let in_flight = setup.in_flight().sum();
@@ -306,6 +368,7 @@ impl Scenario {
         let blamed = largest([
             (name, in_flight.users),
             ("traffic.loop_per_mix_per_s", in_flight.loops),
+            ("traffic.dummy_per_mix_per_s", in_flight.dummies),
             ("adversary.flood_per_s", in_flight.flood),
             (self.slow_links(), in_flight.links),
             ("adversary.delay_ms", in_flight.held),
@@ -370,6 +433,22 @@ impl Scenario {
         );
         Err(v.refuse(blamed, &must))
     }
+}
+
+/// The layers that `name` lists, separated by commas: the first in the lowest bit.
+pub(super) fn layers(v: &Values, name: &str) -> Result<u32, ScenarioError> {
+    let text = v.text(name);
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let must = "list layers from 1 to 32, as in \"1, 3\"";
+    text.split(',').try_fold(0, |mask, layer| {
+        let layer = layer.trim().parse::<u32>().ok();
+        let layer = layer.filter(|layer| (1..=32).contains(layer));
+        layer
+            .map(|layer| mask | 1 << (layer - 1))
+            .ok_or_else(|| v.refuse(name, must))
+    })
 }
 
 /// The name of the largest.

@@ -180,6 +180,10 @@ pub const KEYS: &[Key] = &[
     real("traffic.loop_per_user_per_s", (0.0, 1e6), 0.0, "loops of each user, a Poisson process"),
     real("traffic.loop_per_mix_per_s", (0.0, 1e6), 0.0,
         "loops of each mix, a Poisson process, through its own pool and the layers after it"),
+    real("traffic.dummy_per_user_per_s", (0.0, 1e6), 0.0,
+        "link dummies of each user, a Poisson process: they end at their first mix"),
+    real("traffic.dummy_per_mix_per_s", (0.0, 1e6), 0.0,
+        "link dummies of each mix, a Poisson process over all its links: they end at the link's other end"),
     word("traffic.pattern", Kind::Choice(&["steady", "on-off", "sessions", "trace"]), "steady",
         "steady: users always send; on-off: while online, each coming and going; sessions: new users for those who \
          leave, traffic.users at a time on average; trace: packets at the times of traffic.trace_s"),
@@ -197,6 +201,11 @@ pub const KEYS: &[Key] = &[
     real("adversary.delay_ms", (0.0, 600_000.0), 0.0, "how much longer a corrupt mix holds each packet"),
     real("adversary.flood_per_s", (0.0, 1e9), 0.0,
         "packets of its own that the adversary sends through the network, a Poisson process; it knows them everywhere"),
+    count("adversary.unwatched_mixes_per_layer", (0, 10_000), 0,
+        "mixes of each layer whose links the adversary does not watch, at random; layers times as many of all with free \
+         routes, whole cascades"),
+    word("adversary.unwatched_layers", Kind::Text, "",
+        "layers in which it watches no mix, separated by commas, as in \"1, 3\" (stratified)"),
 
     count("flow.targets", (16, 10_000_000), 512, "messages whose anonymity is measured"),
     real("flow.window_means", (0.0, 10_000.0), 8.0,

@@ -122,6 +122,8 @@ impl Scenario {
                     _ => Pattern::Steady,
                 },
                 loop_per_mix_per_s: v.real("traffic.loop_per_mix_per_s"),
+                dummy_per_user_per_s: v.real("traffic.dummy_per_user_per_s"),
+                dummy_per_mix_per_s: v.real("traffic.dummy_per_mix_per_s"),
                 frame_bytes: v.count("traffic.frame_bytes"),
             },
             adversary: Adversary {
@@ -134,6 +136,8 @@ impl Scenario {
                 drop: share("adversary.drop_ppm"),
                 delay_s: seconds("adversary.delay_ms"),
                 flood_per_s: v.real("adversary.flood_per_s"),
+                unwatched_mixes_per_layer: size("adversary.unwatched_mixes_per_layer"),
+                unwatched_layers: check::layers(v, "adversary.unwatched_layers")?,
             },
             flow: FlowSettings {
                 targets: v.count("flow.targets"),

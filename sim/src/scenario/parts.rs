@@ -139,6 +139,10 @@ pub struct Traffic {
     pub pattern: Pattern,
     /// Loops of each mix per second, through its own pool and the layers after it.
     pub loop_per_mix_per_s: f64,
+    /// Dummies of each user per second: each ends at its first mix.
+    pub dummy_per_user_per_s: f64,
+    /// Dummies of each mix per second, over all its links: each ends at the link's other end.
+    pub dummy_per_mix_per_s: f64,
     /// Bytes of a frame on a link.
     pub frame_bytes: u64,
 }
@@ -188,7 +192,7 @@ pub enum Placement {
     Random,
 }
 
-/// What the adversary does besides watching every link.
+/// What the adversary sees, and does besides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Adversary {
     /// Corrupt mixes in each layer, at most its width (free routes: their total by layers).
@@ -201,6 +205,10 @@ pub struct Adversary {
     pub delay_s: f64,
     /// Packets of its own that it sends through the network.
     pub flood_per_s: f64,
+    /// Mixes in each layer whose links it does not watch (free routes: their total by layers).
+    pub unwatched_mixes_per_layer: usize,
+    /// Layers in which it watches none, the first in the lowest bit.
+    pub unwatched_layers: u32,
 }
 
 /// Settings of the flow engine.

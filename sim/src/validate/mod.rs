@@ -11,7 +11,9 @@
 mod attacks;
 mod beyond;
 mod exact;
+mod loopix;
 mod simulated;
+mod told;
 
 use crate::flow::Sabotage;
 

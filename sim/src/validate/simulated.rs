@@ -3,7 +3,7 @@
 //! Seeds are fixed by the caller, so a check either always passes or always fails. Each study
 //! gets a seed of its own, so that no two share their luck.
 
-use super::{Check, Error, Level, beyond};
+use super::{Check, Error, Level, beyond, loopix, told};
 use crate::{
     closed,
     flow::{Pool, Route, Sabotage, Section, Setup, study},
@@ -53,6 +53,8 @@ pub(super) fn checks(
     studies.extend(networks(level));
     studies.extend(pools(level));
     studies.extend(beyond::studies(level));
+    studies.extend(loopix::studies(level));
+    studies.extend(told::studies(level));
     #[expect(clippy::cast_precision_loss, reason = "a progress bar")]
     let weights: Vec<f64> = studies
         .iter()
