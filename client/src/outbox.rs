@@ -67,7 +67,7 @@ impl core::fmt::Display for SendError {
                 Failure::TooLong => "a message has at most 128 MiB: split it",
                 Failure::OutboxFull => "too much is on its way out: wait until some of it is sent",
                 Failure::NothingToReplyTo => "this reply token names no message that can be answered",
-                Failure::TooFewSurbs => "the answer needs more reply blocks than are left: send less",
+                Failure::TooFewSurbs => "no reply block is left, not even to ask for more by: wait for the sender's next message",
                 Failure::SurbsExpired => "the reply blocks' epoch is over: the message can't be answered any more",
                 Failure::TooManySurbs => "a message brings at most 96 reply blocks, and fewer while many are under way",
                 Failure::NoAddress => "the address to answer to was revoked: name another one",

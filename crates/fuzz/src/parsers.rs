@@ -195,7 +195,10 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         };
         Content::Fragment(fragment).to_bytes()
     };
-    let acks = Content::Acks(vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)]);
+    let acks = Content::Acks {
+        left: 2,
+        blocks: vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)],
+    };
     let blob = Frame::with_body(Kind::Blob, field_of(4, 0), b"part");
     let now = Utc::from_secs(VALID_FROM_S);
     let notice = Notice::new(What::Alarm, node.id, now).sign(id, &node.identity);

@@ -148,7 +148,10 @@ fn a_restored_client_is_reached_and_goes_on() {
     let saved = backup(&all);
     let kinds: Vec<char> = saved.iter().map(|(key, _)| char::from(key[0])).collect();
     assert!(kinds.contains(&'o') && kinds.contains(&'a') && kinds.contains(&'s'));
-    assert!(!kinds.iter().any(|kind| "cru".contains(*kind)), "{kinds:?}");
+    assert!(
+        !kinds.iter().any(|kind| "cruw".contains(*kind)),
+        "{kinds:?}"
+    );
     let own = net.client(1).addresses().1;
     // The disk is lost; somebody writes meanwhile.
     net.crash(1, Duration::from_secs(100));

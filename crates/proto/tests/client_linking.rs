@@ -75,7 +75,10 @@ fn a_guessed_ack_stops_no_repair() {
         settle(&mut net, 30);
         let message = net.peers[0].progress[0].message;
         assert_eq!(net.states(0, 1), [State::Queued, State::Sent]);
-        let ack = Content::Acks(vec![(message, 0)]);
+        let ack = Content::Acks {
+            left: 0,
+            blocks: vec![(message, 0)],
+        };
         inject(&mut net, &addresses[to], &ack);
         settle(&mut net, 5);
         let before = net.count(0, ClientEvent::PayloadSent);

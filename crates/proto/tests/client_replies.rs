@@ -5,7 +5,9 @@ mod client_net;
 use core::time::Duration;
 
 use client_net::{Net, body, params, rates, secs};
-use proto::client::{ClientDrop, ClientEvent, Failure, Input, ReplyToken, Return, State, Target};
+use proto::client::{
+    ClientDrop, ClientEvent, Failure, Input, RESERVE, ReplyToken, Return, State, Target,
+};
 
 fn acked(net: &Net, client: usize, ticket: u64) -> bool {
     net.states(client, ticket).contains(&State::Acked)
@@ -74,8 +76,6 @@ fn replies_that_cannot_be_sent_say_why() {
     assert_eq!(failure(&net, 1), Some(Failure::NothingToReplyTo));
     net.send(0, 1, 1, body(100, 1), Return::Surbs(2));
     net.run(secs(60.0), |net| acked(net, 0, 1));
-    reply(&mut net, 1, 2, body(12_000, 1), Return::None);
-    assert_eq!(failure(&net, 2), Some(Failure::TooFewSurbs));
     // In the next epoch the reply blocks are dead.
     net.run(secs(800.0), |_| false);
     reply(&mut net, 1, 3, body(10, 1), Return::None);
@@ -137,49 +137,78 @@ fn a_second_reply_on_one_block_is_dropped() {
     assert_eq!(net.count(0, dropped), 2 * acks);
 }
 
-/// CLI-18, CLI-25: reply blocks are counted, absolutely: each packet of an answer and each ack uses
-/// one, none is used twice, and what is used up is said before an answer is begun.
+/// CLI-18, MSG-21, MSG-22: reply blocks are counted, absolutely: each packet of an answer and each
+/// ack uses one, and none is used twice. Answers leave a reserve; one that has come down to it asks
+/// for more by it, and goes on when they are there, whoever restarts meanwhile. The control: while
+/// what the sender brings is taken by somebody, it does not.
 #[test]
-fn reply_blocks_are_counted_down_and_run_dry() {
-    let mut net = Net::new(14, params(rates(5.0, 0.1, 20.0), HOUR), 2);
-    net.run(secs(1.0), |_| false);
-    net.send(0, 1, 1, body(100, 1), Return::Surbs(8));
-    assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
-    net.run(secs(65.0), |_| false);
-    let held = |net: &Net| net.client(1).held().returns.1;
-    let mut before = held(&net);
-    assert_eq!(before, 8 + 4 - 1);
-    let mut answers = 0;
-    while before > 0 {
-        let ticket = 10 + answers;
-        reply(&mut net, 1, ticket, body(10, 3), Return::None);
-        let limit = net.now.after(Duration::from_secs(60));
-        assert!(net.run(limit, |net| net.states(1, ticket).contains(&State::Sent)));
-        // A burst of four for one symbol, or what is left.
-        assert_eq!(before - held(&net), before.min(4));
-        before = held(&net);
-        answers += 1;
+fn answers_that_run_dry_ask_for_more_and_go_on() {
+    for control in [false, true] {
+        let mut net = Net::new(14, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+        net.run(secs(1.0), |_| false);
+        net.send(0, 1, 1, body(100, 1), Return::Surbs(8));
+        assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
+        net.run(secs(65.0), |_| false);
+        let held = |net: &Net| net.client(1).held().returns.1;
+        assert_eq!(held(&net), 8 + 4 - 1);
+        net.taken = control;
+        let (mut came, mut before) = (0, held(&net));
+        for ticket in 10..20 {
+            reply(&mut net, 1, ticket, body(10, 3), Return::None);
+            let limit = net.now.after(Duration::from_secs(90));
+            let sent = |net: &Net| net.states(1, ticket).contains(&State::Sent);
+            let went = net.run(limit, sent);
+            if ticket < 12 {
+                // A burst of four for one symbol each: down to the reserve.
+                assert!(went && before - held(&net) == 4);
+                before = held(&net);
+            }
+            came += usize::from(went);
+            if ticket == 14 && !control {
+                net.crash(0, Duration::ZERO);
+                net.crash(1, Duration::ZERO);
+                net.run(net.now.after(Duration::from_secs(1)), |_| false);
+            }
+        }
+        assert_eq!(came, if control { 2 } else { 10 });
+        net.run(net.now.after(Duration::from_secs(30)), |_| false);
+        assert_eq!(net.peers[0].taken.len(), came);
+        assert_eq!(net.count(0, ClientEvent::Dropped(ClientDrop::Surb)), 0);
+        // The sender held some back for the answers to come.
+        assert_eq!(held(&net) >= RESERVE - 1, !control, "{}", held(&net));
+        if control {
+            // It asked as often as it could, and says so in the end.
+            reply(&mut net, 1, 99, body(10, 4), Return::None);
+            assert_eq!(net.states(1, 99), [State::Failed(Failure::TooFewSurbs)]);
+            net.run(secs(5400.0), |_| false);
+            let last = net.states(1, 12).last().copied();
+            assert_eq!(last, Some(State::Failed(Failure::SurbsExpired)));
+        }
     }
-    assert_eq!(answers, 3);
-    reply(&mut net, 1, 99, body(10, 4), Return::None);
-    assert_eq!(net.states(1, 99), [State::Failed(Failure::SurbsExpired)]);
-    net.run(net.now.after(Duration::from_secs(30)), |_| false);
-    assert_eq!(net.count(0, ClientEvent::Dropped(ClientDrop::Surb)), 0);
-    // Every answer came; and a new message brings new ones: it recovers.
-    assert_eq!(net.peers[0].taken.len(), 3);
-    net.peers[1].taken.clear();
-    net.peers[1].offered.clear();
-    net.send(0, 2, 1, body(100, 2), Return::Surbs(8));
-    let limit = net.now.after(Duration::from_secs(60));
-    assert!(net.run(limit, |net| acked(net, 0, 2)));
-    reply(&mut net, 1, 100, body(10, 5), Return::None);
-    let limit = net.now.after(Duration::from_secs(60));
-    assert!(net.run(limit, |net| net.peers[0].taken.len() == 4));
 }
 
-/// MSG-7: an answer used up every reply block, those for acks too, before an ack arrived: with the
-/// next epoch a probe brings fresh ones, and the ack comes. (Without a next epoch it does not: the
-/// control.)
+/// CLI-25, MSG-21: an answer may be longer than what is held: it is sent as more come, with losses
+/// too, within its epoch.
+#[test]
+fn an_answer_is_longer_than_what_is_held() {
+    let mut net = Net::new(16, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+    net.loss = 0.03;
+    net.run(secs(1.0), |_| false);
+    net.send(0, 1, 1, body(100, 1), Return::Surbs(5));
+    assert!(net.run(secs(200.0), |net| acked(net, 0, 1)));
+    let long = body(100_000, 5);
+    reply(&mut net, 1, 2, long.clone(), Return::Address);
+    assert!(net.run(secs(1800.0), |net| acked(net, 1, 2)));
+    assert_eq!(net.bodies(0), [long]);
+    assert!(
+        net.client(0).held().surbs < 8 * (5 + RESERVE),
+        "what came back is forgotten"
+    );
+}
+
+/// MSG-7: answers and questions for more used up every reply block, those for acks too, and nothing of
+/// it arrived: with the next epoch a probe brings fresh ones, and the ack comes. (Without a next epoch
+/// it does not: the control.)
 #[test]
 fn acks_that_ran_dry_recover_with_the_next_epoch() {
     for (until_s, comes) in [(500.0, false), (1900.0, true)] {

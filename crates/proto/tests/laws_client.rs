@@ -66,7 +66,10 @@ fn frame(seq: u64, message: u8, esi: u32, kind: u8) -> Frame {
     let address = identity().address();
     let content = match kind {
         0 => Content::Loop([message; 16]),
-        1 => Content::Acks(vec![(MessageId([message; 16]), 0)]),
+        1 => Content::Acks {
+            left: 0,
+            blocks: vec![(MessageId([message; 16]), 0)],
+        },
         _ => Content::Fragment(Fragment {
             message: MessageId([message; 16]),
             length: [10, 3000][usize::from(message % 2)],

@@ -1,18 +1,23 @@
 //! Acks that wait for a payload slot: one for each finished block.
 //!
-//! Spec: docs/spec/message.md, rules MSG-5, MSG-6; docs/spec/client.md, rule CLI-21.
+//! Spec: docs/spec/message.md, rules MSG-5, MSG-6, MSG-21; docs/spec/client.md, rule CLI-21.
 //!
 //! | quantity  | unit, range                                                                    |
 //! |-----------|--------------------------------------------------------------------------------|
 //! | waiting   | acks, each block once, <= `acks_max`                                           |
 //! | [`REST`]  | time in which a block's ack is queued at most once                             |
+//! | low       | messages whose answers wait for more reply blocks                              |
+//!
+//! A packet that goes by a reply block says how many are left of its message; one that says nothing
+//! else asks for more.
+//!
 //!
 //! Acks that go the same way, of messages that came the same way, share a packet. Acks are not
 //! acked, and are queued by nothing but a fragment or a probe that passed every check: garbage has
 //! no answer.
 
 use core::time::Duration;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sphinx::Surb;
 
@@ -29,6 +34,9 @@ use crate::{Time, address::Address, calendar::Epoch};
 pub const REST: Duration = Duration::from_secs(10);
 
 type Key = (MessageId, u32);
+
+/// Longest time between two questions for more reply blocks.
+const ASK_MAX: Duration = Duration::from_secs(3600);
 
 /// How a packet travels.
 pub(crate) enum Carrier {
@@ -56,9 +64,20 @@ pub(crate) struct Acks {
     waiting: BTreeSet<Key>,
     recent: VecDeque<(Time, Key)>,
     resting: BTreeSet<Key>,
+    /// When to ask for more next, and how long to wait after that.
+    low: BTreeMap<MessageId, (Time, Duration)>,
 }
 
 impl Acks {
+    /// These messages' answers wait for more reply blocks, and no others do. `base` is the first of
+    /// the waits between two questions, which double.
+    pub(crate) fn ask(&mut self, now: Time, low: &[MessageId], base: Duration) {
+        self.low.retain(|message, _| low.contains(message));
+        for message in low {
+            self.low.entry(*message).or_insert((now, base));
+        }
+    }
+
     /// Queues an ack, unless it waits already or was queued a moment ago. When `acks_max` wait, one
     /// that is `stuck` (its reply blocks are for a later epoch) gives way; if none is, it is not
     /// queued, and a repair symbol asks again.
@@ -106,10 +125,11 @@ impl Acks {
         });
     }
 
-    /// The next packet of acks and its way, if any can be sent now. `known` says whether packets
-    /// can be sent to an address.
+    /// The next packet of acks and its way, if any can be sent now, else a question for more reply
+    /// blocks that is due. `known` says whether packets can be sent to an address.
     pub(crate) fn next(
         &mut self,
+        now: Time,
         returns: &mut Returns,
         epoch: Epoch,
         known: impl Fn(&Address) -> bool,
@@ -127,7 +147,11 @@ impl Acks {
             hope || !waiting.remove(&ack.key())
         });
         let usable = |ack: &&Ack| way(ack.message.here).is_some_and(|way| !way.is_later());
-        let first = self.queue.iter().find(usable)?.message;
+        let Some(first) = self.queue.iter().find(usable).map(|ack| ack.message) else {
+            let due = self.low.iter().find(|(_, (at, _))| *at <= now);
+            let message = due.map(|(message, _)| *message)?;
+            return self.by_surb(now, message, Vec::new(), returns, epoch, journal);
+        };
         let way = returns.way(first.here, epoch)?;
         // One that shares a packet with another shows that both came to one client.
         let same = |ack: &&Ack| match way {
@@ -140,18 +164,46 @@ impl Acks {
         let (keys, acks): (Vec<Key>, Vec<Key>) = together
             .map(|ack| (ack.key(), (ack.message.wire, ack.block)))
             .unzip();
-        let way = match way {
-            Way::Address(address) => Carrier::Address(address),
-            Way::Surbs { .. } => {
-                let surb = returns.take(first.here, epoch, journal)?;
-                Carrier::Surb(Box::new(surb))
+        let next = match way {
+            Way::Address(address) => {
+                let content = Content::Acks {
+                    left: 0,
+                    blocks: acks,
+                };
+                Some((Carrier::Address(address), content))
             }
+            Way::Surbs { .. } => self.by_surb(now, first.here, acks, returns, epoch, journal),
         };
         keys.iter().for_each(|key| {
             self.waiting.remove(key);
         });
         self.queue.retain(|ack| self.waiting.contains(&ack.key()));
-        Some((way, Content::Acks(acks)))
+        next
+    }
+
+    /// A packet that goes by a reply block of `message`, and says how many are left after it.
+    fn by_surb(
+        &mut self,
+        now: Time,
+        message: MessageId,
+        blocks: Vec<Key>,
+        returns: &mut Returns,
+        epoch: Epoch,
+        journal: &mut Journal,
+    ) -> Option<(Carrier, Content)> {
+        let surb = returns.take(message, epoch, journal)?;
+        let left = match returns.way(message, epoch) {
+            Some(Way::Surbs { now, .. }) => u16::try_from(now).unwrap_or(u16::MAX),
+            Some(Way::Address(_)) | None => 0,
+        };
+        if let Some((at, wait)) = self.low.get_mut(&message) {
+            *at = now.after(*wait);
+            *wait = (*wait * 2).min(ASK_MAX);
+        }
+        Some((
+            Carrier::Surb(Box::new(surb)),
+            Content::Acks { left, blocks },
+        ))
     }
 
     /// How many wait.
@@ -240,13 +292,50 @@ mod tests {
             acks.queue(Time::ZERO, (message, byte.into()), 9, |_| false);
         }
         let mut packets = Vec::new();
-        while let Some((_, Content::Acks(acks))) =
-            acks.next(&mut returns, Epoch(0), |_| true, &mut journal)
+        let now = Time::ZERO;
+        while let Some((_, Content::Acks { blocks, .. })) =
+            acks.next(now, &mut returns, Epoch(0), |_| true, &mut journal)
         {
-            assert!(acks.iter().all(|(wire, _)| *wire == MessageId([99; 16])));
-            packets.push(acks.iter().map(|(_, block)| *block).collect::<Vec<_>>());
+            assert!(blocks.iter().all(|(wire, _)| *wire == MessageId([99; 16])));
+            packets.push(blocks.iter().map(|(_, block)| *block).collect::<Vec<_>>());
         }
         assert_eq!(packets, [[0, 4], [1, 5], [2, 6], [3, 7]]);
+    }
+
+    /// MSG-21: each packet by a reply block says how many are left; a question waits twice as long as
+    /// the one before it, and is not asked when no answer waits.
+    #[test]
+    fn questions_for_more_reply_blocks_say_what_is_left() {
+        let (mut acks, mut journal) = (Acks::default(), Journal::default());
+        let mut returns = Returns::default();
+        let part = ReturnPart::Surbs {
+            epoch: Epoch(0),
+            surbs: vec![Surb::parse(&[1; sphinx::SURB_LEN]); 5],
+        };
+        let message = received(1);
+        returns.keep(message.here, 0, part, 100, (9, 9), &mut journal);
+        acks.queue(Time::ZERO, (message, 0), 9, |_| false);
+        let mut next = |acks: &mut Acks, at_s| {
+            let now = Time::ZERO.after(Duration::from_secs(at_s));
+            let next = acks.next(now, &mut returns, Epoch(0), |_| true, &mut journal);
+            let (_, content) = next?;
+            let Content::Acks { left, blocks } = content else {
+                return None;
+            };
+            Some((left, blocks.len()))
+        };
+        assert_eq!(next(&mut acks, 0), Some((4, 1)));
+        assert_eq!(next(&mut acks, 0), None, "no answer waits");
+        let base = Duration::from_secs(10);
+        for (at_s, expected) in [(1, Some((3, 0))), (10, None), (11, Some((2, 0)))] {
+            let now = Time::ZERO.after(Duration::from_secs(at_s));
+            acks.ask(now, &[message.here], base);
+            assert_eq!(next(&mut acks, at_s), expected, "at {at_s}");
+        }
+        assert_eq!(next(&mut acks, 30), None);
+        assert_eq!(next(&mut acks, 31), Some((1, 0)));
+        acks.ask(Time::ZERO, &[], base);
+        assert_eq!(next(&mut acks, 1000), None);
     }
 
     /// CLI-32

@@ -6,7 +6,7 @@
 //! |----------|------|-----------------------------------------------------------------------|
 //! | fragment | 1    | id 16, object length u64, block u32, symbol number u32, epoch u64,    |
 //! |          |      | return length u16, symbol 1984                                        |
-//! | ack      | 2    | count u8 (1 to 101), then count × (id 16, block u32)                  |
+//! | ack      | 2    | left u16, count u8 (0 to 101), then count × (id 16, block u32)        |
 //! | loop     | 3    | id 16                                                                 |
 //! | probe    | 4    | id 16, then a return part of reply blocks                             |
 //!
@@ -48,7 +48,7 @@ pub const ESI_END: u32 = 1 << 24;
 
 const ACK_ENTRY_LEN: usize = 16 + 4;
 /// Most acks in one packet (MSG-5).
-pub const ACKS_IN_PACKET: usize = (MESSAGE_LEN - 2) / ACK_ENTRY_LEN;
+pub const ACKS_IN_PACKET: usize = (MESSAGE_LEN - 4) / ACK_ENTRY_LEN;
 
 /// First byte of a return part: what it brings (MSG-3).
 pub(crate) mod part {
@@ -185,8 +185,13 @@ impl ReturnPart {
 pub enum Content {
     /// A part of a message.
     Fragment(Fragment),
-    /// These blocks are finished.
-    Acks(Vec<(MessageId, u32)>),
+    /// What a recipient says of messages that it got.
+    Acks {
+        /// Reply blocks left, of the message whose reply block carries this (MSG-21).
+        left: u16,
+        /// These blocks are finished.
+        blocks: Vec<(MessageId, u32)>,
+    },
     /// The client's own loop.
     Loop([u8; 16]),
     /// An anonymous sender asks again for the acks of this message, and brings reply blocks.
@@ -219,10 +224,12 @@ impl Content {
                 bytes.extend(&fragment.symbol);
                 assert!(bytes.len() == FRAGMENT_LEN, "a symbol has one length");
             }
-            Self::Acks(acks) => {
-                assert!(acks.len() <= ACKS_IN_PACKET, "acks fit one packet");
-                bytes.extend([ACK, u8::try_from(acks.len()).expect("at most 101")]);
-                for (message, block) in acks {
+            Self::Acks { left, blocks } => {
+                assert!(blocks.len() <= ACKS_IN_PACKET, "acks fit one packet");
+                bytes.push(ACK);
+                bytes.extend(left.to_be_bytes());
+                bytes.push(u8::try_from(blocks.len()).expect("at most 101"));
+                for (message, block) in blocks {
                     bytes.extend(message.0);
                     bytes.extend(block.to_be_bytes());
                 }
@@ -248,11 +255,15 @@ impl Content {
         match *kind {
             FRAGMENT => parse_fragment(rest).map(Self::Fragment),
             ACK => {
+                let (left, rest) = rest.split_first_chunk()?;
                 let (count, rest) = rest.split_first()?;
                 let (entries, odd) = rest.as_chunks::<ACK_ENTRY_LEN>();
                 let count = usize::from(*count);
-                let fits = (1..=ACKS_IN_PACKET).contains(&count) && entries.len() == count;
-                (fits && odd.is_empty()).then(|| Self::Acks(entries.iter().map(ack).collect()))
+                let fits = count <= ACKS_IN_PACKET && entries.len() == count;
+                (fits && odd.is_empty()).then(|| Self::Acks {
+                    left: u16::from_be_bytes(*left),
+                    blocks: entries.iter().map(ack).collect(),
+                })
             }
             LOOP => rest.try_into().ok().map(Self::Loop),
             PROBE => {
@@ -349,9 +360,12 @@ mod tests {
 
         /// MSG-5
         #[test]
-        fn acks_read_back(acks in prop::collection::vec(any::<([u8; 16], u32)>(), 1..=ACKS_IN_PACKET)) {
-            let acks = acks.into_iter().map(|(id, block)| (MessageId(id), block)).collect();
-            let content = Content::Acks(acks);
+        fn acks_read_back(
+            left in any::<u16>(),
+            acks in prop::collection::vec(any::<([u8; 16], u32)>(), 0..=ACKS_IN_PACKET),
+        ) {
+            let blocks = acks.into_iter().map(|(id, block)| (MessageId(id), block)).collect();
+            let content = Content::Acks { left, blocks };
             prop_assert_eq!(Content::parse(&content.to_bytes()), Some(content));
         }
 
@@ -410,8 +424,9 @@ mod tests {
             &[5; 17],
             &[LOOP; 16],
             &[LOOP; 18],
-            &[ACK, 0],
-            &[ACK, 2, 0],
+            &[ACK, 0, 0],
+            &[ACK, 0, 0, 2, 0],
+            &[ACK, 0, 0, 0, 0],
         ] {
             assert_eq!(Content::parse(bytes), None, "{bytes:?}");
         }

@@ -19,6 +19,7 @@
 //! | `p` return        | id 16, batch u32               | until u64, return part                     |
 //! | `u` used          | id 16, batch u32               | reply blocks of the batch used, u16        |
 //! | `r` SURB secret   | SURB id 16                     | until u64, own message 16, secret 96       |
+//! | `w` loan          | id 16                          | until u64, reply blocks u8, target         |
 //! | `o` outgoing      | id 16                          | see `outbox`                               |
 //! | `n` sent          | id 16                          | epoch of the last probe u64                |
 //! | `k` acked block   | id 16, block u32               |                                            |
@@ -51,6 +52,7 @@ pub(crate) mod kind {
     pub(crate) const RETURN: u8 = b'p';
     pub(crate) const USED: u8 = b'u';
     pub(crate) const SURB: u8 = b'r';
+    pub(crate) const LOAN: u8 = b'w';
     pub(crate) const OUTGOING: u8 = b'o';
     pub(crate) const SENT: u8 = b'n';
     pub(crate) const ACKED: u8 = b'k';

@@ -1,6 +1,6 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-20.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-22.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
@@ -76,6 +76,7 @@ pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
 pub use outbox::BACKOFF_MAX;
 pub use restore::{RestoreError, backup};
+pub use returns::RESERVE;
 pub use types::{
     ClientDrop, ClientEvent, Concerns, Config, Delivery, Failure, Input, Limits, MessageId, Op,
     Output, Progress, ReplyToken, Return, State, Target,

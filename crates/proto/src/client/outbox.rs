@@ -154,13 +154,13 @@ impl Outbox {
     }
 
     /// Starts to send a message: it is durable. At most `most` packets can carry its first burst
-    /// (reply blocks), which are at least as many as it has symbols. One whose burst has left
+    /// (reply blocks); if it has more symbols than that, it waits for more. One whose burst has left
     /// before gets a repair round at once, which also brings an ack that was lost meanwhile.
     pub(crate) fn start(&mut self, id: MessageId, loss: f64, most: u32) {
         let Some(message) = self.messages.get_mut(&id) else {
             return;
         };
-        let mut spare = most.saturating_sub(message.out.needs());
+        let mut spare = most.checked_sub(message.out.needs()).unwrap_or(u32::MAX);
         for (number, block) in (0..).zip(&mut message.blocks) {
             if block.acked {
                 continue;
@@ -365,6 +365,15 @@ impl Outbox {
         for id in named {
             self.fail(id, Failure::Revoked, journal);
         }
+    }
+
+    /// The messages that replies with something to send now are for.
+    pub(crate) fn answering(&self) -> impl Iterator<Item = MessageId> {
+        let ready = self.ready.iter().filter_map(|id| self.messages.get(id));
+        ready.filter_map(|message| match message.out.to {
+            Target::Reply(token) => Some(token.0),
+            Target::Address(_) => None,
+        })
     }
 
     /// Replies whose first burst has not left.

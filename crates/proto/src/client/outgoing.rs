@@ -41,6 +41,34 @@ pub(crate) struct Outgoing {
     pub(crate) body: Vec<u8>,
 }
 
+pub(super) fn write_target(to: &Target, bytes: &mut Vec<u8>) {
+    match to {
+        Target::Address(address) => {
+            bytes.push(1);
+            bytes.extend(address.to_bytes());
+        }
+        Target::Reply(token) => {
+            bytes.push(2);
+            bytes.extend(token.to_bytes());
+        }
+    }
+}
+
+/// A target, and what follows it.
+pub(super) fn parse_target(bytes: &[u8]) -> Option<(Target, &[u8])> {
+    match bytes.split_first()? {
+        (1, rest) => {
+            let (address, rest) = rest.split_first_chunk::<ADDRESS_LEN>()?;
+            Some((Target::Address(Address::from_bytes(address).ok()?), rest))
+        }
+        (2, rest) => {
+            let (token, rest) = rest.split_first_chunk()?;
+            Some((Target::Reply(ReplyToken::from_bytes(*token)), rest))
+        }
+        _ => None,
+    }
+}
+
 impl Outgoing {
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.body.len() + 1024);
@@ -48,16 +76,7 @@ impl Outgoing {
         bytes.extend(self.epoch.0.to_be_bytes());
         bytes.extend(self.expires_s.to_be_bytes());
         bytes.extend(self.slot.to_be_bytes());
-        match &self.to {
-            Target::Address(address) => {
-                bytes.push(1);
-                bytes.extend(address.to_bytes());
-            }
-            Target::Reply(token) => {
-                bytes.push(2);
-                bytes.extend(token.to_bytes());
-            }
-        }
+        write_target(&self.to, &mut bytes);
         let count = u32::try_from(self.returns.len()).expect("one a block");
         bytes.extend(count.to_be_bytes());
         for part in &self.returns {
@@ -74,17 +93,7 @@ impl Outgoing {
         let (epoch, rest) = rest.split_first_chunk()?;
         let (expires_s, rest) = rest.split_first_chunk()?;
         let (slot, rest) = rest.split_first_chunk()?;
-        let (to, rest) = match rest.split_first()? {
-            (1, rest) => {
-                let (address, rest) = rest.split_first_chunk::<ADDRESS_LEN>()?;
-                (Target::Address(Address::from_bytes(address).ok()?), rest)
-            }
-            (2, rest) => {
-                let (token, rest) = rest.split_first_chunk()?;
-                (Target::Reply(ReplyToken::from_bytes(*token)), rest)
-            }
-            _ => return None,
-        };
+        let (to, rest) = parse_target(rest)?;
         let (count, mut rest) = rest.split_first_chunk()?;
         let mut returns = Vec::new();
         for _ in 0..u32::from_be_bytes(*count) {

@@ -128,13 +128,16 @@ impl Client {
         let Peeled { tag, came, content } = peeled;
         match content {
             Content::Fragment(fragment) => self.fragment(came, &tag, fragment),
-            Content::Acks(acks) => {
+            Content::Acks { left, blocks } => {
                 // Else the recipient of an anonymous message could try its ack on an address.
-                if !acks.iter().all(|(id, _)| self.outbox.hears(*id, came)) {
+                if !blocks.iter().all(|(id, _)| self.outbox.hears(*id, came)) {
                     return Err(ClientDrop::Way); // MSG-19
                 }
-                for (message, block) in acks {
+                for (message, block) in blocks {
                     self.outbox.acked(message, block, &mut self.journal);
+                }
+                if let Some(of) = came.by {
+                    self.bring_more(of, left);
                 }
                 Ok(ClientEvent::AckReceived)
             }
@@ -245,7 +248,7 @@ impl Client {
         }
         let blocks = self.inbox.finished_blocks(message.here);
         if !blocks.is_empty() {
-            self.keep_return(message.here, returns::probe_batch(epoch), reply, until_s);
+            self.keep_return(message.here, returns::probe_batch(tag), reply, until_s);
             blocks
                 .into_iter()
                 .for_each(|block| self.ack(message, block));

@@ -204,6 +204,7 @@ impl Client {
                 self.outbox.restore(message, out, &mut self.rng);
                 true
             }
+            kind::LOAN => self.surbs.restore_loan(message, value),
             kind::SENT => self.outbox.restore_sent(message, value),
             kind::ACKED => self.outbox.restore_acked(message, number()?),
             _ => false,

@@ -1,19 +1,20 @@
 //! The ways back that others' messages brought: an address, or reply blocks.
 //!
-//! Spec: docs/spec/client.md, rules CLI-20 to CLI-22; docs/spec/message.md, MSG-8.
+//! Spec: docs/spec/client.md, rules CLI-20 to CLI-22; docs/spec/message.md, MSG-8, MSG-21.
 //!
 //! | quantity | type     | unit, range                                                          |
 //! |----------|----------|----------------------------------------------------------------------|
 //! | way      | per message | what its blocks and probes brought, until `until`                 |
-//! | batch    | number   | the block that brought it, or 2³¹ + epoch for a probe                |
+//! | batch    | number   | the block that brought it, or 2³¹ + 31 bits of its tag for a probe   |
 //! | held     | count    | reply blocks of others, <= `held_surbs_max`                          |
+//! | reserve  | count    | of each message [`RESERVE`] that no answer uses, for acks and asking |
 //!
 //! A reply block is used only while forward packets use the same epoch's keys: it is held until
 //! the client's own switch to that epoch, and discarded at the next (MSG-8).
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use sphinx::Surb;
+use sphinx::{Surb, Tag};
 
 use super::{
     content::ReturnPart,
@@ -22,7 +23,10 @@ use super::{
 };
 use crate::{address::Address, calendar::Epoch};
 
-/// Added to an epoch's number to name the batch of a probe.
+/// Reply blocks of a message that answers leave for acks, and for asking for more (MSG-21).
+pub const RESERVE: usize = 3;
+
+/// The first of the names of batches that probes bring.
 const PROBE_BATCH: u32 = 1 << 31;
 
 /// What can be done for a message now.
@@ -38,6 +42,19 @@ impl Way {
     /// Whether it can be used only after the next switch.
     pub(crate) fn is_later(self) -> bool {
         matches!(self, Self::Surbs { now: 0, .. })
+    }
+
+    /// Whether a packet of an answer can go by it now: the reserve is not an answer's (MSG-21).
+    pub(crate) fn answers(self) -> bool {
+        match self {
+            Self::Address(_) => true,
+            Self::Surbs { now, .. } => now > RESERVE,
+        }
+    }
+
+    /// Whether answers wait for more reply blocks, and there is one to ask by.
+    pub(crate) fn is_low(self) -> bool {
+        matches!(self, Self::Surbs { now, later: 0 } if (1..=RESERVE).contains(&now))
     }
 }
 
@@ -72,10 +89,9 @@ pub(crate) fn brings(value: &[u8]) -> Option<u8> {
     part.first().copied()
 }
 
-/// The batch that a probe of `epoch` brings.
-pub(crate) fn probe_batch(epoch: Epoch) -> u32 {
-    let [.., a, b, c, d] = epoch.0.to_be_bytes();
-    PROBE_BATCH | u32::from_be_bytes([a, b, c, d])
+/// The batch that the probe in the packet of this tag brings.
+pub(crate) fn probe_batch([a, b, c, d, ..]: &Tag) -> u32 {
+    PROBE_BATCH | u32::from_be_bytes([*a, *b, *c, *d])
 }
 
 impl Returns {
@@ -181,14 +197,26 @@ impl Returns {
         (!way.batches.is_empty()).then_some(Way::Surbs { now, later })
     }
 
-    /// How many packets can go to a target, in `epoch` and later.
+    /// Whether the epochs of all reply blocks of a message are over: more would have to be brought.
+    pub(crate) fn is_over(&self, message: MessageId, epoch: Epoch) -> bool {
+        let way = self.ways.get(&message);
+        way.is_none_or(|way| {
+            let mut batches = way.batches.values();
+            way.address.is_none() && batches.all(|batch| batch.epoch < epoch)
+        })
+    }
+
+    /// How many packets of an answer can go to a target with what is held, in `epoch` and later.
     pub(crate) fn most(&self, to: &Target, epoch: Epoch) -> u32 {
         let way = match to {
             Target::Reply(token) => self.way(token.0, epoch),
             Target::Address(_) => None,
         };
         match way {
-            Some(Way::Surbs { now, later }) => u32::try_from(now + later).unwrap_or(u32::MAX),
+            Some(Way::Surbs { now, later }) => {
+                let most = (now + later).saturating_sub(RESERVE);
+                u32::try_from(most).unwrap_or(u32::MAX)
+            }
             Some(Way::Address(_)) | None => u32::MAX,
         }
     }
@@ -208,11 +236,18 @@ impl Returns {
         let way = self.ways.get_mut(&message)?;
         let live = |(_, batch): &(&u32, &mut Batch)| batch.epoch == epoch && !batch.left.is_empty();
         let (number, batch) = way.batches.iter_mut().find(live)?;
+        let number = *number;
         let surb = batch.left.pop_front()?;
         batch.used += 1;
         self.held -= 1;
-        let used = batch.used.to_be_bytes().to_vec();
-        journal.put(record(kind::USED, message, *number), used);
+        if batch.left.is_empty() && number >= PROBE_BATCH {
+            // It can't be brought again: the tag of its packet is remembered (MSG-15).
+            way.batches.remove(&number);
+            forget(message, number, journal);
+        } else {
+            let used = batch.used.to_be_bytes().to_vec();
+            journal.put(record(kind::USED, message, number), used);
+        }
         Some(surb)
     }
 
@@ -228,14 +263,15 @@ impl Returns {
         };
         self.cleared = epoch;
         for (message, way) in &mut self.ways {
-            for (number, batch) in &mut way.batches {
+            way.batches.retain(|number, batch| {
                 if batch.epoch < epoch && !batch.left.is_empty() {
-                    // The batch's name stays, so that it can't be brought again.
                     self.held -= batch.left.len();
                     batch.left.clear();
                     forget(*message, *number, journal);
                 }
-            }
+                // A block can be brought again, so its name stays.
+                batch.epoch >= epoch || *number < PROBE_BATCH
+            });
         }
     }
 
@@ -337,6 +373,42 @@ mod tests {
         );
         returns.expire(104, None, &mut journal);
         assert_eq!((returns.len(), returns.held()), (1, 1));
+    }
+
+    /// MSG-21: answers leave the reserve; batches of probes add up within an epoch, and go when they
+    /// are used up or over, their records too.
+    #[test]
+    fn answers_leave_a_reserve_and_probes_fill_it_up() {
+        let (mut returns, mut journal) = (Returns::default(), Journal::default());
+        let max = (3, 100);
+        returns.keep(id(1), 0, surbs(5, &[1, 2, 3, 4]), 100, max, &mut journal);
+        let to = Target::Reply(crate::client::ReplyToken(id(1)));
+        let way = |returns: &Returns, epoch| returns.way(id(1), Epoch(epoch)).expect("it has one");
+        assert!(way(&returns, 5).answers() && !way(&returns, 5).is_low());
+        assert!(!way(&returns, 4).answers() && !way(&returns, 4).is_low());
+        assert_eq!(returns.most(&to, Epoch(5)), 1);
+        assert_eq!(take(&mut returns, id(1), 5), Some(1));
+        for left in [3, 2, 1] {
+            assert!(
+                !way(&returns, 5).answers() && way(&returns, 5).is_low(),
+                "{left}"
+            );
+            assert!(take(&mut returns, id(1), 5).is_some());
+        }
+        assert!(!way(&returns, 5).is_low() && !returns.is_over(id(1), Epoch(5)));
+        assert!(returns.is_over(id(1), Epoch(6)));
+        for (tag, epoch) in [([7; 32], 5), ([8; 32], 5), ([9; 32], 6)] {
+            let batch = probe_batch(&tag);
+            returns.keep(id(1), batch, surbs(epoch, &[9; 2]), 100, max, &mut journal);
+        }
+        assert_eq!(way(&returns, 5), Way::Surbs { now: 4, later: 2 });
+        for _ in 0..4 {
+            assert!(take(&mut returns, id(1), 5).is_some());
+        }
+        let batches = |returns: &Returns| returns.ways[&id(1)].batches.len();
+        assert_eq!(batches(&returns), 2);
+        returns.expire(50, Some(Epoch(7)), &mut journal);
+        assert_eq!((batches(&returns), returns.held()), (1, 0));
     }
 
     /// CLI-26

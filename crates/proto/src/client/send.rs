@@ -115,9 +115,11 @@ impl Client {
     /// The next real packet: an ack, then a probe, then whose turn it is among the messages.
     fn real(&mut self, map: Map<'_>) -> Option<Ready> {
         let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
+        self.ask_for_more(map.epoch);
+        let (now, epoch) = (self.now, map.epoch);
         let ack = self
             .acks
-            .next(&mut self.returns, map.epoch, known, &mut self.journal);
+            .next(now, &mut self.returns, epoch, known, &mut self.journal);
         if let Some((carrier, content)) = ack {
             let ready = self.carry(map, carrier, &content);
             if ready.is_some() {
@@ -125,7 +127,7 @@ impl Client {
             }
         }
         if let Some((id, reply)) = self.probes.pop_front()
-            && let Some(to) = self.outbox.target(id)
+            && let Some(to) = self.outbox.target(id).or_else(|| self.surbs.target(id))
             && let Some(carrier) = self.carrier(map, &to)
         {
             let content = Content::Probe { message: id, reply };
@@ -139,7 +141,7 @@ impl Client {
             Target::Address(address) => known(address),
             Target::Reply(token) => match returns.way(token.0, map.epoch) {
                 Some(Way::Address(address)) => known(&address),
-                Some(Way::Surbs { now, .. }) => now > 0,
+                Some(way @ Way::Surbs { .. }) => way.answers(),
                 None => false,
             },
         };
@@ -251,33 +253,30 @@ impl Client {
             out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
             out.slot = slot;
         }
-        if let Return::Surbs(count) = reply {
-            self.add_surbs(id, &mut out, usize::from(count))?;
-        }
         if let Target::Reply(token) = to {
             match self.returns.way(token.0, epoch) {
                 None => return Err(Failure::NothingToReplyTo),
-                Some(Way::Address(_)) => {}
-                Some(Way::Surbs { now: 0, later: 0 }) => return Err(Failure::SurbsExpired),
-                Some(Way::Surbs { now, later }) if now + later < out.needs() as usize => {
-                    return Err(Failure::TooFewSurbs); // CLI-25
+                Some(Way::Surbs { now: 0, later: 0 }) => {
+                    let over = self.returns.is_over(token.0, epoch);
+                    let why = [Failure::TooFewSurbs, Failure::SurbsExpired];
+                    return Err(why[usize::from(over)]); // CLI-25
                 }
-                Some(Way::Surbs { .. }) => {}
+                Some(Way::Address(_) | Way::Surbs { .. }) => {}
             }
+        }
+        if let Return::Surbs(count) = reply {
+            self.add_surbs(id, &mut out, count)?;
         }
         Ok(out)
     }
 
     /// Gives each block of a message its reply blocks: those for the answer are in the first.
-    fn add_surbs(
-        &mut self,
-        id: MessageId,
-        out: &mut Outgoing,
-        answer: usize,
-    ) -> Result<(), Failure> {
+    fn add_surbs(&mut self, id: MessageId, out: &mut Outgoing, count: u8) -> Result<(), Failure> {
+        let answer = usize::from(count);
         let blocks = out.blocks() as usize;
         let total = answer + blocks * SURBS_FOR_ACKS;
-        let room = self.surbs.len() + total <= self.config.limits.surbs_max;
+        let surbs_max = self.config.limits.surbs_max;
+        let room = self.surbs.len() + total <= surbs_max && self.surbs.loans() < surbs_max;
         if answer + SURBS_FOR_ACKS > SURBS_IN_RETURN || !room {
             return Err(Failure::TooManySurbs);
         }
@@ -302,6 +301,10 @@ impl Client {
             .map_err(|NoRoute| Failure::NoRoute)?;
         out.returns = parts;
         self.surbs.keep(id, secrets, until_s, &mut self.journal);
+        if count > 0 {
+            let (to, until_s) = (out.to, out.expires_s);
+            self.surbs.lend(id, to, count, until_s, &mut self.journal);
+        }
         Ok(())
     }
 
@@ -324,8 +327,8 @@ impl Client {
     pub(super) fn fail_replies(&mut self, epoch: Epoch) {
         for (id, token) in self.outbox.replies() {
             let why = match self.returns.way(token.0, epoch) {
-                Some(Way::Surbs { now: 0, later: 0 }) => Failure::SurbsExpired,
                 None => Failure::NothingToReplyTo,
+                Some(_) if self.returns.is_over(token.0, epoch) => Failure::SurbsExpired,
                 Some(Way::Surbs { .. } | Way::Address(_)) => continue,
             };
             self.outbox.fail(id, why, &mut self.journal);
@@ -335,23 +338,54 @@ impl Client {
     /// Asks again for acks of anonymous messages, with fresh reply blocks (MSG-7).
     pub(super) fn ask(&mut self, epoch: Epoch) {
         for id in self.outbox.ask(epoch, &mut self.journal) {
-            if self.surbs.len() + SURBS_IN_PROBE > self.config.limits.surbs_max {
-                continue;
-            }
-            let home = self.address();
-            let made = self.with_map(|client, map| {
-                let made = batch(&mut client.rng, map, &home, SURBS_IN_PROBE)?;
-                let (epoch, surbs) = (map.epoch, made.surbs);
-                Ok::<_, NoRoute>((ReturnPart::Surbs { epoch, surbs }, made.secrets))
-            });
-            let (Some(Ok((part, secrets))), Some(utc)) = (made, self.utc(self.now)) else {
-                continue;
-            };
-            let expiry_s = self.consensus.as_ref().map_or(0, |c| c.params.expiry_s);
-            let until_s = utc.as_secs() + u64::from(expiry_s) + self.mailbox_keeps_s();
-            self.surbs.keep(id, secrets, until_s, &mut self.journal);
-            self.journal.then(Effect::Probe(id, part));
+            self.probe_with(id, SURBS_IN_PROBE);
         }
+    }
+
+    /// Sends so many fresh reply blocks after a message, at most as many as a probe holds, once their
+    /// secrets are durable.
+    fn probe_with(&mut self, id: MessageId, count: usize) {
+        if self.surbs.len() + count > self.config.limits.surbs_max {
+            return;
+        }
+        let home = self.address();
+        let made = self.with_map(|client, map| {
+            let made = batch(&mut client.rng, map, &home, count)?;
+            let (epoch, surbs) = (map.epoch, made.surbs);
+            Ok::<_, NoRoute>((ReturnPart::Surbs { epoch, surbs }, made.secrets))
+        });
+        let (Some(Ok((part, secrets))), Some(utc)) = (made, self.utc(self.now)) else {
+            return;
+        };
+        let expiry_s = self.consensus.as_ref().map_or(0, |c| c.params.expiry_s);
+        let until_s = utc.as_secs() + u64::from(expiry_s) + self.mailbox_keeps_s();
+        self.surbs.keep(id, secrets, until_s, &mut self.journal);
+        self.journal.then(Effect::Probe(id, part));
+    }
+
+    /// The recipient of a message has only `left` of its reply blocks: brings more, as far as the
+    /// owner lent them (MSG-22).
+    pub(super) fn bring_more(&mut self, of: MessageId, left: u16) {
+        let owed = self.surbs.owed(of, left, self.now);
+        // It tells that one is online, as acks do.
+        let Some(mut count) = owed.filter(|_| self.config.acks) else {
+            return;
+        };
+        let rests_until = self.now.after(self.backoff_base());
+        self.surbs.bring(of, rests_until);
+        while count > 0 {
+            let some = count.min(SURBS_IN_PROBE);
+            self.probe_with(of, some);
+            count -= some;
+        }
+    }
+
+    /// Answers that have come down to the reserve of reply blocks ask for more (MSG-21).
+    fn ask_for_more(&mut self, epoch: Epoch) {
+        let low = self.outbox.answering();
+        let low = low.filter(|of| self.returns.way(*of, epoch).is_some_and(Way::is_low));
+        let low: Vec<MessageId> = low.collect();
+        self.acks.ask(self.now, &low, self.backoff_base());
     }
 }
 

@@ -100,7 +100,8 @@ pub struct Config {
     pub profile: String,
     /// A mix that every route passes: the one that this client is the loops of (LOOP-2).
     pub via: Option<NodeId>,
-    /// Whether finished blocks are acknowledged (they tell a correspondent that one is online).
+    /// Whether finished blocks are acknowledged, and reply blocks brought on a question: both tell a
+    /// correspondent that one is online.
     pub acks: bool,
     /// Bounds on what the client keeps.
     pub limits: Limits,
@@ -298,7 +299,7 @@ pub enum Failure {
     OutboxFull,
     /// No message of this token is remembered, or it brought no return.
     NothingToReplyTo,
-    /// The reply needs more reply blocks than are left.
+    /// No reply block of the message is left, not even one to ask for more by.
     TooFewSurbs,
     /// The reply blocks' epoch is over.
     SurbsExpired,
