@@ -22,6 +22,9 @@
 //!
 //! A file is burned, and its key with it, when records may be missing from it:
 //!
+//! - it holds fewer than the kernel's memory says (`mark`): a volume went back, or a device lost what
+//!   was written, and nothing has booted since;
+//! - the disk said that it lost something, at an append, a [`Journal::sync`] or the opening;
 //! - it was not closed in order, and another kernel has booted since;
 //! - its count of openings is lower than the one beside it, or it is gone: it went back;
 //! - it is shorter than it was made, or of another version;
@@ -31,21 +34,33 @@
 //! A torn record can only be one whose packet did not go on. Reading is in pieces of `PIECE`
 //! bytes, so that memory does not grow with what is remembered.
 //!
-//! Not seen, and documented as a limit: a machine whose whole disk went back together.
+//! Not seen, and documented as limits: a whole machine, or a whole disk with a reboot, that went back;
+//! the same without one where `/dev/shm` went too, as a container's does when that ends.
+
+mod mark;
 
 use core::time::Duration;
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    io,
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
+use aws_lc_rs::digest::{Context, SHA256};
 use proto::{
     calendar::{Epoch, Utc},
     replay::Fingerprint,
 };
 use rustix::fs::{FallocateFlags, fallocate};
+use sphinx::PublicKey;
+
+use self::mark::Mark;
+use crate::state::{self, StateError};
 
 const MAGIC: &[u8; 8] = b"LacRpl02";
 const EPOCH: usize = 8;
@@ -85,25 +100,46 @@ pub enum JournalError {
     /// Records may be missing: the key of this epoch must not open another packet.
     #[error("the replay journal of epoch {0} may have lost records; its key is burned")]
     Burned(u64),
+    /// The disk may have lost records: the same.
+    #[error("the replay journal of epoch {0} may have lost records, its key is burned: {1}")]
+    Lost(u64, io::Error),
     /// It holds as many records as it can.
     #[error("the replay journal is full")]
     Full,
     /// The file system failed.
     #[error("the replay journal: {0}")]
     Io(#[from] io::Error),
+    /// The file beside it could not be written.
+    #[error(transparent)]
+    Beside(#[from] StateError),
+}
+
+impl JournalError {
+    /// Whether the key must not open another packet, ever.
+    #[must_use]
+    pub fn burns(&self) -> bool {
+        matches!(self, Self::Burned(_) | Self::Lost(..))
+    }
+}
+
+/// The journals of one node.
+#[derive(Clone, Debug)]
+pub struct Journals {
+    folder: PathBuf,
+    boot: BootId,
+    /// What the names of their marks begin with.
+    marks: PathBuf,
 }
 
 /// The open journal of one epoch.
 #[derive(Debug)]
 pub struct Journal {
-    file: File,
+    epoch: Epoch,
+    file: Arc<File>,
+    mark: Arc<Mark>,
     /// Records written.
     held: u64,
     capacity: u64,
-}
-
-fn path(folder: &Path, epoch: Epoch) -> PathBuf {
-    folder.join(format!("epoch-{}.replay", epoch.0))
 }
 
 /// Where record `i` stands.
@@ -111,29 +147,65 @@ fn place(i: u64) -> u64 {
     RECORDS as u64 + i * RECORD as u64
 }
 
-/// The count of openings that stands beside the journal.
-fn beside(folder: &Path, epoch: Epoch) -> PathBuf {
-    folder.join(format!("epoch-{}.opened", epoch.0))
-}
+impl Journals {
+    /// Those in `folder`, which exists.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be found, or the kernel does not say which boot this is.
+    pub fn at(folder: &Path) -> io::Result<Self> {
+        Self::booted(folder, BootId::current()?)
+    }
 
-impl Journal {
-    /// Opens the journal of `epoch` in `folder` at UTC `now`, making it if there is none;
+    fn booted(folder: &Path, boot: BootId) -> io::Result<Self> {
+        // By its place: what holds its files may go back, where it is does not.
+        let mut name = Context::new(&SHA256);
+        name.update(&boot.0);
+        name.update(fs::canonicalize(folder)?.as_os_str().as_bytes());
+        let name = name.finish();
+        let name: String = name.as_ref()[..16]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        Ok(Self {
+            folder: folder.to_owned(),
+            boot,
+            marks: Path::new(mark::FOLDER).join(format!("lacuna-replay-{name}")),
+        })
+    }
+
+    fn path(&self, epoch: Epoch) -> PathBuf {
+        self.folder.join(format!("epoch-{}.replay", epoch.0))
+    }
+
+    /// The count of openings that stands beside the journal.
+    fn beside(&self, epoch: Epoch) -> PathBuf {
+        self.folder.join(format!("epoch-{}.opened", epoch.0))
+    }
+
+    /// Where the kernel's memory says how much the journal of `epoch` holds.
+    #[must_use]
+    pub fn mark(&self, epoch: Epoch) -> PathBuf {
+        self.marks.with_added_extension(epoch.0.to_string())
+    }
+
+    /// Opens the journal of `epoch`, whose key is `key`, at UTC `now`, making it if there is none;
     /// `remembered` is told what it holds, in pieces.
     ///
     /// # Errors
     ///
-    /// [`JournalError::Burned`] as the file header says; [`JournalError::Io`].
+    /// [`JournalError::Burned`] and [`JournalError::Lost`] as the file header says;
+    /// [`JournalError::Io`] and [`JournalError::Beside`].
     pub fn open(
-        folder: &Path,
+        &self,
         epoch: Epoch,
+        key: &PublicKey,
         capacity: usize,
-        boot: BootId,
         now: Utc,
         remembered: impl FnMut(&[Fingerprint]),
-    ) -> Result<Self, JournalError> {
+    ) -> Result<Journal, JournalError> {
         let burned = || JournalError::Burned(epoch.0);
-        let beside = beside(folder, epoch);
-        let mut opened_before = match fs::read(&beside) {
+        let mut opened_before = match fs::read(self.beside(epoch)) {
             Ok(bytes) => bytes.first_chunk().copied().map_or(0, u64::from_be_bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error.into()),
@@ -144,13 +216,13 @@ impl Journal {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(path(folder, epoch))?;
+            .open(self.path(epoch))?;
         let mut head = [0; RECORDS];
         let head_len = read_at(&file, &mut head, 0)?;
         // All zero: killed after its space was taken and before its header was written.
         let held = if head != [0; RECORDS] {
             let header = Header::parse(&head).ok_or_else(burned)?;
-            let lost = !header.closed && header.boot != boot;
+            let lost = !header.closed && header.boot != self.boot;
             let back = header.opened < opened_before
                 || now.after(CLOCK_BACK_MAX) < Utc::from_secs(header.seen_s);
             let short = head_len < RECORDS || file.metadata()?.len() < place(header.capacity);
@@ -165,6 +237,10 @@ impl Journal {
         } else {
             0
         };
+        let (mark, marked) = Mark::open(&self.mark(epoch), key)?;
+        if held < marked {
+            return Err(burned());
+        }
         let capacity = (capacity as u64).max(held);
         // All space is taken now, so that no append can find the disk full.
         fallocate(&file, FallocateFlags::empty(), 0, place(capacity)).map_err(io::Error::from)?;
@@ -172,65 +248,36 @@ impl Journal {
         let opened = opened_before + 1;
         let header = Header {
             epoch: epoch.0,
-            boot,
+            boot: self.boot,
             opened,
             closed: false,
             capacity,
             seen_s: now.as_secs(),
         };
-        // On the disk before the first packet: after a power loss a journal that is absent, or
-        // still says that it was closed in order, would pass for one that lost nothing.
-        file.write_all_at(&header.to_bytes(), 0)?;
-        file.sync_all()?;
-        let mut count = File::create(&beside)?;
-        count.write_all(&opened.to_be_bytes())?;
-        count.sync_all()?;
-        File::open(folder)?.sync_all()?;
-        Ok(Self {
-            file,
+        let journal = Journal {
+            epoch,
+            file: Arc::new(file),
+            mark: Arc::new(mark),
             held,
             capacity,
-        })
+        };
+        // On the disk before the first packet: after a power loss a journal that is absent, or
+        // still says that it was closed in order, would pass for one that lost nothing.
+        journal.file.write_all_at(&header.to_bytes(), 0)?;
+        journal.or_burn(journal.file.sync_all())?;
+        state::write(&self.beside(epoch), &opened.to_be_bytes())?;
+        journal.or_burn(journal.mark.set(held))?;
+        Ok(journal)
     }
 
-    /// Appends a batch with one write. Its packets may go on when this has returned.
-    ///
-    /// # Errors
-    ///
-    /// Any: the packets must be dropped, and the key must open no more (fail closed).
-    pub fn append(&mut self, batch: &[Fingerprint]) -> Result<(), JournalError> {
-        if self.held + batch.len() as u64 > self.capacity {
-            return Err(JournalError::Full);
-        }
-        let bytes: Vec<u8> = batch.iter().flat_map(|one| one.to_bytes()).collect();
-        self.file.write_all_at(&bytes, place(self.held))?;
-        self.held += batch.len() as u64;
-        Ok(())
-    }
-
-    /// Closes it in order at UTC `now`: what it holds is on the disk, and a reboot does not burn
-    /// the key.
-    ///
-    /// # Errors
-    ///
-    /// If the disk fails; the journal then counts as not closed.
-    pub fn close(self, now: Utc) -> Result<(), JournalError> {
-        self.file.sync_all()?;
-        self.file
-            .write_all_at(&now.as_secs().to_be_bytes(), SEEN as u64)?;
-        self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
-        self.file.sync_all()?;
-        Ok(())
-    }
-
-    /// The epochs of which `folder` holds a journal, or its count of openings.
+    /// The epochs of which there is a journal, or its count of openings.
     ///
     /// # Errors
     ///
     /// If the folder can't be read.
-    pub fn epochs(folder: &Path) -> io::Result<Vec<Epoch>> {
+    pub fn epochs(&self) -> io::Result<Vec<Epoch>> {
         let mut epochs = Vec::new();
-        for entry in fs::read_dir(folder)? {
+        for entry in fs::read_dir(&self.folder)? {
             let name = entry?.file_name();
             let name = name.to_string_lossy();
             let number = name.strip_prefix("epoch-").and_then(|name| {
@@ -247,8 +294,8 @@ impl Journal {
     /// # Errors
     ///
     /// If the file system refuses; a journal that is not there is no error.
-    pub fn erase(folder: &Path, epoch: Epoch) -> io::Result<()> {
-        for path in [path(folder, epoch), beside(folder, epoch)] {
+    pub fn erase(&self, epoch: Epoch) -> io::Result<()> {
+        for path in [self.path(epoch), self.beside(epoch), self.mark(epoch)] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -256,6 +303,74 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+impl Journal {
+    /// Appends a batch with one write, and one to the mark. Its packets may go on when this has
+    /// returned.
+    ///
+    /// # Errors
+    ///
+    /// Any: the packets must be dropped, and the key must open no more (fail closed).
+    pub fn append(&mut self, batch: &[Fingerprint]) -> Result<(), JournalError> {
+        let held = self.held + batch.len() as u64;
+        if held > self.capacity {
+            return Err(JournalError::Full);
+        }
+        let bytes: Vec<u8> = batch.iter().flat_map(|one| one.to_bytes()).collect();
+        self.or_burn(self.file.write_all_at(&bytes, place(self.held)))?;
+        self.or_burn(self.mark.set(held))?;
+        self.held = held;
+        Ok(())
+    }
+
+    /// What asks the disk, on a thread that may wait, whether all that was appended has got there.
+    ///
+    /// # Errors
+    ///
+    /// What it returns: [`JournalError::Lost`].
+    pub fn sync(&self) -> impl FnOnce() -> Result<(), JournalError> + Send + use<> {
+        let (file, mark, epoch) = (Arc::clone(&self.file), Arc::clone(&self.mark), self.epoch);
+        move || or_burn(epoch, &mark, file.sync_data())
+    }
+
+    /// Closes it in order at UTC `now`: what it holds is on the disk, and a reboot does not burn
+    /// the key.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalError::Lost`] if the disk fails.
+    pub fn close(self, now: Utc) -> Result<(), JournalError> {
+        let closed = || {
+            self.file.sync_all()?;
+            let now = now.as_secs().to_be_bytes();
+            self.file.write_all_at(&now, SEEN as u64)?;
+            self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
+            self.file.sync_all()
+        };
+        self.or_burn(closed())
+    }
+
+    fn or_burn(&self, done: io::Result<()>) -> Result<(), JournalError> {
+        or_burn(self.epoch, &self.mark, done)
+    }
+
+    /// From now on its disk fails.
+    #[cfg(test)]
+    pub(crate) fn fail(&mut self) {
+        self.file = Arc::new(File::open("/dev/null").expect("it is there"));
+    }
+}
+
+/// A disk that failed may have lost what it had taken before: the key is burned, also if it can't be
+/// erased now.
+fn or_burn(epoch: Epoch, mark: &Mark, done: io::Result<()>) -> Result<(), JournalError> {
+    done.map_err(|error| {
+        if let Err(error) = mark.burn() {
+            tracing::error!(%error, "the mark of a replay journal can't be written");
+        }
+        JournalError::Lost(epoch.0, error)
+    })
 }
 
 /// Reads until `bytes` is full or the file ends; how many bytes it read.
@@ -334,256 +449,4 @@ impl Header {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::process::{Command, Stdio};
-    use tempfile::{TempDir, tempdir};
-
-    const EPOCH_7: Epoch = Epoch(7);
-    const BOOT_A: BootId = BootId([b'a'; 36]);
-    const BOOT_B: BootId = BootId([b'b'; 36]);
-
-    fn fingerprint(i: u64) -> Fingerprint {
-        Fingerprint::from_bytes((i + 1).to_be_bytes())
-    }
-
-    const NOW: Utc = Utc::from_secs(1_000_000);
-
-    type Opened = Result<(Journal, Vec<Fingerprint>), JournalError>;
-
-    fn open_for(folder: &TempDir, capacity: usize, boot: BootId, now: Utc) -> Opened {
-        let mut found = Vec::new();
-        let tell = |piece: &[Fingerprint]| found.extend_from_slice(piece);
-        let journal = Journal::open(folder.path(), EPOCH_7, capacity, boot, now, tell)?;
-        Ok((journal, found))
-    }
-
-    fn open(folder: &TempDir, boot: BootId) -> Opened {
-        open_for(folder, 1000, boot, NOW)
-    }
-
-    /// RPL-4
-    #[test]
-    fn what_was_appended_is_there_after_a_crash() {
-        let folder = tempdir().unwrap();
-        let (mut journal, none) = open(&folder, BOOT_A).unwrap();
-        assert!(none.is_empty());
-        journal.append(&[fingerprint(1), fingerprint(2)]).unwrap();
-        journal.append(&[fingerprint(3)]).unwrap();
-        drop(journal); // not closed
-        let (mut journal, found) = open(&folder, BOOT_A).unwrap();
-        assert_eq!(found, [1, 2, 3].map(fingerprint));
-        journal.append(&[fingerprint(4)]).unwrap();
-        journal.close(NOW).unwrap();
-        let (_, found) = open(&folder, BOOT_B).unwrap(); // closed in order: a reboot is harmless
-        assert_eq!(found, [1, 2, 3, 4].map(fingerprint));
-    }
-
-    #[test]
-    fn a_reboot_without_closing_burns_the_key_for_good() {
-        let folder = tempdir().unwrap();
-        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-        journal.append(&[fingerprint(1)]).unwrap();
-        drop(journal);
-        for boot in [BOOT_B, BOOT_B] {
-            assert!(matches!(open(&folder, boot), Err(JournalError::Burned(7))));
-        }
-    }
-
-    #[test]
-    fn a_file_that_went_back_burns_the_key() {
-        for gone in [false, true] {
-            let folder = tempdir().unwrap();
-            let journal_file = path(folder.path(), EPOCH_7);
-            let (journal, _) = open(&folder, BOOT_A).unwrap();
-            journal.close(NOW).unwrap();
-            let old = fs::read(&journal_file).unwrap();
-            let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-            journal.append(&[fingerprint(1)]).unwrap();
-            drop(journal);
-            if gone {
-                fs::remove_file(&journal_file).unwrap();
-            } else {
-                fs::write(&journal_file, old).unwrap();
-            }
-            let result = open(&folder, BOOT_A);
-            assert!(matches!(result, Err(JournalError::Burned(7))));
-        }
-    }
-
-    #[test]
-    fn killed_between_its_two_counts_it_opens_again() {
-        let folder = tempdir().unwrap();
-        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-        let count = fs::read(beside(folder.path(), EPOCH_7)).unwrap();
-        journal.append(&[fingerprint(1)]).unwrap();
-        drop(journal);
-        drop(open(&folder, BOOT_A).unwrap());
-        fs::write(beside(folder.path(), EPOCH_7), count).unwrap();
-        assert_eq!(open(&folder, BOOT_A).unwrap().1, [fingerprint(1)]);
-    }
-
-    #[test]
-    fn a_full_journal_takes_no_part_of_a_batch() {
-        let folder = tempdir().unwrap();
-        let (mut journal, _) = open_for(&folder, 2, BOOT_A, NOW).unwrap();
-        let batch = [1, 2, 3].map(fingerprint);
-        assert!(matches!(journal.append(&batch), Err(JournalError::Full)));
-        journal.append(&batch[..2]).unwrap();
-        drop(journal);
-        let (_, found) = open(&folder, BOOT_A).unwrap();
-        assert_eq!(found, batch[..2]);
-        Journal::erase(folder.path(), EPOCH_7).unwrap();
-        Journal::erase(folder.path(), EPOCH_7).unwrap();
-        assert!(open(&folder, BOOT_B).unwrap().1.is_empty());
-    }
-
-    /// What is remembered comes in pieces, and each piece once.
-    #[test]
-    fn it_is_read_in_pieces() {
-        const RECORDS_OF_ALL: usize = PIECE / RECORD * 2 + 5;
-        for held in [PIECE / RECORD, PIECE / RECORD * 2, RECORDS_OF_ALL] {
-            let folder = tempdir().unwrap();
-            let (mut journal, _) = open_for(&folder, RECORDS_OF_ALL, BOOT_A, NOW).unwrap();
-            let all: Vec<_> = (0..held as u64).map(fingerprint).collect();
-            journal.append(&all).unwrap();
-            drop(journal);
-            let mut most = 0;
-            let mut found = Vec::new();
-            let tell = |piece: &[Fingerprint]| {
-                most = most.max(piece.len());
-                found.extend_from_slice(piece);
-            };
-            let again =
-                Journal::open(folder.path(), EPOCH_7, RECORDS_OF_ALL, BOOT_A, NOW, tell).unwrap();
-            assert_eq!((found, again.held), (all, held as u64));
-            assert_eq!(most, PIECE / RECORD);
-        }
-    }
-
-    /// A torn write at the end is of a packet that did not go on: the key lives, what was written
-    /// before is there, and what comes after is not lost behind it.
-    #[test]
-    fn a_torn_tail_loses_nothing_and_burns_nothing() {
-        for torn in 0..RECORD {
-            let folder = tempdir().unwrap();
-            let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-            journal.append(&[fingerprint(1), fingerprint(2)]).unwrap();
-            let whole = [0xab; RECORD];
-            journal.file.write_all_at(&whole[..torn], place(2)).unwrap();
-            drop(journal);
-            let (mut journal, found) = open(&folder, BOOT_A).unwrap();
-            assert_eq!(found[..2], [1, 2].map(fingerprint));
-            assert_eq!(found.len(), 2 + usize::from(torn > 0));
-            journal.append(&[fingerprint(3)]).unwrap();
-            drop(journal);
-            assert_eq!(
-                open(&folder, BOOT_A).unwrap().1.last(),
-                Some(&fingerprint(3))
-            );
-        }
-    }
-
-    /// RPL-4: each way in which a file or a clock can have gone back burns the key; the control is
-    /// the same restart untouched.
-    #[test]
-    fn what_went_back_burns_the_key_and_what_did_not_keeps_it() {
-        type Harm = fn(&TempDir);
-        let journal_of = |folder: &TempDir| path(folder.path(), EPOCH_7);
-        let later = |s| NOW.after(Duration::from_secs(s));
-        let earlier = |s| NOW.before(Duration::from_secs(s));
-        let untouched: Harm = |_| ();
-        let shorter: Harm = |folder| {
-            let file = OpenOptions::new()
-                .write(true)
-                .open(path(folder.path(), EPOCH_7));
-            file.unwrap().set_len(place(999)).unwrap();
-        };
-        let empty: Harm = |folder| fs::write(path(folder.path(), EPOCH_7), b"").unwrap();
-        let older_version: Harm = |folder| {
-            let file = OpenOptions::new()
-                .write(true)
-                .open(path(folder.path(), EPOCH_7));
-            file.unwrap().write_all_at(b"LacRpl01", 0).unwrap();
-        };
-        for (name, harm, boot, now, keeps) in [
-            ("untouched", untouched, BOOT_A, NOW, true),
-            ("later", untouched, BOOT_A, later(3600), true),
-            ("the clock corrected", untouched, BOOT_A, earlier(300), true),
-            (
-                "the clock went back",
-                untouched,
-                BOOT_A,
-                earlier(301),
-                false,
-            ),
-            ("power loss", untouched, BOOT_B, NOW, false),
-            ("shorter", shorter, BOOT_A, NOW, false),
-            ("empty", empty, BOOT_A, NOW, false),
-            ("older version", older_version, BOOT_A, NOW, false),
-        ] {
-            let folder = tempdir().unwrap();
-            let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-            journal.append(&[fingerprint(1)]).unwrap();
-            drop(journal);
-            assert!(journal_of(&folder).exists());
-            harm(&folder);
-            let result = open_for(&folder, 1000, boot, now);
-            assert_eq!(result.is_ok(), keeps, "{name}: {result:?}");
-            assert!(
-                keeps || matches!(result, Err(JournalError::Burned(7))),
-                "{name}"
-            );
-        }
-        // Closing tells the time too.
-        let folder = tempdir().unwrap();
-        open(&folder, BOOT_A).unwrap().0.close(later(3600)).unwrap();
-        let result = open_for(&folder, 1000, BOOT_A, later(3299));
-        assert!(matches!(result, Err(JournalError::Burned(7))));
-    }
-
-    const CHILD: &str = "LACUNA_JOURNAL_TEST_FOLDER";
-
-    /// Not a test by itself: the process that `a_killed_process_loses_nothing` kills.
-    #[test]
-    fn child_appends_until_killed() {
-        let Some(folder) = std::env::var_os(CHILD) else {
-            return;
-        };
-        let boot = BootId::current().unwrap();
-        let mut journal =
-            Journal::open(folder.as_ref(), EPOCH_7, 1 << 20, boot, NOW, |_| ()).unwrap();
-        let mut out = io::stdout().lock();
-        for i in 0.. {
-            journal.append(&[fingerprint(i)]).unwrap();
-            writeln!(out, "appended {i}").unwrap();
-            out.flush().unwrap();
-        }
-    }
-
-    /// RPL-4: every fingerprint whose write had returned is there, and the key is not burned.
-    #[test]
-    fn a_killed_process_loses_nothing() {
-        use std::io::{BufRead, BufReader};
-        let folder = tempdir().unwrap();
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "journal::tests::child_appends_until_killed",
-                "--exact",
-                "--nocapture",
-            ])
-            .env(CHILD, folder.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let appended = lines.filter(|line| line.as_ref().unwrap().contains("appended"));
-        let seen = appended.take(200).count() as u64;
-        child.kill().unwrap(); // SIGKILL
-        child.wait().unwrap();
-        let boot = BootId::current().unwrap();
-        let (_, found) = open_for(&folder, 1 << 20, boot, NOW).unwrap();
-        let expected: Vec<_> = (0..seen).map(fingerprint).collect();
-        assert_eq!(found[..expected.len()], expected);
-    }
-}
+mod tests;

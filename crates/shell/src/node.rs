@@ -52,6 +52,7 @@ use crate::{
     describe::Describer,
     dial::Outgoing,
     follow::{Directory, Follow, FollowError, Follower, State},
+    journal::Journals,
     keys::{About, Keys},
     link::{Dialler, LinkError, certificate_frame},
     loops::Loops,
@@ -255,7 +256,7 @@ impl Node {
         let peeling = peeler::Setup {
             clock,
             keys: Arc::clone(&keys),
-            journals: keys.state().folder("replay")?,
+            journals: Journals::at(&keys.state().folder("replay")?).map_err(NodeError::Peeler)?,
             path: setup.path,
             rate_per_s: crypto.rate_per_s,
             replay_max: setup.replay_max,
@@ -437,10 +438,16 @@ impl Watching {
         let mut known = None;
         loop {
             let using = self.directory.in_use.borrow_and_update().clone();
-            self.link(&using);
             let state = self.directory.state.borrow_and_update().clone();
-            if known.as_ref() != Some(&state) {
-                self.heed(&state).await;
+            let is_new = known.as_ref() != Some(&state);
+            // Keys first, which takes a while with large journals: what came meanwhile would be
+            // dropped.
+            if is_new {
+                self.open_keys(&state).await;
+            }
+            self.link(&using);
+            if is_new {
+                self.in_force.send_replace(state.clone());
                 known = Some(state);
             }
             let gone = tokio::select! {
@@ -449,7 +456,8 @@ impl Watching {
             };
             if gone {
                 self.link(&[]);
-                return self.heed(&State::Off).await;
+                self.in_force.send_replace(State::Off);
+                return;
             }
         }
     }
@@ -461,7 +469,7 @@ impl Watching {
         self.outgoing.set(neighbours.after);
     }
 
-    async fn heed(&self, state: &State) {
+    async fn open_keys(&self, state: &State) {
         if let Some(consensus) = state.consensus() {
             if Neighbours::of(consensus, &self.id).is_some() {
                 tracing::info!("in the consensus");
@@ -471,7 +479,6 @@ impl Watching {
             self.warn_of_replay_max(consensus);
             self.peeler.renew(Arc::clone(consensus)).await;
         }
-        self.in_force.send_replace(state.clone());
     }
 
     /// RPL-3: once the set is full, nothing passes until its key closes.

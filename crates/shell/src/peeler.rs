@@ -15,6 +15,7 @@
 //! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
 //! | age      | packets that a batch passes over are dropped and counted past [`PASSED_OVER_MAX`] |
 //! | tend     | every [`TEND_EVERY`], beside the turns: keys come and go with their windows     |
+//! | sync     | every [`SYNC_EVERY`], beside both: a disk that lost records burns their key   |
 //! | asked    | at a front end, batches that wait for the store, <= [`ASKED_MAX`]; above, dropped |
 //!
 //! A packet stays on the thread that read it until it is opened, because packets that change threads
@@ -45,7 +46,6 @@ use core::{num::NonZeroUsize, time::Duration};
 use std::{
     collections::VecDeque,
     io,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -64,13 +64,14 @@ use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
     task::{JoinSet, yield_now},
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use self::desk::Desk;
 use crate::{
     clock::Clock,
+    journal::Journals,
     keys::Keys,
     link::{READ_BATCH, READ_BUFFER_LEN},
     store::{Reply, Tags},
@@ -97,6 +98,8 @@ pub const QUEUED_MAX: usize = WAITING_MAX + 2 * READS_MAX * READ_MAX;
 pub const ASKED_MAX: usize = 256;
 /// Keys are looked after at least this often, traffic or none.
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
+/// How long after the disk took all that was journaled it is asked again.
+pub const SYNC_EVERY: Duration = Duration::from_secs(5);
 
 /// Most packets opened at once by a processor that opens `rate` per second: what fits a [`TURN`].
 /// Whole lanes, if it is more than that.
@@ -135,8 +138,8 @@ pub struct Setup {
     pub clock: Clock,
     /// Its keys on disk.
     pub keys: Arc<Keys>,
-    /// Directory of the replay journals.
-    pub journals: PathBuf,
+    /// Its replay journals.
+    pub journals: Journals,
     /// On which path packets are computed, one of this processor's.
     pub path: sphinx::Path,
     /// How many packets per second this processor opens on it.
@@ -193,11 +196,11 @@ impl Peeler {
     /// Starts the threads. Each finished packet goes to `machine` as what `passed` makes of it, and
     /// waits there for room; `counted` hears what became of every packet. The token is
     /// cancelled when all threads have ended and the journals are closed: as [`Peeler::stop`] asked,
-    /// or because one of them panicked.
+    /// or because one of them panicked, or what looks after the keys.
     ///
     /// # Errors
     ///
-    /// If no thread can be started, or the kernel does not say which boot this is.
+    /// If no thread can be started.
     pub fn start<I: Send + 'static>(
         setup: Setup,
         machine: mpsc::Sender<I>,
@@ -206,7 +209,7 @@ impl Peeler {
     ) -> io::Result<(Self, CancellationToken)> {
         let (threads, batch_max) = (setup.threads.get(), batch_max(setup.rate_per_s));
         let tags = setup.tags.clone();
-        let desk = Arc::new(Desk::open(setup)?);
+        let desk = Arc::new(Desk::new(setup));
         let way = Arc::new(Way {
             machine,
             passed,
@@ -236,11 +239,17 @@ impl Peeler {
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
         let (news, to_heed) = mpsc::channel(1);
-        runtime.spawn(tend(Arc::clone(&desk), to_heed));
+        let tended = runtime.spawn(look_after(Arc::clone(&desk), to_heed));
         let bench = bench();
         named().spawn(move || {
             let _end = end;
-            runtime.block_on(bench.run(waiting));
+            runtime.block_on(async {
+                tokio::select! {
+                    () = bench.run(waiting) => {}
+                    // Keys that nobody looks after would stay open past their windows.
+                    ended = tended => ended.expect("a panic there is one of this thread"),
+                }
+            });
             // A machine ends with it, so that none of the others waits for room there. A name that
             // is being looked up is not waited for.
             runtime.shutdown_background();
@@ -331,7 +340,20 @@ impl Backlog {
     }
 }
 
-/// Lets keys come and go, beside the packets.
+/// Lets keys come and go, and asks the disk for their journals, beside the packets.
+async fn look_after(desk: Arc<Desk>, news: mpsc::Receiver<News>) {
+    let sync = async {
+        loop {
+            sleep(SYNC_EVERY).await;
+            desk.sync().await;
+        }
+    };
+    tokio::select! {
+        () = tend(Arc::clone(&desk), news) => {}
+        () = sync => {}
+    }
+}
+
 async fn tend(desk: Arc<Desk>, mut news: mpsc::Receiver<News>) {
     loop {
         match timeout(TEND_EVERY, news.recv()).await {

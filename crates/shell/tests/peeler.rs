@@ -24,6 +24,7 @@ use proto::{
 use rand_core::SeedableRng;
 use shell::{
     clock::Clock,
+    journal::Journals,
     keys::{About, Keys},
     peeler::{Peeler, Setup, Verdict},
     state::StateDir,
@@ -118,7 +119,7 @@ fn start_with(
         path: sphinx::Path::best(),
         clock: Clock::start(),
         keys: Arc::clone(keys),
-        journals: keys.state().folder("replay").unwrap(),
+        journals: Journals::at(&keys.state().folder("replay").unwrap()).unwrap(),
         rate_per_s: 10_000.0,
         replay_max: 100,
         threads: NonZeroUsize::new(2).unwrap(),
@@ -184,6 +185,28 @@ fn all_threads_end_with_one_that_panics() {
         assert!(feeds[usize::from(thread)].arrived(arrivals));
         wait(running.end.cancelled());
     }
+}
+
+/// A store that panics where keys are looked after.
+struct Broken;
+
+impl Tags for Broken {
+    fn admit(&self, _: Vec<Mark>) -> Reply<Vec<bool>> {
+        Reply::busy()
+    }
+
+    fn forget(&self, _: Epoch) -> Reply<u64> {
+        panic!("on purpose")
+    }
+}
+
+/// Keys that nobody looks after any more would stay open past their windows: all ends.
+#[test]
+fn all_threads_end_with_what_looks_after_the_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
+    let running = start_front_end(&mix, &consensus(&mix, &gateway, -60), Broken);
+    wait(running.end.cancelled());
 }
 
 /// RPL-1: of two threads that open one packet at once, one admits it.

@@ -25,9 +25,12 @@ use std::{
 
 use anyhow::{Context, bail};
 use chacha20::ChaCha20Rng;
-use proto::wire::{FIELD_LEN, Frame};
+use proto::{
+    calendar::Epoch,
+    wire::{FIELD_LEN, Frame},
+};
 use rand::SeedableRng;
-use shell::{clock::Clock, link::Writer};
+use shell::{clock::Clock, journal::Journals, link::Writer};
 use sphinx::{Hop, Packet, PublicKey};
 use testnet::{
     bench::{
@@ -120,7 +123,7 @@ impl Bed {
         Ok(())
     }
 
-    /// [`Bed::start`], and waits until the key is open: until then packets are dropped for want of one.
+    /// [`Bed::start`], and waits until it opens packets, which one whose key is burned never does.
     async fn start_open(&mut self, more: &[&str]) -> anyhow::Result<()> {
         self.start(more).await?;
         let garbage = [[0xa5; sphinx::PACKET_LEN]];
@@ -252,6 +255,33 @@ impl Bed {
         folder.join(format!("epoch-0.{ending}"))
     }
 
+    /// What the kernel's memory knows of the journal.
+    fn mark(&self) -> anyhow::Result<PathBuf> {
+        let folder = self.stage.folder(self.stage.tested()).join("replay");
+        Ok(Journals::at(&folder)?.mark(Epoch(0)))
+    }
+
+    /// What a volume holds of the journal, to be put back.
+    fn snapshot(&self) -> anyhow::Result<[Vec<u8>; 2]> {
+        let [journal, opened] = ["replay", "opened"].map(|end| std::fs::read(self.journal(end)));
+        Ok([journal?, opened?])
+    }
+
+    fn put_back(&self, snapshot: &[Vec<u8>; 2]) -> anyhow::Result<()> {
+        for (ending, bytes) in ["replay", "opened"].into_iter().zip(snapshot) {
+            std::fs::write(self.journal(ending), bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away all that is known of the packets that were opened, and keeps the key.
+    fn forget(&self) -> anyhow::Result<()> {
+        for file in [self.journal("replay"), self.journal("opened"), self.mark()?] {
+            std::fs::remove_file(file)?;
+        }
+        Ok(())
+    }
+
     async fn until_logged(&self, words: &str) -> anyhow::Result<()> {
         let mut ask = tokio::time::interval(ASK_EVERY);
         let logged = async {
@@ -293,8 +323,7 @@ async fn attack_p01_one_packet_a_thousand_times_over_eight_links() -> anyhow::Re
     // The control: each of them again, to a mix that has forgotten the one before.
     for times in 1..=5 {
         bed.kill().await?;
-        std::fs::remove_file(bed.journal("replay"))?;
-        std::fs::remove_file(bed.journal("opened"))?;
+        bed.forget()?;
         bed.start_open(&[]).await?;
         bed.send(&[one]).await?;
         bed.until_departed(11 + times).await?;
@@ -327,21 +356,16 @@ async fn attack_p02_captured_packets_after_restarts() -> anyhow::Result<()> {
     let departed = captured.len() as u64;
     assert_eq!(bed.departed(), (departed, captured.len()));
 
-    // The control: a disk that forgets the journal and the count beside it, and keeps the key.
+    // The control: a machine that forgets the journal and what stands beside it, and keeps the key.
     bed.kill().await?;
-    let kept = [
-        std::fs::read(bed.journal("replay"))?,
-        std::fs::read(bed.journal("opened"))?,
-    ];
-    std::fs::remove_file(bed.journal("replay"))?;
-    std::fs::remove_file(bed.journal("opened"))?;
+    let kept = bed.snapshot()?;
+    bed.forget()?;
     bed.start_open(&[]).await?;
     bed.send(&captured).await?;
     bed.until_departed(2 * departed).await?;
     assert_eq!(bed.departed(), (2 * departed, captured.len()), "replays");
     bed.kill().await?;
-    std::fs::write(bed.journal("replay"), &kept[0])?;
-    std::fs::write(bed.journal("opened"), &kept[1])?;
+    bed.put_back(&kept)?;
 
     // Loss of power: another kernel has booted since, and the last records were never written.
     let file = OpenOptions::new().write(true).open(bed.journal("replay"))?;
@@ -358,6 +382,36 @@ async fn attack_p02_captured_packets_after_restarts() -> anyhow::Result<()> {
     bed.send(&captured).await?;
     bed.until_dropped("no_key", departed).await?;
     assert_eq!(bed.departed().0, 2 * departed);
+    bed.stop().await
+}
+
+/// RPL-4: the volume goes back to what it was before some packets, and nothing boots.
+#[tokio::test]
+async fn attack_p02_captured_packets_after_a_volume_went_back() -> anyhow::Result<()> {
+    const CAPTURED: usize = 20;
+    let folder = tempfile::tempdir()?;
+    let mut bed = Bed::make(folder.path(), 2).await?;
+    bed.start_open(&[]).await?;
+    bed.until_new_ones_pass(CAPTURED).await?;
+    let before = bed.snapshot()?;
+    let captured = bed.until_new_ones_pass(CAPTURED).await?;
+    bed.kill().await?;
+    bed.put_back(&before)?;
+
+    // The control: without what the kernel's memory knows, they pass again.
+    std::fs::remove_file(bed.mark()?)?;
+    bed.start_open(&[]).await?;
+    bed.send(&captured).await?;
+    let departed = 3 * CAPTURED as u64;
+    bed.until_departed(departed).await?;
+    bed.kill().await?;
+    bed.put_back(&before)?;
+
+    bed.start(&[]).await?;
+    bed.send(&captured).await?;
+    bed.until_dropped("no_key", captured.len() as u64).await?;
+    assert_eq!(bed.departed(), (departed, 2 * CAPTURED));
+    assert!(bed.log().contains("its key is burned"));
     bed.stop().await
 }
 

@@ -10,7 +10,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
@@ -26,7 +25,7 @@ use tokio::task::spawn_blocking;
 use super::{Arrival, Setup, Verdict};
 use crate::{
     clock::Clock,
-    journal::{BootId, Journal, JournalError},
+    journal::{Journal, JournalError},
     state::StateError,
 };
 
@@ -35,7 +34,6 @@ const NEARLY: usize = 5;
 
 pub(super) struct Desk {
     setup: Arc<Setup>,
-    boot: BootId,
     keys: RwLock<Option<Arc<Snapshot>>>,
     books: Mutex<Books>,
 }
@@ -111,13 +109,12 @@ impl Books {
 }
 
 impl Desk {
-    pub(super) fn open(setup: Setup) -> io::Result<Self> {
-        Ok(Self {
+    pub(super) fn new(setup: Setup) -> Self {
+        Self {
             setup: Arc::new(setup),
-            boot: BootId::current()?,
             keys: RwLock::default(),
             books: Mutex::default(),
-        })
+        }
     }
 
     pub(super) fn clock(&self) -> Clock {
@@ -157,28 +154,50 @@ impl Desk {
         let mut books = self.books();
         let pending = books.stage.admit(opened, dropped);
         if let Err((epoch, why)) = books.journal(&pending) {
-            // What was written may be lost with what was not, unless nothing was tried.
-            let closes = match &why {
-                Some(JournalError::Io(_)) => Closed::Burned,
-                Some(JournalError::Burned(_) | JournalError::Full) | None => Closed::Failed,
-            };
-            let why = why.map(|why| why.to_string()).unwrap_or_default();
-            tracing::error!(
-                epoch = epoch.0,
-                why,
-                "no packets are taken in this key epoch"
-            );
-            books.stage.burn(epoch);
-            books.journals.remove(&epoch);
-            books.closed.insert(epoch, closes);
-            // Not by this batch's document: there may be a newer one.
-            if let Some(known) = self.snapshot() {
-                self.publish(&known.consensus, &books);
-            }
+            self.close_key(&mut books, epoch, why.as_ref());
             (0..pending.len()).for_each(|_| counted(Verdict::Unjournaled)); // RPL-4
             return Pending::default();
         }
         pending
+    }
+
+    /// The key of `epoch` opens nothing from now on.
+    fn close_key(&self, books: &mut Books, epoch: Epoch, why: Option<&JournalError>) {
+        // What was written may be lost with what was not, unless nothing was tried.
+        let closes = match why {
+            Some(why) if why.burns() => Closed::Burned,
+            _ => Closed::Failed,
+        };
+        let why = why.map(ToString::to_string).unwrap_or_default();
+        tracing::error!(
+            epoch = epoch.0,
+            why,
+            "no packets are taken in this key epoch"
+        );
+        books.stage.burn(epoch);
+        books.journals.remove(&epoch);
+        books.closed.insert(epoch, closes);
+        // Not by a batch's document: there may be a newer one.
+        if let Some(known) = self.snapshot() {
+            self.publish(&known.consensus, books);
+        }
+    }
+
+    /// Asks the disk whether all that was journaled has got there: what the kernel writes by itself
+    /// may fail too, and nobody else would ask. It takes as long as the disk does.
+    pub(super) async fn sync(&self) {
+        let syncs: Vec<_> = {
+            let books = self.books();
+            let journals = books.journals.iter();
+            journals
+                .map(|(epoch, journal)| (*epoch, journal.sync()))
+                .collect()
+        };
+        for (epoch, sync) in syncs {
+            if let Err(why) = self.away(move |_| sync()).await {
+                self.close_key(&mut self.books(), epoch, Some(&why));
+            }
+        }
     }
 
     /// Lets keys come and go with their windows (EPO-2, EPO-5), by the newest consensus. Packets
@@ -219,7 +238,7 @@ impl Desk {
 
     async fn open_key(&self, consensus: &Arc<Consensus>, epoch: Epoch) {
         let current = Arc::clone(consensus);
-        let opened = self.away(move |setup, boot| setup.open(&current, epoch, boot));
+        let opened = self.away(move |setup| setup.open(&current, epoch));
         let opened = opened.await;
         let mut books = self.books();
         match opened {
@@ -238,7 +257,7 @@ impl Desk {
 
     /// Erases from the disk what is over, also while this node was off, and what is burned.
     async fn erase(&self, schedule: &Schedule, now: Utc) {
-        let kept = match self.away(|setup, _| setup.kept()).await {
+        let kept = match self.away(|setup| setup.kept()).await {
             Ok(kept) => kept,
             Err(error) => {
                 return tracing::error!(%error, "can't see which keys are to be erased");
@@ -248,7 +267,7 @@ impl Desk {
             let over = schedule.opens(epoch).end <= now;
             let burned = self.books().closed.get(&epoch) == Some(&Closed::Burned);
             if over || burned {
-                self.away(move |setup, _| setup.erase(epoch)).await;
+                self.away(move |setup| setup.erase(epoch)).await;
             }
         }
         let mut books = self.books();
@@ -258,12 +277,9 @@ impl Desk {
     }
 
     /// Does `work` on a thread that may wait.
-    async fn away<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Setup, BootId) -> T + Send + 'static,
-    ) -> T {
-        let (setup, boot) = (Arc::clone(&self.setup), self.boot);
-        let done = spawn_blocking(move || work(&setup, boot)).await;
+    async fn away<T: Send + 'static>(&self, work: impl FnOnce(&Setup) -> T + Send + 'static) -> T {
+        let setup = Arc::clone(&self.setup);
+        let done = spawn_blocking(move || work(&setup)).await;
         done.expect("it does not panic, and nobody cancels it")
     }
 
@@ -283,7 +299,6 @@ impl Setup {
         &self,
         consensus: &Consensus,
         epoch: Epoch,
-        boot: BootId,
     ) -> Result<(SecretKey, ReplaySet, Journal), NoKey> {
         let secret = self.keys.packet_secret(epoch)?.ok_or(NoKey::Erased)?;
         let published = consensus
@@ -297,14 +312,17 @@ impl Setup {
         // A journal longer than the set can hold leaves the set full: it takes no more.
         let known = |tags: &[Fingerprint]| seen.admit_batch(tags, |_, _known| ());
         let now = self.clock.utc();
-        let opened = Journal::open(&self.journals, epoch, self.replay_max, boot, now, known);
+        let public = secret.public();
+        let opened = self
+            .journals
+            .open(epoch, &public, self.replay_max, now, known);
         Ok((secret, seen, opened?))
     }
 
     /// Epochs of which the disk holds a key or a journal.
     fn kept(&self) -> Result<BTreeSet<Epoch>, NoKey> {
         let keys = self.keys.epochs()?;
-        let journals = Journal::epochs(&self.journals).map_err(JournalError::Io)?;
+        let journals = self.journals.epochs().map_err(JournalError::Io)?;
         Ok(keys.into_iter().chain(journals).collect())
     }
 
@@ -314,7 +332,7 @@ impl Setup {
         if let Err(error) = self.keys.erase(epoch) {
             return tracing::error!(epoch = epoch.0, %error, "key not erased");
         }
-        match Journal::erase(&self.journals, epoch) {
+        match self.journals.erase(epoch) {
             Ok(()) => tracing::info!(epoch = epoch.0, "key erased"),
             Err(error) => tracing::error!(epoch = epoch.0, %error, "journal not erased"),
         }
@@ -339,7 +357,7 @@ enum NoKey {
 impl NoKey {
     fn closes(&self) -> Closed {
         match self {
-            Self::Journal(JournalError::Burned(_)) => Closed::Burned,
+            Self::Journal(why) if why.burns() => Closed::Burned,
             Self::Erased | Self::Unpublished => Closed::Absent,
             Self::State(_) | Self::Journal(_) | Self::Path(_) => Closed::Failed,
         }

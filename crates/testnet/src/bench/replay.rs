@@ -26,7 +26,7 @@ use serde::Serialize;
 use shell::{
     clock::Clock,
     entropy::seed,
-    journal::{BootId, Journal},
+    journal::Journals,
     selfcheck::{BATCH, Unwrap},
 };
 use sphinx::{SecretKey, Tag};
@@ -128,11 +128,12 @@ fn admit(
 /// If the folder can't be written, or set or journal do not hold what they should.
 pub fn run(root: &Path, tags: usize, progress: &Progress) -> anyhow::Result<Report> {
     let clock = Clock::start();
-    let boot = BootId::current()?;
+    let journals = Journals::at(root)?;
     let secret = SecretKey::from_bytes(seed());
+    let key = secret.public();
     let mut unwrap = Unwrap::on(sphinx::Path::best())?;
     let open = |told: &mut dyn FnMut(&[Fingerprint])| {
-        Journal::open(root, EPOCH, tags, boot, clock.utc(), |piece| told(piece))
+        journals.open(EPOCH, &key, tags, clock.utc(), |piece| told(piece))
     };
     let tags = tags.next_multiple_of(BATCH);
     let mut set = ReplaySet::new(&secret, tags);
@@ -190,7 +191,7 @@ pub fn run(root: &Path, tags: usize, progress: &Progress) -> anyhow::Result<Repo
         "a replay was not seen"
     );
     drop(journal);
-    Journal::erase(root, EPOCH)?;
+    journals.erase(EPOCH)?;
 
     #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
     let bytes_per_tag = set.memory() as f64 / tags as f64;

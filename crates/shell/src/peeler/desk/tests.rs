@@ -13,6 +13,7 @@ use sphinx::{Hop, Packet};
 
 use super::*;
 use crate::{
+    journal::Journals,
     keys::{About, Keys},
     state::StateDir,
 };
@@ -58,20 +59,30 @@ impl Fixture {
         let setup = Setup {
             path: sphinx::Path::best(),
             clock,
-            journals: mix.state().folder("replay").unwrap(),
+            journals: Journals::at(&mix.state().folder("replay").unwrap()).unwrap(),
             keys: mix,
             rate_per_s: 10_000.0,
             replay_max: 100,
             threads: NonZeroUsize::new(1).unwrap(),
             tags: None,
         };
-        let desk = Desk::open(setup).unwrap();
+        let desk = Desk::new(setup);
         desk.tend(Some(Arc::clone(&consensus))).await;
         Self {
             desk,
             consensus,
             _folder: folder,
         }
+    }
+
+    /// As after a kill: nothing was closed.
+    async fn restart(&mut self) {
+        self.desk = Desk {
+            setup: Arc::clone(&self.desk.setup),
+            keys: RwLock::default(),
+            books: Mutex::default(),
+        };
+        self.desk.tend(Some(Arc::clone(&self.consensus))).await;
     }
 
     fn packet(&self, seed: u8) -> Box<Packet> {
@@ -106,8 +117,15 @@ impl Fixture {
     }
 
     fn has_journal(&self) -> bool {
-        let kept = Journal::epochs(&self.desk.setup.journals).unwrap();
+        let kept = self.desk.setup.journals.epochs().unwrap();
         kept.contains(&NOW)
+    }
+}
+
+impl Drop for Fixture {
+    /// Its mark in the kernel's memory would outlive it.
+    fn drop(&mut self) {
+        let _none = self.desk.setup.journals.erase(NOW);
     }
 }
 
@@ -145,6 +163,44 @@ async fn a_burned_key_goes_before_its_journal() {
 
     fs::remove_dir(&key).unwrap();
     fs::write(&key, kept).unwrap();
+    fixture.desk.tend(None).await;
+    assert!(!fixture.has_key() && !fixture.has_journal());
+}
+
+/// RPL-4: a key whose journal could not be written stays shut when the node is killed before it has
+/// erased it. The control: after no more than a kill the key lives, and knows what it has opened.
+#[tokio::test]
+async fn a_disk_that_failed_is_remembered_across_a_kill() {
+    for fails in [false, true] {
+        let mut fixture = Fixture::new().await;
+        assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+        if fails {
+            fixture.desk.books().journals.get_mut(&NOW).unwrap().fail();
+            let unjournaled = (vec![Verdict::Unjournaled], 0);
+            assert_eq!(fixture.peel(&fixture.packet(2)), unjournaled);
+        }
+        fixture.restart().await;
+        assert_eq!(fixture.has_key(), !fails);
+        let why = if fails {
+            PeelDrop::NoKey
+        } else {
+            PeelDrop::Replay(proto::replay::Refused::Seen)
+        };
+        let dropped = (vec![Verdict::Dropped(why)], 0);
+        assert_eq!(fixture.peel(&fixture.packet(1)), dropped);
+    }
+}
+
+/// RPL-4: so it is when the kernel says only later that the disk did not take a record.
+#[tokio::test]
+async fn a_disk_that_fails_later_burns_the_key() {
+    let fixture = Fixture::new().await;
+    fixture.desk.sync().await;
+    assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+    fixture.desk.books().journals.get_mut(&NOW).unwrap().fail();
+    fixture.desk.sync().await;
+    let no_key = (vec![Verdict::Dropped(PeelDrop::NoKey)], 0);
+    assert_eq!(fixture.peel(&fixture.packet(2)), no_key);
     fixture.desk.tend(None).await;
     assert!(!fixture.has_key() && !fixture.has_journal());
 }
