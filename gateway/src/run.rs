@@ -246,16 +246,15 @@ struct Hands {
 }
 
 fn effect(hands: Hands) -> impl FnMut(Output) {
-    let sent = hands.metrics.cell("lacuna_packets_sent_total", "");
+    let mut sending = hands.outgoing.sender();
     move |output| {
         let dropped = |reason| hands.metrics.count("lacuna_packets_dropped_total", reason);
         let event = |reason| hands.metrics.count("lacuna_gateway_events_total", reason);
         match hands.mailboxes.carry_out(output) {
             None => {}
-            Some(Output::Relay { to, packet }) => match hands.outgoing.send(&to, packet) {
-                Ok(()) => sent.add(1),
-                Err(why) => dropped(why.reason()),
-            },
+            Some(Output::Relay { to, packet }) => {
+                let _counted = sending.send(&to, packet);
+            }
             Some(Output::Frame { link, frame }) => hands.clients.send(link, frame),
             Some(Output::Close { link }) => hands.clients.close(link),
             Some(Output::Dropped(why)) => dropped(reason(why)),

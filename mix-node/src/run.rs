@@ -113,7 +113,7 @@ impl Node {
             machine,
             stop.clone(),
         );
-        let effect = effect(outgoing, metrics, held);
+        let effect = effect(&outgoing, &metrics, held);
         // Where the packets are: another thread would have to be woken for each.
         let driving = node.runtime().spawn(drive(
             Mix::new(config.pool_max),
@@ -172,10 +172,11 @@ impl Held {
 }
 
 /// Carries out the machine's outputs; nothing here waits.
-fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output) {
-    let sent = metrics.cell("lacuna_packets_sent_total", "");
+fn effect(outgoing: &Outgoing, metrics: &Metrics, held: Held) -> impl FnMut(Output) + use<> {
+    let mut sending = outgoing.sender();
     let holds = metrics.cell("lacuna_mix_holds_total", "");
-    let dropped = move |reason| metrics.count("lacuna_packets_dropped_total", reason);
+    let dropped = |reason| metrics.cell("lacuna_packets_dropped_total", reason);
+    let (pool_full, wrong_next) = (dropped("pool_full"), dropped("wrong_next"));
     move |output| {
         match output {
             Output::Holding { .. } => {
@@ -185,12 +186,11 @@ fn effect(outgoing: Outgoing, metrics: Metrics, held: Held) -> impl FnMut(Output
         }
         match output {
             Output::Holding { .. } => {}
-            Output::Send { to, packet } => match outgoing.send(&to, packet) {
-                Ok(()) => sent.add(1),
-                Err(why) => dropped(why.reason()),
-            },
-            Output::Dropped(MixDrop::PoolFull) => dropped("pool_full"),
-            Output::Dropped(MixDrop::WrongNext) => dropped("wrong_next"),
+            Output::Send { to, packet } => {
+                let _counted = sending.send(&to, packet);
+            }
+            Output::Dropped(MixDrop::PoolFull) => pool_full.add(1),
+            Output::Dropped(MixDrop::WrongNext) => wrong_next.add(1),
         }
     }
 }

@@ -14,6 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use proto::directory::descriptor::{FAMILY_LEN_MAX, is_address};
 use serde::{Deserialize, Serialize};
 use shell::{
+    budget::REPLAY_MAX_MAX,
     log, selfcheck,
     settings::{Flag, Settings},
 };
@@ -127,6 +128,10 @@ impl Config {
         ] {
             ensure!(value > 0, "settings: {name} must be above 0");
         }
+        ensure!(
+            self.replay_max <= REPLAY_MAX_MAX,
+            "settings: replay_max must be at most {REPLAY_MAX_MAX}"
+        );
         let family = self.family.len() <= FAMILY_LEN_MAX
             && self.family.bytes().all(|c| c.is_ascii_graphic());
         ensure!(

@@ -91,6 +91,10 @@ fn what_is_wrong_is_refused_by_name() {
             "`pool_max` must be an integer",
         ),
         (load("pool_max = 0", &[], &[]), "pool_max must be above 0"),
+        (
+            load("replay_max = 4000000001", &[], &[]),
+            "replay_max must be at most 4000000000",
+        ),
         (load("family = 'a b'", &[], &[]), "family must be"),
         (load("log = 'loud=very'", &[], &[]), "log"),
     ] {

@@ -28,6 +28,8 @@ use crate::{
 
 /// Keys that are open at once at most: the current epoch's and, around its edges, a neighbour's.
 pub const KEYS_OPEN: usize = 2;
+/// Most that `replay_max` may be: 4 × 10⁹, a set of 43 GB. More is a mistake.
+pub const REPLAY_MAX_MAX: usize = 4_000_000_000;
 /// Bytes of a packet in a queue: itself, its allocation, its place in line.
 pub const QUEUED_LEN: usize = 2_464;
 /// What a node may hold at most, by its settings. `Display` is the formula with its numbers.

@@ -36,6 +36,7 @@ use crate::{
     metrics::{Cell, Metrics},
 };
 
+const DROPPED: &str = "lacuna_packets_dropped_total";
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -48,11 +49,18 @@ struct Shared {
     dialler: Dialler,
     queue_max: usize,
     hops: RwLock<BTreeMap<NodeId, Hop>>,
+    /// What of them is queued to, as it changes.
+    queues: watch::Sender<Queues>,
     up: watch::Sender<usize>,
     failures: Cell,
+    sent: Cell,
+    full: Cell,
+    down: Cell,
     runtime: Handle,
     stop: CancellationToken,
 }
+
+type Queues = Arc<BTreeMap<NodeId, mpsc::Sender<Onward>>>;
 
 #[derive(Debug)]
 struct Hop {
@@ -83,8 +91,12 @@ impl Outgoing {
             dialler,
             queue_max,
             hops: RwLock::default(),
+            queues: watch::Sender::default(),
             up: watch::Sender::new(0),
             failures: metrics.cell("lacuna_dials_failed_total", ""),
+            sent: metrics.cell("lacuna_packets_sent_total", ""),
+            full: metrics.cell(DROPPED, NotSent::Full.reason()),
+            down: metrics.cell(DROPPED, NotSent::Down.reason()),
             runtime,
             stop,
         }))
@@ -98,6 +110,8 @@ impl Outgoing {
             let same = old.remove(&target.id).filter(|hop| hop.target == target);
             hops.insert(target.id, same.unwrap_or_else(|| self.start(target)));
         }
+        let queues = hops.iter().map(|(id, hop)| (*id, hop.queue.clone()));
+        self.0.queues.send_replace(Arc::new(queues.collect()));
     }
 
     fn start(&self, target: Target) -> Hop {
@@ -114,17 +128,16 @@ impl Outgoing {
         }
     }
 
-    /// Queues a packet for `to`; never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`NotSent::Full`] if its queue is, [`NotSent::Down`] if `to` is no next hop.
-    pub fn send(&self, to: &NodeId, packet: Box<Packet>) -> Result<(), NotSent> {
-        let hops = self.0.hops.read().unwrap_or_else(PoisonError::into_inner);
-        let hop = hops.get(to).ok_or(NotSent::Down)?;
-        hop.queue
-            .try_send(Onward::Packet(packet))
-            .map_err(|_| NotSent::Full)
+    /// Where packets are queued; each place that sends has its own.
+    #[must_use]
+    pub fn sender(&self) -> Sending {
+        let changes = self.0.queues.subscribe();
+        let queues = changes.borrow().clone();
+        Sending {
+            shared: Arc::clone(&self.0),
+            changes,
+            queues,
+        }
     }
 
     /// Queues a copy of `frame` for each next hop whose queue has room.
@@ -163,6 +176,40 @@ impl Outgoing {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
+    }
+}
+
+/// Where packets for the next hops are queued, without a lock unless the hops have changed.
+#[derive(Debug)]
+pub struct Sending {
+    shared: Arc<Shared>,
+    changes: watch::Receiver<Queues>,
+    queues: Queues,
+}
+
+impl Sending {
+    /// Queues a packet for `to`, and counts what became of it; never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent::Full`] if its queue is, [`NotSent::Down`] if `to` is no next hop.
+    pub fn send(&mut self, to: &NodeId, packet: Box<Packet>) -> Result<(), NotSent> {
+        if self.changes.has_changed().unwrap_or(false) {
+            self.queues = self.changes.borrow_and_update().clone();
+        }
+        let queue = self.queues.get(to).ok_or(NotSent::Down);
+        let sent = queue.and_then(|queue| {
+            let queued = queue.try_send(Onward::Packet(packet));
+            queued.map_err(|_| NotSent::Full)
+        });
+        let shared = &self.shared;
+        let count = match sent {
+            Ok(()) => &shared.sent,
+            Err(NotSent::Full) => &shared.full,
+            Err(NotSent::Down) => &shared.down,
+        };
+        count.add(1);
+        sent
     }
 }
 
@@ -249,9 +296,10 @@ mod tests {
         let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
         let (outgoing, _stop) = outgoing(101, 4);
         let target = target(2, address);
-        assert_eq!(outgoing.send(&target.id, numbered(0)), Err(NotSent::Down));
+        let mut sending = outgoing.sender();
+        assert_eq!(sending.send(&target.id, numbered(0)), Err(NotSent::Down));
         outgoing.set([target.clone()]);
-        outgoing.send(&target.id, numbered(1)).unwrap();
+        sending.send(&target.id, numbered(1)).unwrap();
         let mut first = links.recv().await.unwrap();
         assert_eq!(first.link.reader.frame().await.unwrap().1, framed(1));
 
@@ -260,7 +308,7 @@ mod tests {
         drop(first);
         let mut second = links.recv().await.unwrap();
         outgoing.up().wait_for(|up| *up == 1).await.unwrap();
-        outgoing.send(&target.id, numbered(2)).unwrap();
+        sending.send(&target.id, numbered(2)).unwrap();
         assert_eq!(second.link.reader.frame().await.unwrap().1, framed(2));
     }
 
@@ -272,14 +320,15 @@ mod tests {
         outgoing.set([target.clone()]);
         let mut kept = links.recv().await.unwrap();
         outgoing.set([target.clone()]);
-        outgoing.send(&target.id, numbered(1)).unwrap();
+        let mut sending = outgoing.sender();
+        sending.send(&target.id, numbered(1)).unwrap();
         assert!(
             kept.link.reader.frame().await.is_ok(),
             "an equal target keeps its link"
         );
         outgoing.set([]);
         assert!(kept.link.reader.frame().await.is_err());
-        assert_eq!(outgoing.send(&target.id, numbered(2)), Err(NotSent::Down));
+        assert_eq!(sending.send(&target.id, numbered(2)), Err(NotSent::Down));
         outgoing.up().wait_for(|up| *up == 0).await.unwrap();
     }
 
@@ -288,7 +337,8 @@ mod tests {
         let (outgoing, _stop) = outgoing(101, 2);
         let nobody = target(2, "127.0.0.1:1".to_owned());
         outgoing.set([nobody.clone()]);
-        let results = [0, 1, 2].map(|number| outgoing.send(&nobody.id, numbered(number)));
+        let mut sending = outgoing.sender();
+        let results = [0, 1, 2].map(|number| sending.send(&nobody.id, numbered(number)));
         assert_eq!(results, [Ok(()), Ok(()), Err(NotSent::Full)]);
     }
 

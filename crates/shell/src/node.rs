@@ -513,7 +513,7 @@ impl Inside {
     /// Reads packets from a node link until it ends or the node may no longer be here.
     async fn node(self, incoming: Incoming) {
         let node = incoming.node;
-        let feed = self.peeler.feed().clone();
+        let feed = self.peeler.feed();
         let reading = feed.runtime().clone().spawn(self.read(incoming, feed));
         // The handler's end is the link's end, wherever it lives.
         let ended = AbortOnDropHandle::new(reading).await;

@@ -22,16 +22,17 @@
 //! cost more than they gain: two threads on one processor share it by halves, whatever each has to
 //! do, and wake each other for every packet. Each thread has a runtime of its own. In turns, what
 //! came while a batch was computed is read with a few calls and written with a few, so that the
-//! dearer the moment, the cheaper a packet. By at most a turn may a packet be stamped, or leave,
-//! late. The first thread also runs the mix and the links to the next hops ([`Peeler::runtime`]).
+//! dearer the moment, the cheaper a packet. By a turn may a packet be stamped, or leave, late; by more
+//! only while the disk or the kernel holds the thread. The first thread also runs the mix and the links to the next hops ([`Peeler::runtime`]).
 //! What the threads share (`desk`) is locked once for a batch, never for a packet.
 //!
 //! Beyond capacity some packets have to go. In order of arrival every packet would wait as long as
 //! the queue is, and the holding times of all would be late by it (ATTACKS t05, t06); newest first,
 //! those that pass are as fresh as ever and their law stays exponential, and the rest is dropped.
 //! The order in which packets are opened shows nowhere: the mix sorts them by due time (MIX-2).
-//! Below capacity all that waits fits one batch, and no age counts. No link ever waits: each turn
-//! reads them all.
+//! Below capacity all that waits fits one batch most of the time. In a burst it does not, and on a slow
+//! processor, where [`PASSED_OVER_MAX`] is but a few batches, some are dropped for their age then. No
+//! link ever waits: each turn reads them all (docs/ARCHITECTURE.md says why).
 //!
 //! At a front end of a gateway, which is no mix, a batch that is journaled waits for the store to say
 //! what no other front end has had; the thread goes on meanwhile.
@@ -60,6 +61,7 @@ use proto::{
     replay::Refused,
     wire::FRAME_LEN,
 };
+use sphinx::Path;
 use tokio::{
     runtime::{Builder, Handle},
     sync::{mpsc, oneshot},
@@ -101,16 +103,17 @@ pub const TEND_EVERY: Duration = Duration::from_millis(500);
 /// How long after the disk took all that was journaled it is asked again.
 pub const SYNC_EVERY: Duration = Duration::from_secs(5);
 
-/// Most packets opened at once by a processor that opens `rate` per second: what fits a [`TURN`].
-/// Whole lanes, if it is more than that.
+/// Most packets opened at once by a processor that opens `rate` per second on `path`: what fits a
+/// [`TURN`]. Whole lanes, if it is more than that, and where a part of them costs as much.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "positive, and cut to a few"
 )]
-fn batch_max(rate: f64) -> usize {
+fn batch_max(path: Path, rate: f64) -> usize {
     let fits = (rate * TURN.as_secs_f64()) as usize;
     match fits {
+        0..LANES if path == Path::Lanes => LANES,
         0..LANES => fits.max(1),
         _ => (fits - fits % LANES).min(BATCH_MAX),
     }
@@ -141,7 +144,7 @@ pub struct Setup {
     /// Its replay journals.
     pub journals: Journals,
     /// On which path packets are computed, one of this processor's.
-    pub path: sphinx::Path,
+    pub path: Path,
     /// How many packets per second this processor opens on it.
     pub rate_per_s: f64,
     /// Most packets opened under one key.
@@ -161,11 +164,12 @@ enum Work {
 /// A consensus, and who waits until its keys are open.
 type News = (Arc<Consensus>, oneshot::Sender<()>);
 
-/// Where one thread takes its work.
+/// Where one thread takes its work. Whoever holds one of [`Peeler::feed`] counts as a link there.
 #[derive(Clone, Debug)]
 pub struct Feed {
     work: mpsc::Sender<Work>,
     runtime: Handle,
+    held: Arc<()>,
 }
 
 impl Feed {
@@ -186,8 +190,8 @@ impl Feed {
 /// The threads' near end. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Peeler {
-    first: Feed,
-    others: Arc<[Feed]>,
+    /// One or more; the first also runs the machine.
+    feeds: Arc<[Feed]>,
     news: mpsc::Sender<News>,
     fed: Arc<AtomicUsize>,
 }
@@ -207,7 +211,8 @@ impl Peeler {
         passed: impl Fn(Peeled) -> I + Send + Sync + 'static,
         counted: impl Fn(Verdict) + Send + Sync + 'static,
     ) -> io::Result<(Self, CancellationToken)> {
-        let (threads, batch_max) = (setup.threads.get(), batch_max(setup.rate_per_s));
+        let threads = setup.threads.get();
+        let batch_max = batch_max(setup.path, setup.rate_per_s);
         let tags = setup.tags.clone();
         let desk = Arc::new(Desk::new(setup));
         let way = Arc::new(Way {
@@ -223,7 +228,7 @@ impl Peeler {
         };
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (first, waiting) = Feed::to(runtime.handle());
-        let mut others = Vec::new();
+        let (mut feeds, mut others) = (Vec::new(), Vec::new());
         for _ in 1..threads {
             let runtime = Builder::new_current_thread().enable_all().build()?;
             let (feed, waiting) = Feed::to(runtime.handle());
@@ -232,9 +237,11 @@ impl Peeler {
                 let _all = all;
                 runtime.block_on(bench.run(waiting));
             };
-            others.push((feed, named().spawn(run)?));
+            feeds.push(feed);
+            others.push(named().spawn(run)?);
         }
-        let feeds = others.iter().map(|(feed, _)| feed.clone()).collect();
+        let stops: Vec<_> = feeds.iter().map(|feed| feed.work.clone()).collect();
+        feeds.insert(0, first);
 
         let ended = CancellationToken::new();
         let end = ended.clone().drop_guard();
@@ -253,15 +260,14 @@ impl Peeler {
             // A machine ends with it, so that none of the others waits for room there. A name that
             // is being looked up is not waited for.
             runtime.shutdown_background();
-            for (feed, thread) in others {
-                let _ended = feed.work.blocking_send(Work::Stop);
+            for (other, thread) in stops.into_iter().zip(others) {
+                let _ended = other.blocking_send(Work::Stop);
                 let _panicked = thread.join();
             }
             desk.close();
         })?;
         let peeler = Self {
-            first,
-            others: feeds,
+            feeds: feeds.into(),
             news,
             fed: Arc::default(),
         };
@@ -272,16 +278,23 @@ impl Peeler {
     /// the links to its next hops.
     #[must_use]
     pub fn runtime(&self) -> &Handle {
-        self.first.runtime()
+        self.first().runtime()
     }
 
-    /// The thread for one more link: each in turn.
+    fn first(&self) -> &Feed {
+        self.feeds.first().expect("one thread or more")
+    }
+
+    /// The thread for one more link: one of those with the fewest, in turn.
     #[must_use]
-    pub fn feed(&self) -> &Feed {
-        let turn = self.fed.fetch_add(1, Ordering::Relaxed) % (self.others.len() + 1);
-        turn.checked_sub(1)
-            .and_then(|other| self.others.get(other))
-            .unwrap_or(&self.first)
+    pub fn feed(&self) -> Feed {
+        let turn = self.fed.fetch_add(1, Ordering::Relaxed) % self.feeds.len();
+        let (before, from) = self.feeds.split_at(turn);
+        let fewest = from
+            .iter()
+            .chain(before)
+            .min_by_key(|feed| Arc::strong_count(&feed.held));
+        fewest.unwrap_or_else(|| self.first()).clone()
     }
 
     /// Hands over the newest consensus, and waits until the keys are open that should be by now.
@@ -293,7 +306,7 @@ impl Peeler {
 
     /// Asks the threads to end, after what waits, and to close the journals.
     pub async fn stop(&self) {
-        let _ended = self.first.work.send(Work::Stop).await;
+        let _ended = self.first().work.send(Work::Stop).await;
     }
 }
 
@@ -301,7 +314,15 @@ impl Feed {
     fn to(runtime: &Handle) -> (Self, mpsc::Receiver<Work>) {
         let (work, waiting) = mpsc::channel(READS_MAX);
         let runtime = runtime.clone();
-        (Self { work, runtime }, waiting)
+        let held = Arc::new(());
+        (
+            Self {
+                work,
+                runtime,
+                held,
+            },
+            waiting,
+        )
     }
 }
 
@@ -505,10 +526,40 @@ mod tests {
         assert_eq!((dropped, waiting.0.len()), (80, 20));
     }
 
+    /// Links that come again and again on one thread's turn do not pile up there.
+    #[tokio::test]
+    async fn a_link_goes_to_a_thread_with_the_fewest() {
+        let here = Handle::current();
+        let peeler = Peeler {
+            feeds: [(); 3].map(|()| Feed::to(&here).0).into(),
+            news: mpsc::channel(1).0,
+            fed: Arc::default(),
+        };
+        let of = |feed: &Feed| {
+            let same = |one: &Feed| one.work.same_channel(&feed.work);
+            peeler.feeds.iter().position(same).unwrap()
+        };
+        let [first, second, third] = [(); 3].map(|()| peeler.feed());
+        assert_eq!([&first, &second, &third].map(of), [0, 1, 2]);
+        drop(second);
+        let mut second = peeler.feed();
+        for _redial in 0..4 {
+            assert_eq!(of(&second), 1);
+            drop(second);
+            second = peeler.feed();
+        }
+        let more = [(); 3].map(|()| peeler.feed());
+        let mut more = more.each_ref().map(of);
+        more.sort_unstable();
+        assert_eq!(more, [0, 1, 2]);
+    }
+
     #[test]
     fn a_batch_fits_a_turn() {
         let rates = [100.0, 2_000.0, 9_000.0, 19_000.0, 66_000.0, 1e9];
-        assert_eq!(rates.map(batch_max), [1, 2, 8, 16, 32, 32]);
+        let of = |path| rates.map(|rate| batch_max(path, rate));
+        assert_eq!(of(Path::Assembly), [1, 2, 8, 16, 32, 32]);
+        assert_eq!(of(Path::Lanes), [8, 8, 8, 16, 32, 32]);
     }
 
     #[test]

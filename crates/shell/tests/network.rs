@@ -248,7 +248,7 @@ async fn mix(
 ) -> (Node, Metrics) {
     let (mut node, mut peeled, metrics) = node(&root, authorities, Role::Mix, None, stop).await;
     let (inbox, inputs) = mpsc::channel(100);
-    let outgoing = node.outgoing.clone();
+    let mut outgoing = node.outgoing.sender();
     let effect = move |output| match output {
         mix::Output::Send { to, packet } => {
             outgoing.send(&to, packet).expect("a queue for 100");
@@ -371,8 +371,9 @@ async fn a_packet_crosses_three_mixes_once() {
     let mut rng = ChaCha12Rng::from_seed([1; 32]);
     let mut build = |text: &[u8]| sphinx::build(&mut rng, &hops, [0; 32], [0; 16], text);
     let (first, second) = (build(b"first"), build(b"second"));
+    let mut sending = gateway.outgoing.sender();
     for packet in [&first, &first, &second] {
-        gateway.outgoing.send(&layer_1, packet.clone()).unwrap();
+        sending.send(&layer_1, packet.clone()).unwrap();
     }
     for _ in 0..2 {
         let arrived = peeled.recv().await.unwrap();

@@ -348,7 +348,7 @@ fn a_packet_goes_on_only_when_the_store_says_that_it_is_new() {
     let (ask, asked) = std::sync::mpsc::channel();
     let mut running = start_front_end(&gateway, &consensus, Slow(ask));
     let garbage = [0xa5; sphinx::PACKET_LEN];
-    let feed = running.peeler.feed().clone();
+    let feed = running.peeler.feed();
     let send = |seed| {
         let (received, packet) = (
             Clock::start().now(),

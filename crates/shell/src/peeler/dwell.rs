@@ -67,7 +67,7 @@ fn held(timer: Timer) -> (Vec<f64>, usize) {
             });
             come += 1;
         }
-        let (batch, overload) = backlog.take(batch_max(RATE), now);
+        let (batch, overload) = backlog.take(batch_max(sphinx::Path::Portable, RATE), now);
         dropped += overload;
         if batch.is_empty() {
             // Idle: woken by whichever comes first.
