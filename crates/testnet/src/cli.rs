@@ -90,6 +90,9 @@ enum What {
         /// Length of each of the four measured phases, in seconds.
         #[arg(long, default_value_t = 5.0, value_parser = seconds)]
         seconds: f64,
+        /// Gateways that send to it, over one link each.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
+        gateways: u8,
     },
     /// Each engine of mailboxes: packets per second made durable, and how long one waits.
     Mailbox {
@@ -221,8 +224,12 @@ async fn demo_in(root: PathBuf, keep: bool, json: bool) -> anyhow::Result<()> {
 async fn bench_in(root: PathBuf, what: What) -> anyhow::Result<()> {
     let progress = Progress::new();
     let text = match what {
-        What::Node { json, seconds } => {
-            let done = bench::node::run(&root, seconds, &progress).await;
+        What::Node {
+            json,
+            seconds,
+            gateways,
+        } => {
+            let done = bench::node::run(&root, seconds, gateways.into(), &progress).await;
             done.and_then(|report| text(&report, json))
         }
         What::Mailbox { json, seconds } => {

@@ -101,6 +101,15 @@ pub struct Phase {
     pub late_p99_ms: f64,
 }
 
+impl Phase {
+    /// Share of the packets offered that did not come.
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+    #[must_use]
+    pub fn lost(&self) -> f64 {
+        1.0 - self.forwarded as f64 / self.offered.max(1) as f64
+    }
+}
+
 /// A packet to send.
 struct Shot {
     at: Duration,

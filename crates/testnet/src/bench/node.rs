@@ -22,8 +22,6 @@ use crate::{
     progress::Progress,
 };
 
-/// Gateways that the load process plays: one link each.
-const GATEWAYS: usize = 2;
 /// Loads that are measured, as shares of the capacity.
 const LOADS: [f64; 3] = [0.5, 0.8, 1.2];
 
@@ -32,6 +30,8 @@ const LOADS: [f64; 3] = [0.5, 0.8, 1.2];
 pub struct Report {
     /// Packets per second that one processor forwarded when offered more.
     pub capacity_per_s: f64,
+    /// Links that brought packets.
+    pub gateways: usize,
     /// Each phase, in order.
     pub phases: Vec<Phase>,
     /// Packets that the node dropped, by reason, over all phases.
@@ -42,15 +42,21 @@ pub struct Report {
     pub pinned: bool,
 }
 
-/// Runs it in the empty folder `root`, each phase `seconds` long.
+/// Runs it in the empty folder `root`, each phase `seconds` long, with links from so many `gateways`, all
+/// of which the load process plays, as it does the one next hop.
 ///
 /// # Errors
 ///
 /// What failed, with the last words of the process that did.
-pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Result<Report> {
+pub async fn run(
+    root: &Path,
+    seconds: f64,
+    gateways: usize,
+    progress: &Progress,
+) -> anyhow::Result<Report> {
     progress.step("making keys and a signed document");
     let clock = Clock::start();
-    let stage = Stage::make(root, clock, GATEWAYS)?;
+    let stage = Stage::make(root, clock, gateways)?;
     copy_secret(&stage, clock)?;
     let starter = Starter {
         executable: std::env::current_exe().context("finding this executable")?,
@@ -100,6 +106,7 @@ pub async fn run(root: &Path, seconds: f64, progress: &Progress) -> anyhow::Resu
     let capacity = phases.iter().rfind(|phase| phase.name == "capacity");
     Ok(Report {
         capacity_per_s: capacity.map_or(0.0, |phase| phase.forwarded_per_s),
+        gateways,
         phases,
         dropped,
         memory_max,
@@ -157,6 +164,7 @@ impl fmt::Display for Report {
             f,
             "One mix, real links, replay protection on{}\n\n\
              capacity  {:.0} packets/s on one processor\n\
+             links     {} in, 1 out\n\
              memory    {:.1} MB at most\n",
             if self.pinned {
                 "; node and load on a processor each"
@@ -164,14 +172,16 @@ impl fmt::Display for Report {
                 "; ONE PROCESSOR FOR BOTH: figures mean little"
             },
             self.capacity_per_s,
+            self.gateways,
             bytes_in_mb(self.memory_max),
         )?;
         writeln!(
             f,
-            "{:>9} {:>11} {:>11} {:>9} {:>12} {:>12} {:>8} {:>12}",
+            "{:>9} {:>11} {:>11} {:>7} {:>9} {:>12} {:>12} {:>8} {:>12}",
             "load",
             "offered/s",
             "forwarded/s",
+            "lost",
             "CPU/pkt",
             "added p50",
             "added p99",
@@ -186,9 +196,10 @@ impl fmt::Display for Report {
             };
             writeln!(
                 f,
-                "{load:>9} {:>11.0} {:>11.0} {:>6.1} µs {:>9.2} ms {:>9.2} ms {:>8.4} {:>9.2} ms",
+                "{load:>9} {:>11.0} {:>11.0} {:>5.1} % {:>6.1} µs {:>9.2} ms {:>9.2} ms {:>8.4} {:>9.2} ms",
                 phase.offered_per_s,
                 phase.forwarded_per_s,
+                phase.lost() * 100.0,
                 phase.cpu_us,
                 phase.added_p50_ms,
                 phase.added_p99_ms,
