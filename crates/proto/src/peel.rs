@@ -19,7 +19,7 @@
 use core::time::Duration;
 use std::{collections::BTreeMap, sync::Arc};
 
-use sphinx::{Address, Opened, Packet, Reject, Routing, SecretKey};
+use sphinx::{Address, Opened, Packet, Reject, Routing, SecretKey, Verdicts};
 
 use crate::{
     Time,
@@ -82,13 +82,28 @@ pub struct Ring(BTreeMap<Epoch, Arc<SecretKey>>);
 
 /// What a [`Ring`] opened, before the replay sets are asked.
 #[derive(Default)]
-pub struct Batch(Vec<(Epoch, Vec<Open>)>);
+pub struct Batch(Vec<ByKey>);
+
+/// What one key opened. The packets' own keys stay in `verdicts` from opening to finishing, and are
+/// erased there: a move would leave a copy (PKT-5).
+struct ByKey {
+    epoch: Epoch,
+    verdicts: Verdicts,
+    open: Vec<Open>,
+}
 
 struct Open {
     arrival: Arrival,
     next: Address,
     delay_ns: u64,
-    opened: Opened,
+    /// Its place in the verdicts.
+    at: usize,
+}
+
+/// What the verdict at `at` opened.
+fn opened(verdicts: &Verdicts, at: usize) -> &Opened {
+    let verdict = verdicts[at].as_ref();
+    verdict.expect("only what was opened is asked for")
 }
 
 impl Ring {
@@ -113,21 +128,24 @@ impl Ring {
             .into_iter()
             .map(|arrival| (arrival, PeelDrop::NoKey))
             .collect();
-        let mut verdicts = Vec::with_capacity(rest.len());
         let mut opened_by = Batch::default();
         for (epoch, secret) in keys {
+            if rest.is_empty() {
+                break;
+            }
+            let mut verdicts = Verdicts::with_capacity(rest.len());
             let packets = rest.iter().map(|(arrival, _)| &*arrival.packet);
             sphinx::open(secret, cap, packets, &mut verdicts);
             let tried = core::mem::take(&mut rest);
             let mut open = Vec::with_capacity(tried.len());
-            for ((arrival, first), verdict) in tried.into_iter().zip(verdicts.drain(..)) {
-                match (verdict, first) {
+            for (at, (arrival, first)) in tried.into_iter().enumerate() {
+                match (&verdicts[at], first) {
                     (Ok(opened), _) => match *opened.routing() {
                         Routing::Forward { next, delay_ns } => open.push(Open {
                             arrival,
                             next,
                             delay_ns,
-                            opened,
+                            at,
                         }),
                         Routing::Final { .. } => dropped(PeelDrop::Final),
                     },
@@ -136,10 +154,14 @@ impl Ring {
                         rest.push((arrival, PeelDrop::Rejected(Reject::Mac)));
                     }
                     (Err(Reject::Mac), first) => rest.push((arrival, first)),
-                    (Err(why), _) => dropped(PeelDrop::Rejected(why)),
+                    (Err(why), _) => dropped(PeelDrop::Rejected(*why)),
                 }
             }
-            opened_by.0.push((*epoch, open));
+            opened_by.0.push(ByKey {
+                epoch: *epoch,
+                verdicts,
+                open,
+            });
         }
         rest.into_iter().for_each(|(_, why)| dropped(why));
         opened_by
@@ -211,12 +233,17 @@ impl Stage {
     /// Asks the replay sets. `dropped` counts what they refuse.
     pub fn admit(&mut self, batch: Batch, mut dropped: impl FnMut(PeelDrop)) -> Pending {
         let mut pending = Pending::default();
-        for (epoch, open) in batch.0 {
+        for by in batch.0 {
+            let ByKey {
+                epoch,
+                verdicts,
+                open,
+            } = by;
             let Some(seen) = self.sets.get_mut(&epoch) else {
                 open.iter().for_each(|_| dropped(PeelDrop::NoKey));
                 continue;
             };
-            let fingerprint = |open: &Open| seen.fingerprint(open.opened.tag());
+            let fingerprint = |open: &Open| seen.fingerprint(opened(&verdicts, open.at).tag());
             let fingerprints: Vec<Fingerprint> = open.iter().map(fingerprint).collect();
             let mut open = open.into_iter();
             seen.admit_batch(&fingerprints, |fingerprint, admitted| {
@@ -224,7 +251,7 @@ impl Stage {
                 match admitted {
                     Ok(()) => {
                         pending.journal.push((epoch, fingerprint));
-                        pending.opened.push(open.opened);
+                        pending.places.push((pending.verdicts.len(), open.at));
                         pending.admitted.push(Peeled {
                             received: open.arrival.received,
                             next: open.next,
@@ -236,6 +263,7 @@ impl Stage {
                     Err(why) => dropped(PeelDrop::Replay(why)),
                 }
             });
+            pending.verdicts.push(verdicts);
         }
         pending
     }
@@ -253,8 +281,10 @@ impl core::fmt::Debug for Stage {
 pub struct Pending {
     /// What must be in the journal, of which epoch, before [`Pending::finish`] (RPL-4).
     pub journal: Vec<(Epoch, Fingerprint)>,
-    /// Of each of `admitted`, what its packet still needs to be finished.
-    opened: Vec<Opened>,
+    /// What each key opened, with what a packet still needs to be finished.
+    verdicts: Vec<Verdicts>,
+    /// Of each of `admitted`, where its verdict stands.
+    places: Vec<(usize, usize)>,
     admitted: Vec<Peeled>,
 }
 
@@ -263,12 +293,14 @@ impl Pending {
     /// returned; if the write failed, drop `self`.
     pub fn finish(self) -> impl Iterator<Item = Peeled> {
         let Self {
-            opened,
+            verdicts,
+            places,
             mut admitted,
             ..
         } = self;
+        let opened = places.iter().map(|(key, at)| opened(&verdicts[*key], *at));
         let packets = admitted.iter_mut().map(|peeled| &mut *peeled.packet);
-        sphinx::finish_batch(opened.iter().zip(packets));
+        sphinx::finish_batch(opened.zip(packets));
         admitted.into_iter()
     }
 
@@ -281,7 +313,7 @@ impl Pending {
         }
         let were = self.len();
         keep(&mut self.journal, new);
-        keep(&mut self.opened, new);
+        keep(&mut self.places, new);
         keep(&mut self.admitted, new);
         were - self.len()
     }

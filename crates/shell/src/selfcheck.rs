@@ -17,7 +17,7 @@ use chacha20::ChaCha20Rng;
 use proto::{Time, directory::SelfCheck};
 use rand_core::SeedableRng;
 use serde_json::{Value, json};
-use sphinx::{Hop, Opened, Packet, Path, PathAbsent, Reject, SecretKey};
+use sphinx::{Hop, Packet, Path, PathAbsent, SecretKey, Verdicts};
 
 use crate::{clock::Clock, entropy, metrics::Metrics};
 
@@ -160,7 +160,7 @@ pub struct Unwrap {
     secret: SecretKey,
     fresh: Vec<Packet>,
     packets: Vec<Packet>,
-    verdicts: Vec<Result<Opened, Reject>>,
+    verdicts: Verdicts,
 }
 
 impl core::fmt::Debug for Unwrap {
@@ -191,7 +191,7 @@ impl Unwrap {
             secret: secret.on(path)?,
             packets: fresh.clone(),
             fresh,
-            verdicts: Vec::with_capacity(BATCH),
+            verdicts: Verdicts::with_capacity(BATCH),
         })
     }
 
@@ -203,11 +203,12 @@ impl Unwrap {
     pub fn batch(&mut self) {
         self.packets.copy_from_slice(&self.fresh);
         sphinx::open(&self.secret, 0, &self.packets, &mut self.verdicts);
-        let opened = self
-            .verdicts
-            .drain(..)
-            .map(|verdict| verdict.expect("its own packets open"));
+        let opened = self.verdicts.iter().map(|verdict| {
+            let verdict = verdict.as_ref();
+            verdict.expect("its own packets open")
+        });
         sphinx::finish_batch(opened.zip(&mut self.packets));
+        self.verdicts.clear();
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
 use chacha20::ChaCha20Rng;
 use nym_outfox::packet::OutfoxPacket;
 use rand_core::{Rng, SeedableRng};
-use sphinx::{Builder, Draft, HEADER_LEN, Hop, Path, SecretKey, any_size};
+use sphinx::{Builder, Draft, HEADER_LEN, Hop, Path, SecretKey, Verdicts, any_size};
 use sphinx_packet::{
     SURBMaterial, SphinxPacket,
     header::delays::Delay,
@@ -226,33 +226,36 @@ impl Set {
     /// Batches through [`sphinx::open`] and [`sphinx::finish_batch`], in place.
     fn batched(&self) -> Work<'_> {
         let mut buffers = self.packets.clone();
-        let mut verdicts = Vec::with_capacity(BATCH);
+        let mut verdicts = Verdicts::with_capacity(BATCH);
         Box::new(move || {
             for (buffer, packet) in buffers.iter_mut().zip(&self.packets) {
                 buffer.copy_from_slice(packet);
             }
             let headers = buffers.iter().map(|b| b.first_chunk().expect("a header"));
             any_size::open_headers(&self.key, CAP, headers, &mut verdicts);
-            let opened = verdicts.drain(..).map(|verdict| verdict.expect("honest"));
+            let opened = verdicts
+                .iter()
+                .map(|verdict| verdict.as_ref().expect("honest"));
             let parts = opened.zip(&mut buffers).map(|(opened, buffer)| {
                 let (header, payload) = buffer.split_first_chunk_mut().expect("a header");
                 (opened, header, payload)
             });
             any_size::finish_batch_parts(parts);
+            verdicts.clear();
             black_box(&buffers);
             BATCH
         })
     }
 
     fn reject_batched(&self) -> Work<'_> {
-        let mut verdicts = Vec::with_capacity(BATCH);
+        let mut verdicts = Verdicts::with_capacity(BATCH);
         Box::new(move || {
             let headers = self
                 .packets
                 .iter()
                 .map(|p| p.first_chunk().expect("a header"));
             any_size::open_headers(&self.key, CAP, headers, &mut verdicts);
-            assert!(verdicts.drain(..).all(|verdict| verdict.is_err()));
+            assert!(verdicts.drain().all(|verdict| verdict.is_err()));
             BATCH
         })
     }

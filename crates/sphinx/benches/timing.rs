@@ -3,8 +3,9 @@
 //!
 //! Two classes of measurements in random order, one of a fixed input, one of a fresh random one. Their
 //! mean times are compared by Welch's t, slow outliers cut at the same time for both. |t| above
-//! 4.5 would speak of a leak; noise alone stays below. The positive control is a loop that takes a step
-//! more for each set bit of the key, and is found out.
+//! 4.5 speaks of a leak if a second run, of other inputs, says so again: then the bench fails (exit 1).
+//! The positive control is a loop of twenty thousand steps that takes one more for each set bit of the
+//! key, and is found out.
 //!
 //! | measured          | fixed or random                                                          |
 //! |-------------------|--------------------------------------------------------------------------|
@@ -24,7 +25,7 @@ use std::{hint::black_box, time::Instant};
 
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use sphinx::{HEADER_LEN, Hop, Opened, Packet, Path, SecretKey, any_size};
+use sphinx::{HEADER_LEN, Hop, Opened, Packet, Path, SecretKey, Verdicts, any_size};
 
 const MEASUREMENTS: usize = 20_000;
 /// Share of all measurements that is kept, the fastest.
@@ -47,18 +48,28 @@ fn bytes<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
 }
 
 /// Welch's t between inputs fixed and random: `ready` makes one of the class it is told (random if
-/// true), `work` is timed.
+/// true), `work` is timed. What is above [`LEAK`] is measured once more.
+fn welch<T>(
+    mut ready: impl FnMut(&mut ChaCha20Rng, bool) -> T,
+    mut work: impl FnMut(&mut T),
+) -> f64 {
+    let mut once = |seed| welch_once(seed, &mut ready, &mut work);
+    let t = once(1);
+    if t.abs() < LEAK { t } else { once(2) }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "a share"
 )]
-fn welch<T>(
-    mut ready: impl FnMut(&mut ChaCha20Rng, bool) -> T,
-    mut work: impl FnMut(&mut T),
+fn welch_once<T>(
+    seed: u64,
+    ready: &mut impl FnMut(&mut ChaCha20Rng, bool) -> T,
+    work: &mut impl FnMut(&mut T),
 ) -> f64 {
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let mut times = Vec::with_capacity(MEASUREMENTS);
     for i in 0..MEASUREMENTS + 500 {
         let random = rng.next_u32() % 2 == 1;
@@ -82,12 +93,10 @@ fn welch<T>(
     (moments[0].0 - moments[1].0) / (moments[0].1 + moments[1].1).sqrt()
 }
 
-fn say(path: Path, what: &str, batch: usize, t: f64) {
-    let word = if t.abs() < LEAK {
-        "no leak seen"
-    } else {
-        "LEAK?"
-    };
+/// Whether it speaks of a leak.
+fn say(path: Path, what: &str, batch: usize, t: f64) -> bool {
+    let leak = t.abs() >= LEAK;
+    let word = if !leak { "no leak seen" } else { "LEAK?" };
     let batch = match batch {
         1 => "one at a time",
         _ => "eight",
@@ -96,6 +105,7 @@ fn say(path: Path, what: &str, batch: usize, t: f64) {
         "{:<10} {what:<13} {batch:<14} t = {t:>8.2}   {word}",
         path.name()
     );
+    leak
 }
 
 fn main() {
@@ -109,7 +119,8 @@ fn main() {
     };
     let mut build = |_| sphinx::build(&mut rng, &[hop; 2], [0; 32], [0; 16], b"");
     let pool: Vec<Box<Packet>> = (0..POOL).map(&mut build).collect();
-    let mut verdicts = Vec::with_capacity(8);
+    let mut verdicts = Verdicts::with_capacity(8);
+    let mut leaks = false;
 
     for path in Path::present() {
         let secret = secret.clone().on(path).expect("present");
@@ -125,7 +136,7 @@ fn main() {
                     verdicts.clear();
                 },
             );
-            say(path, "open, keys", batch, t);
+            leaks |= say(path, "open, keys", batch, t);
 
             let fixed = headers[0];
             let t = welch(
@@ -138,7 +149,7 @@ fn main() {
                     verdicts.clear();
                 },
             );
-            say(path, "open, points", batch, t);
+            leaks |= say(path, "open, points", batch, t);
 
             let t = welch(
                 |rng, random| {
@@ -147,10 +158,10 @@ fn main() {
                     if !random {
                         packets.fill(pool[0].clone());
                     }
-                    let mut verdicts = Vec::new();
+                    let mut verdicts = Verdicts::new();
                     sphinx::open(&secret, 0, packets.iter().map(|p| &**p), &mut verdicts);
                     let honest = |verdict: Result<Opened, _>| verdict.expect("honest");
-                    let opened = verdicts.into_iter().map(honest);
+                    let opened = verdicts.drain().map(honest);
                     (opened.collect::<Vec<_>>(), packets)
                 },
                 |(opened, packets)| {
@@ -158,7 +169,7 @@ fn main() {
                     sphinx::finish_batch(opened.iter().zip(packets));
                 },
             );
-            say(path, "finish", batch, t);
+            leaks |= say(path, "finish", batch, t);
         }
     }
     let t = welch(
@@ -169,11 +180,12 @@ fn main() {
         |key| {
             let bits: u32 = key.iter().map(|byte| byte.count_ones()).sum();
             let mut x = 3u64;
-            for _ in 0..2000 + bits {
+            for _ in 0..20_000 + bits {
                 x = black_box(x.wrapping_mul(x));
             }
         },
     );
     println!("{:<39} t = {t:>8.2}   control", "a step for each set bit");
     assert!(t.abs() > LEAK, "the control is found out");
+    assert!(!leaks, "a time depends on a secret, in two runs");
 }

@@ -29,6 +29,7 @@
 
 mod build;
 mod curve;
+mod erasing;
 mod header;
 mod keys;
 #[cfg_attr(not(target_arch = "x86_64"), path = "no_lanes.rs")]
@@ -42,13 +43,14 @@ mod wide;
 
 pub use build::{Builder, Hop, build};
 pub use curve::{Path, PathAbsent};
+pub use erasing::Erasing;
 pub use header::Draft;
 pub use keys::{KeyError, PublicKey, SecretKey};
 pub use layout::{
     Address, HEADER_LEN, MESSAGE_LEN, PACKET_LEN, PAYLOAD_LEN, Packet, ROUTE_LEN_MAX, SURB_LEN,
     SURB_SECRET_LEN, SurbId, Tag,
 };
-pub use open::{Opened, Reject, Routing, finish, finish_batch, open, open_one};
+pub use open::{Opened, Reject, Routing, Verdicts, finish, finish_batch, open, open_one};
 pub use payload::{BadPayload, payload, unpad};
 pub use surb::{Surb, SurbSecret, surb};
 

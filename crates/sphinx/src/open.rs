@@ -22,6 +22,7 @@ use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::curve::Path;
+use crate::erasing::Erasing;
 use crate::keys::SecretKey;
 use crate::lanes::{LANES, Lanes};
 use crate::layout::{
@@ -92,6 +93,10 @@ impl Opened {
 /// Its only secret field erases itself; [`finish`] takes it apart, so it has no `Drop` of its own.
 impl ZeroizeOnDrop for Opened {}
 
+/// What [`open`] found of each packet. Finish by reference what stands here: then a packet's keys
+/// are in one place from opening to finishing, and are erased there.
+pub type Verdicts = Erasing<Result<Opened, Reject>>;
+
 impl fmt::Debug for Opened {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("Opened(..)")
@@ -105,7 +110,7 @@ pub fn open<'a>(
     key: &SecretKey,
     delay_max_ns: u64,
     packets: impl IntoIterator<Item = &'a Packet>,
-    verdicts: &mut Vec<Result<Opened, Reject>>,
+    verdicts: &mut Verdicts,
 ) {
     let headers = packets.into_iter().map(|packet| array(packet, 0));
     open_headers(key, delay_max_ns, headers, verdicts);
@@ -116,7 +121,7 @@ pub fn open_headers<'a>(
     key: &SecretKey,
     delay_max_ns: u64,
     headers: impl IntoIterator<Item = &'a [u8; HEADER_LEN]>,
-    verdicts: &mut Vec<Result<Opened, Reject>>,
+    verdicts: &mut Verdicts,
 ) {
     let mut headers = headers.into_iter().peekable();
     while let Some(&first) = headers.peek() {
@@ -145,7 +150,7 @@ fn open_in_lanes(
     key: &SecretKey,
     delay_max_ns: u64,
     headers: &[&[u8; HEADER_LEN]],
-    verdicts: &mut Vec<Result<Opened, Reject>>,
+    verdicts: &mut Verdicts,
 ) {
     let mut shared = Zeroizing::new([[0; 32]; BATCH]);
     let alphas: [&[u8; 32]; BATCH] =

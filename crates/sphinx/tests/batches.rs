@@ -4,7 +4,7 @@
 mod support;
 
 use rand_core::Rng;
-use sphinx::{Packet, Path, Reject, Routing, open_one};
+use sphinx::{Packet, Path, Reject, Routing, Verdicts, open_one};
 use support::{DELAY_MAX_NS, forge, route, seeded};
 
 /// A packet as it came, and what becomes of it.
@@ -24,7 +24,7 @@ fn alone(key: &sphinx::SecretKey, packet: &Packet) -> Outcome {
 
 fn together(key: &sphinx::SecretKey, path: Path, packets: &[Packet]) -> Vec<Outcome> {
     let key = key.clone().on(path).expect("present");
-    let mut verdicts = Vec::new();
+    let mut verdicts = Verdicts::new();
     sphinx::open(&key, DELAY_MAX_NS, packets, &mut verdicts);
     let mut packets = packets.to_vec();
     let seen = verdicts

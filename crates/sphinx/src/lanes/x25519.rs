@@ -13,8 +13,8 @@
 //! denominator is zero multiplies by one instead, and its result is erased by a mask.
 //!
 //! Constant time: no branch and no address depends on a scalar, a point or what comes of them. The
-//! ladder lives in registers and on the stack, which the compiler may leave unerased there; what is
-//! written to memory on purpose is erased.
+//! ladder, its products and their inverses live in registers and on the stack, and are not erased there
+//! (PKT-5 says so).
 
 use core::arch::x86_64::*;
 

@@ -15,7 +15,7 @@ fn attack_p04_burned_tag() {
 
     let batch = [garbage, packet];
     let mut seen = BTreeSet::new();
-    let mut verdicts = Vec::new();
+    let mut verdicts = sphinx::Verdicts::new();
     let packets = batch.iter().map(|packet| &**packet);
     sphinx::open(&keys[0], DELAY_MAX_NS, packets, &mut verdicts);
     let admitted: Vec<bool> = verdicts

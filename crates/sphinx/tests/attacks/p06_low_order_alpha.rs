@@ -2,9 +2,9 @@
 //! header that is valid at every node. Refused before anything else (PKT-6); as a key, refused
 //! when parsed (PKT-4).
 
-use sphinx::{KeyError, Packet, PublicKey, Reject, SecretKey};
+use sphinx::{KeyError, Packet, Path, PublicKey, Reject, SecretKey, Verdicts};
 
-use crate::support::{DELAY_MAX_NS, Keys, seeded, their_key, their_packet};
+use crate::support::{DELAY_MAX_NS, Keys, route, seeded, their_key, their_packet};
 
 /// The u-coordinates of low order on the curve and its twist, and those of their other spellings
 /// that fit 255 bits. Little-endian.
@@ -73,6 +73,44 @@ fn attack_p06_low_order_alpha() {
             // Control: the crate opens the same header with every key.
             assert!(their_packet(&packet).process(&their_key(key)).is_ok());
         }
+    }
+}
+
+/// The same among honest packets, at every place of batches that lanes fill, overfill and do not fill.
+#[test]
+fn attack_p06_low_order_alpha_in_batches() {
+    let mut rng = seeded(60);
+    let (keys, hops) = route(&mut rng, 2);
+    let honest = sphinx::build(&mut rng, &hops, [1; 32], [0; 16], b"");
+    let universal: Vec<_> = low_order().into_iter().map(universal_packet).collect();
+    for path in Path::present() {
+        let key = keys[0].clone().on(path).expect("present");
+        for (len, at) in [1, 2, 8, 9, 33]
+            .map(|len| (0..len).map(move |at| (len, at)))
+            .into_iter()
+            .flatten()
+        {
+            let mut batch = vec![*honest; len];
+            batch[at] = *universal[at % universal.len()];
+            let mut verdicts = Verdicts::new();
+            sphinx::open(&key, DELAY_MAX_NS, &batch, &mut verdicts);
+            for (i, verdict) in verdicts.iter().enumerate() {
+                let expected = if i == at {
+                    Err(Reject::LowOrder)
+                } else {
+                    Ok(())
+                };
+                assert_eq!(verdict.as_ref().map(|_| ()).map_err(|why| *why), expected);
+            }
+        }
+        let all: Vec<Packet> = universal.iter().map(|packet| **packet).collect();
+        let mut verdicts = Verdicts::new();
+        sphinx::open(&key, DELAY_MAX_NS, &all, &mut verdicts);
+        assert!(
+            verdicts
+                .iter()
+                .all(|verdict| matches!(verdict, Err(Reject::LowOrder)))
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use aes::cipher::{KeyIvInit, StreamCipher};
 use chacha20::ChaCha20Rng;
 use hmac::{KeyInit, Mac};
 use rand_core::{Rng, SeedableRng};
-use sphinx::{HEADER_LEN, Hop, Opened, PACKET_LEN, Packet, Path, Routing, SecretKey};
+use sphinx::{HEADER_LEN, Hop, Opened, PACKET_LEN, Packet, Path, Routing, SecretKey, Verdicts};
 use sphinx_packet::header::delays::Delay;
 use sphinx_packet::route::{Destination, DestinationAddressBytes, Node, NodeAddressBytes};
 use sphinx_packet::{ProcessedPacketData, SphinxPacket};
@@ -96,10 +96,10 @@ pub fn peel(key: &SecretKey, packet: &mut Packet) -> (Routing, [u8; 32]) {
         sphinx::finish(opened, &mut one);
         results.push((seen, one));
         let mut batch = [*packet; 3];
-        let mut verdicts = Vec::new();
+        let mut verdicts = Verdicts::new();
         sphinx::open(&key, DELAY_MAX_NS, &batch, &mut verdicts);
         let opened: Vec<Opened> = verdicts
-            .into_iter()
+            .drain()
             .map(|verdict| verdict.expect("an honest packet"))
             .collect();
         let seen = opened.iter().map(|o| (*o.routing(), *o.tag()));
