@@ -36,7 +36,7 @@
 //! | [`role`]       | signals, exit codes, last words of a daemon                                |
 //!
 //! A mix is [`node::Node::start`] with the machine's inbox for `Input::Peeled`, [`drive::drive`] on
-//! [`node::Node::runtime`] with an effect that calls [`dial::Outgoing::send`], and a task that turns
+//! [`node::Node::runtime`] with an effect that calls what [`dial::Outgoing::sender`] gives, and a task that turns
 //! changes of [`follow::Directory::state`] into inputs. A gateway adds client links and a
 //! [`store`]. A client has no node: [`follow`] with [`follow::Follower::Client`], and two links
 //! that it dials itself.
