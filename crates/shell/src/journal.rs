@@ -41,12 +41,9 @@ mod mark;
 
 use core::time::Duration;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
-    os::unix::{
-        ffi::OsStrExt,
-        fs::{FileExt, OpenOptionsExt},
-    },
+    os::unix::{ffi::OsStrExt, fs::FileExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -210,13 +207,7 @@ impl Journals {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             Err(error) => return Err(error.into()),
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(self.path(epoch))?;
+        let file = state::in_place().open(self.path(epoch))?;
         let mut head = [0; RECORDS];
         let head_len = read_at(&file, &mut head, 0)?;
         // All zero: killed after its space was taken and before its header was written.

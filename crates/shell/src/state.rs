@@ -221,6 +221,14 @@ fn blank(path: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Opens a file that is written in place, to be read too: made, private, if there is none, and never
+/// cut.
+pub(crate) fn in_place() -> OpenOptions {
+    let mut options = private();
+    options.read(true).truncate(false);
+    options
+}
+
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).create(true).mode(0o600);

@@ -10,7 +10,7 @@
 //! puts something else there keeps the key shut, and can't open it.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
@@ -18,6 +18,8 @@ use std::{
 
 use rustix::{fs::OFlags, process::geteuid};
 use sphinx::PublicKey;
+
+use crate::state;
 
 /// Files in memory on any Linux.
 pub(super) const FOLDER: &str = "/dev/shm";
@@ -36,12 +38,7 @@ impl Mark {
     /// If there can be none.
     pub(super) fn open(path: &Path, key: &PublicKey) -> io::Result<(Self, u64)> {
         let opened = || {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
+            let file = state::in_place()
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
                 .open(path)?;
             let about = file.metadata()?;

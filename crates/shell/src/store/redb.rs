@@ -13,7 +13,7 @@
 //! the file at start. What is sealed, and how its keys end: `seal`. A file of the former form keeps
 //! packets unsealed in a table `packet`; opening it seals them (GW-24).
 
-use std::{collections::BTreeMap, fs::OpenOptions, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use ::redb::{
     Database, ReadableTable, Table, TableDefinition, TableHandle, WriteTransaction,
@@ -28,7 +28,7 @@ use super::{
     seal::{KeysId, Place, SEALED_LEN, Seal},
     unopened,
 };
-use crate::state::StateError;
+use crate::state::{StateError, in_place};
 
 const MAILBOX: TableDefinition<'_, [u8; 32], u64> = TableDefinition::new("mailbox");
 const PACKET: TableDefinition<'_, [u8; 40], &[u8]> = TableDefinition::new("sealed");
@@ -41,14 +41,7 @@ type Counts = BTreeMap<MailboxId, u64>;
 
 /// Opens a database file that only its owner may read, creating it if there is none.
 pub(super) fn open_file(path: &Path) -> Result<Database, StoreError> {
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(unopened)?;
+    let file = in_place().open(path).map_err(unopened)?;
     let backend = FileBackend::new(file).map_err(unopened)?;
     Database::builder()
         .create_with_backend(backend)
