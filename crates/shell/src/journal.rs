@@ -296,6 +296,27 @@ impl Journals {
     }
 }
 
+/// Forgets, when it is dropped, what the kernel's memory says of the journals of a network that is
+/// thrown away with its folder: a test's, or a demo's. They stand in folders called `replay`, in that of
+/// each node or in its `state`.
+#[derive(Debug)]
+pub struct Throwaway(pub PathBuf);
+
+impl Drop for Throwaway {
+    fn drop(&mut self) {
+        for node in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            for replay in ["replay", "state/replay"] {
+                let Ok(journals) = Journals::at(&node.path().join(replay)) else {
+                    continue;
+                };
+                for epoch in journals.epochs().unwrap_or_default() {
+                    let _never_made = fs::remove_file(journals.mark(epoch));
+                }
+            }
+        }
+    }
+}
+
 impl Journal {
     /// Appends a batch with one write, and one to the mark. Its packets may go on when this has
     /// returned.

@@ -24,7 +24,7 @@ use proto::{
 use rand_core::SeedableRng;
 use shell::{
     clock::Clock,
-    journal::Journals,
+    journal::{Journals, Throwaway},
     keys::{About, Keys},
     peeler::{Peeler, Setup, Verdict},
     state::StateDir,
@@ -35,6 +35,26 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 const NETWORK: NetworkId = NetworkId([7; 32]);
+
+/// A folder, and what its nodes leave in the kernel's memory.
+struct Folder {
+    _marks: Throwaway,
+    folder: tempfile::TempDir,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self {
+            _marks: Throwaway(folder.path().to_owned()),
+            folder,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
 
 fn keys(path: &Path) -> Arc<Keys> {
     Arc::new(Keys::open(StateDir::open(path).unwrap()).unwrap())
@@ -160,7 +180,7 @@ impl Running {
 /// ready.
 #[test]
 fn a_consensus_is_taken_when_its_keys_are_open() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     let running = start(&mix, &consensus);
@@ -173,7 +193,7 @@ fn a_consensus_is_taken_when_its_keys_are_open() {
 /// A thread that panics takes the others with it: a node must not go on with links that lead nowhere.
 #[test]
 fn all_threads_end_with_one_that_panics() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     for thread in 0..2 {
@@ -203,7 +223,7 @@ impl Tags for Broken {
 /// Keys that nobody looks after any more would stay open past their windows: all ends.
 #[test]
 fn all_threads_end_with_what_looks_after_the_keys() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let running = start_front_end(&mix, &consensus(&mix, &gateway, -60), Broken);
     wait(running.end.cancelled());
@@ -212,7 +232,7 @@ fn all_threads_end_with_what_looks_after_the_keys() {
 /// RPL-1: of two threads that open one packet at once, one admits it.
 #[test]
 fn two_threads_admit_a_packet_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     let running = start(&mix, &consensus);
@@ -234,7 +254,7 @@ fn two_threads_admit_a_packet_once() {
 /// RPL-1, RPL-4
 #[test]
 fn a_packet_passes_once_also_across_a_restart() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     let first = packet(1, &consensus, mix.id(), 0);
@@ -291,7 +311,7 @@ impl Tags for Memory {
 /// GW-30: a packet that is sent to two front ends passes one of them, and a restart changes nothing.
 #[test]
 fn front_ends_that_share_their_tags_pass_a_packet_once() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [one, other] = ["one", "other"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&one, &other, -60);
     let two = twin(&one, &folder.path().join("two"));
@@ -342,7 +362,7 @@ impl Tags for Slow {
 /// that word is no, or does not come, or too many wait.
 #[test]
 fn a_packet_goes_on_only_when_the_store_says_that_it_is_new() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [gateway, other] = ["one", "other"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&gateway, &other, -60);
     let (ask, asked) = std::sync::mpsc::channel();
@@ -392,7 +412,7 @@ fn a_packet_goes_on_only_when_the_store_says_that_it_is_new() {
 /// EPO-2, EPO-5
 #[test]
 fn a_key_opens_in_its_window_alone_and_is_erased_after_it() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     // 2.5 epochs in: 0 is over, 1 has had its grace, 2 is current, 3 has not begun.
     let epoch_s = i64::from(Params::default().epoch_s);
@@ -414,7 +434,7 @@ fn a_key_opens_in_its_window_alone_and_is_erased_after_it() {
 /// RPL-4: a key whose journal went back never opens another packet.
 #[test]
 fn a_journal_that_went_back_burns_its_key() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = Folder::new();
     let [mix, gateway] = ["mix", "gateway"].map(|name| keys(&folder.path().join(name)));
     let consensus = consensus(&mix, &gateway, -60);
     let running = start(&mix, &consensus);

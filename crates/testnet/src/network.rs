@@ -30,7 +30,7 @@ use proto::{
     calendar::Utc,
     directory::{Params, Role},
 };
-use shell::clock::Clock;
+use shell::{clock::Clock, journal::Throwaway};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -109,6 +109,7 @@ pub struct Network {
     taps: Vec<Tap>,
     clients: Vec<Option<Process>>,
     apps: Vec<Process>,
+    _marks: Throwaway,
 }
 
 /// A running gateway.
@@ -137,6 +138,7 @@ impl Network {
             taps: Vec::new(),
             clients: Vec::new(),
             apps: Vec::new(),
+            _marks: Throwaway(plan.root.clone()),
             plan,
         };
         let reserved = network.make().await?;

@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use serde_json::json;
-use shell::clock::Clock;
+use shell::{clock::Clock, journal::Throwaway};
 
 use super::{
     load::{Orders, Phase},
@@ -56,6 +56,7 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     progress.step("making keys and a signed document");
     let clock = Clock::start();
+    let _marks = Throwaway(root.to_owned());
     let stage = Stage::make(root, clock, gateways)?;
     copy_secret(&stage, clock)?;
     let starter = Starter {
