@@ -36,7 +36,7 @@ use shell::{
     entropy,
     follow::{Directory, State},
     loops,
-    metrics::{self, Metrics},
+    metrics::{self, Metrics, Reasons},
     node, notices,
     role::{Reporter, announce},
     selfcheck,
@@ -247,9 +247,10 @@ struct Hands {
 
 fn effect(hands: Hands) -> impl FnMut(Output) {
     let mut sending = hands.outgoing.sender();
+    let mut dropped = Reasons::of(&hands.metrics, "lacuna_packets_dropped_total");
+    let mut events = Reasons::of(&hands.metrics, "lacuna_gateway_events_total");
     move |output| {
-        let dropped = |reason| hands.metrics.count("lacuna_packets_dropped_total", reason);
-        let event = |reason| hands.metrics.count("lacuna_gateway_events_total", reason);
+        let mut event = |reason| events.add(reason, 1);
         match hands.mailboxes.carry_out(output) {
             None => {}
             Some(Output::Relay { to, packet }) => {
@@ -257,17 +258,12 @@ fn effect(hands: Hands) -> impl FnMut(Output) {
             }
             Some(Output::Frame { link, frame }) => hands.clients.send(link, frame),
             Some(Output::Close { link }) => hands.clients.close(link),
-            Some(Output::Dropped(why)) => dropped(reason(why)),
+            Some(Output::Dropped(why)) => dropped.add(reason(why), 1),
             Some(Output::Event(what)) => match what {
                 GatewayEvent::LinkRefused => event("link_refused"),
                 GatewayEvent::Opened => event("mailbox_opened"),
                 GatewayEvent::Displaced => event("mailbox_displaced"),
-                GatewayEvent::TicksSkipped(ticks) => {
-                    let skipped = hands
-                        .metrics
-                        .cell("lacuna_gateway_events_total", "tick_skipped");
-                    skipped.add(ticks);
-                }
+                GatewayEvent::TicksSkipped(ticks) => events.add("tick_skipped", ticks),
                 GatewayEvent::MailboxesUnserved(mailboxes) => {
                     tracing::warn!(mailboxes, "more mailboxes in the store than mailboxes_max");
                     event("mailboxes_unserved");

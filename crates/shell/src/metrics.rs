@@ -105,6 +105,34 @@ impl Metrics {
     }
 }
 
+/// Counters of one name, for the one place that counts by their reasons: each is looked up, under the
+/// lock, when it first counts.
+#[derive(Debug)]
+pub struct Reasons {
+    metrics: Metrics,
+    name: &'static str,
+    cells: BTreeMap<&'static str, Cell>,
+}
+
+impl Reasons {
+    /// Those called `name`.
+    #[must_use]
+    pub fn of(metrics: &Metrics, name: &'static str) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            name,
+            cells: BTreeMap::new(),
+        }
+    }
+
+    /// Adds to the counter of this reason.
+    pub fn add(&mut self, reason: &'static str, amount: u64) {
+        let cell = self.cells.entry(reason);
+        let new = || self.metrics.cell(self.name, reason);
+        cell.or_insert_with(new).add(amount);
+    }
+}
+
 /// Serves both pages on `listen` until `stop`; says where, since port 0 takes a free one.
 ///
 /// # Errors
@@ -144,7 +172,8 @@ mod tests {
         let metrics = Metrics::default();
         metrics.count("lacuna_dropped_total", "pool_full");
         metrics.count("lacuna_dropped_total", "mac");
-        metrics.cell("lacuna_dropped_total", "mac").add(4);
+        let mut dropped = Reasons::of(&metrics, "lacuna_dropped_total");
+        (0..2).for_each(|_| dropped.add("mac", 2));
         metrics.gauge("lacuna_held", 7);
         let expected = "# TYPE lacuna_dropped_total counter\n\
              lacuna_dropped_total{reason=\"mac\"} 5\n\
