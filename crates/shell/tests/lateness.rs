@@ -3,14 +3,15 @@
 //! One test holds its lateness, over 1000 holding times, against tokio's own timer, which adds
 //! half a millisecond and all but removes short holding times. The other holds what an observer
 //! would measure against the exponential that senders drew from: at a mean of 250 ms, beside which
-//! what a busy machine adds is small, and allowing for what it added in that very run.
+//! what a busy machine adds is small, and allowing for what it added in that very run. A third holds
+//! that the clock is finer than 100 µs: packets due so far apart leave one by one.
 //! `cargo test -p shell --test lateness -- --nocapture` prints the figures.
 
 use core::time::Duration;
 
 use chacha20::ChaCha12Rng;
 use proto::{
-    NodeId, Time,
+    Machine, NodeId, Time,
     calendar::Epoch,
     mix::{Input, Mix, Output, always},
     peel::Peeled,
@@ -185,4 +186,116 @@ async fn holding_times_are_exponential() {
         figures[2] > bound,
         "the control: delays clamped at two means are found out"
     );
+}
+
+/// A mix that says of what it sends at which wake that was.
+struct Woken {
+    mix: Mix,
+    at: Time,
+}
+
+impl Woken {
+    fn new(next: NodeId) -> Self {
+        let mut mix = Mix::new(TOGETHER as usize);
+        mix.handle(Time::ZERO, Input::Next(always([next])));
+        let at = Time::ZERO;
+        Self { mix, at }
+    }
+}
+
+impl Machine for Woken {
+    type Input = Input;
+    type Output = Time;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.mix.handle(now, input);
+    }
+
+    fn wake(&mut self, now: Time) {
+        self.at = now;
+        self.mix.wake(now);
+    }
+
+    fn poll(&mut self) -> Option<Time> {
+        let sent = self.mix.poll()?;
+        assert!(matches!(sent, Output::Send { .. }));
+        Some(self.at)
+    }
+
+    fn next_wake(&self) -> Option<Time> {
+        self.mix.next_wake()
+    }
+}
+
+const TOGETHER: u32 = 10;
+const STEP: Duration = Duration::from_micros(100);
+
+/// Packets for `next` that fall due a [`STEP`] apart, in two milliseconds.
+fn in_steps(clock: Clock, next: NodeId) -> impl Iterator<Item = Input> {
+    let received = clock.now();
+    (0..TOGETHER).map(move |i| {
+        Input::Peeled(Peeled {
+            received,
+            next: next.0,
+            epoch: Epoch(0),
+            delay: Duration::from_millis(2) + STEP * i,
+            packet: Box::new([0; sphinx::PACKET_LEN]),
+        })
+    })
+}
+
+/// How many wakes these are, in order.
+fn distinct(mut wakes: Vec<Time>) -> usize {
+    wakes.dedup();
+    wakes.len()
+}
+
+/// Wakes that send [`in_steps`], by timers that count whole milliseconds.
+async fn by_the_millisecond(clock: Clock, next: NodeId) -> usize {
+    let (mut mix, mut wakes) = (Woken::new(next), Vec::new());
+    for input in in_steps(clock, next) {
+        mix.handle(clock.now(), input);
+    }
+    while let Some(due) = mix.next_wake() {
+        tokio::time::sleep(due.since(clock.now())).await; // what the driver is compared with
+        mix.wake(clock.now());
+        wakes.extend(core::iter::from_fn(|| mix.poll()));
+    }
+    distinct(wakes)
+}
+
+/// A busy machine merges wakes, and can't split them: one good millisecond of many tells how fine the
+/// clock is.
+#[tokio::test]
+async fn packets_a_tenth_of_a_millisecond_apart_leave_one_by_one() {
+    const TRIES: usize = 2000;
+    let next = NodeId([1; 32]);
+    let (tx, rx) = mpsc::channel(TOGETHER as usize);
+    let (left_tx, mut left_rx) = mpsc::unbounded_channel();
+    let (clock, stop) = (Clock::start(), CancellationToken::new());
+    let effect = move |wake| left_tx.send(wake).expect("test is listening");
+    let driver = tokio::spawn(drive(Woken::new(next), clock, rx, effect, stop));
+    let mut most = 0;
+    for _ in 0..TRIES {
+        for input in in_steps(clock, next) {
+            tx.send(input).await.unwrap();
+        }
+        let mut wakes = Vec::new();
+        while wakes.len() < TOGETHER as usize {
+            wakes.push(left_rx.recv().await.unwrap());
+        }
+        most = most.max(distinct(wakes));
+        if most == TOGETHER as usize {
+            break;
+        }
+    }
+    drop(tx);
+    driver.await.unwrap().unwrap();
+    let mut control = 0;
+    for _ in 0..20 {
+        control = control.max(by_the_millisecond(clock, next).await);
+    }
+    println!("wakes for {TOGETHER} packets at most: driver {most}, whole milliseconds {control}");
+    assert_eq!(most, TOGETHER as usize);
+    assert!(control <= 4, "the control: {control}");
 }
