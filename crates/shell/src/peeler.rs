@@ -11,9 +11,9 @@
 //! |----------|--------------------------------------------------------------------------------|
 //! | threads  | 1 or more; each reads its share of the links and opens what they bring          |
 //! | waiting  | packets that links have read, <= [`WAITING_MAX`]; more are dropped and counted  |
-//! | batch    | whatever waits, <= `batch_max` packets, the newest first: one journal write     |
+//! | batch    | whatever waits, <= what fits a turn: one journal write                          |
 //! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
-//! | age      | packets that a batch passes over are dropped and counted past [`PASSED_OVER_MAX`] |
+//! | age      | beyond capacity packets that wait are dropped and counted (`backlog`)           |
 //! | tend     | every [`TEND_EVERY`], beside the turns: keys come and go with their windows     |
 //! | sync     | every [`SYNC_EVERY`], beside both: a disk that lost records burns their key   |
 //! | asked    | at a front end, batches that wait for the store, <= [`ASKED_MAX`]; above, dropped |
@@ -23,29 +23,25 @@
 //! do, and wake each other for every packet. Each thread has a runtime of its own. In turns, what
 //! came while a batch was computed is read with a few calls and written with a few, so that the
 //! dearer the moment, the cheaper a packet. By a turn may a packet be stamped, or leave, late; by more
-//! only while the disk or the kernel holds the thread. The first thread also runs the mix and the links to the next hops ([`Peeler::runtime`]).
+//! only while the disk or the kernel holds the thread. The first thread also runs the mix and the links
+//! to the next hops ([`Peeler::runtime`]).
 //! What the threads share (`desk`) is locked once for a batch, never for a packet.
 //!
-//! Beyond capacity some packets have to go. In order of arrival every packet would wait as long as
-//! the queue is, and the holding times of all would be late by it (ATTACKS t05, t06); newest first,
-//! those that pass are as fresh as ever and their law stays exponential, and the rest is dropped.
-//! The order in which packets are opened shows nowhere: the mix sorts them by due time (MIX-2).
-//! Below capacity all that waits fits one batch most of the time. In a burst it does not, and on a slow
-//! processor, where [`PASSED_OVER_MAX`] is but a few batches, some are dropped for their age then. No
-//! link ever waits: each turn reads them all (docs/ARCHITECTURE.md says why).
+//! Beyond capacity packets are dropped, and counted (`backlog`). No link ever waits: each turn reads
+//! them all (docs/ARCHITECTURE.md says why).
 //!
 //! At a front end of a gateway, which is no mix, a batch that is journaled waits for the store to say
 //! what no other front end has had; the thread goes on meanwhile.
 //!
 //! Fail closed: an epoch whose journal can't be opened or written has no key until it ends.
 
+mod backlog;
 mod desk;
 #[cfg(test)]
 mod dwell;
 
 use core::{num::NonZeroUsize, time::Duration};
 use std::{
-    collections::VecDeque,
     io,
     sync::{
         Arc,
@@ -55,7 +51,6 @@ use std::{
 };
 
 use proto::{
-    Time,
     directory::Consensus,
     peel::{Arrival, PeelDrop, Peeled, Pending},
     replay::Refused,
@@ -70,7 +65,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::desk::Desk;
+use self::{
+    backlog::{Backlog, Pace},
+    desk::Desk,
+};
 use crate::{
     clock::Clock,
     journal::Journals,
@@ -86,8 +84,9 @@ pub const BATCH_MAX: usize = 4 * LANES;
 const LANES: usize = 8;
 /// What a batch may take, since neither is a link read meanwhile nor a packet let go.
 pub const TURN: Duration = Duration::from_millis(1);
-/// Longest that a packet may have been here when a batch passes it over for newer ones.
-pub const PASSED_OVER_MAX: Duration = Duration::from_millis(5);
+/// How old a packet that waits may be, at least, before it is taken for overload. Longer on a slow
+/// processor: as long as [`BATCH_MAX`] packets take there.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(10);
 /// Most reads of links, of some dozen packets each, that wait for a batch to end.
 const READS_MAX: usize = 128;
 /// Packets of one read at most: it ends once it has a batch, and a last piece of the buffer may bring
@@ -102,22 +101,6 @@ pub const ASKED_MAX: usize = 256;
 pub const TEND_EVERY: Duration = Duration::from_millis(500);
 /// How long after the disk took all that was journaled it is asked again.
 pub const SYNC_EVERY: Duration = Duration::from_secs(5);
-
-/// Most packets opened at once by a processor that opens `rate` per second on `path`: what fits a
-/// [`TURN`]. Whole lanes, if it is more than that, and where a part of them costs as much.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "positive, and cut to a few"
-)]
-fn batch_max(path: Path, rate: f64) -> usize {
-    let fits = (rate * TURN.as_secs_f64()) as usize;
-    match fits {
-        0..LANES if path == Path::Lanes => LANES,
-        0..LANES => fits.max(1),
-        _ => (fits - fits % LANES).min(BATCH_MAX),
-    }
-}
 
 /// What the peeler counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -212,7 +195,7 @@ impl Peeler {
         counted: impl Fn(Verdict) + Send + Sync + 'static,
     ) -> io::Result<(Self, CancellationToken)> {
         let threads = setup.threads.get();
-        let batch_max = batch_max(setup.path, setup.rate_per_s);
+        let pace = Pace::of(setup.path, setup.rate_per_s);
         let tags = setup.tags.clone();
         let desk = Arc::new(Desk::new(setup));
         let way = Arc::new(Way {
@@ -222,7 +205,7 @@ impl Peeler {
         });
         let bench = || Bench {
             desk: Arc::clone(&desk),
-            batch_max,
+            pace,
             tags: tags.clone(),
             way: Arc::clone(&way),
         };
@@ -339,28 +322,6 @@ impl Drop for StopAll {
     }
 }
 
-/// Packets that wait to be opened, the oldest first.
-#[derive(Default)]
-struct Backlog(VecDeque<Arrival>);
-
-impl Backlog {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The newest, at most `batch_max`, and how many of those passed over are dropped for their age
-    /// or their number.
-    fn take(&mut self, batch_max: usize, now: Time) -> (Vec<Arrival>, usize) {
-        let over = self.0.len().saturating_sub(batch_max);
-        let batch = self.0.split_off(over).into();
-        let old = |arrival: &&Arrival| now.since(arrival.received) > PASSED_OVER_MAX;
-        let aged = self.0.iter().take_while(old).count();
-        let dropped = aged.max(over.saturating_sub(WAITING_MAX));
-        self.0.drain(..dropped);
-        (batch, dropped)
-    }
-}
-
 /// Lets keys come and go, and asks the disk for their journals, beside the packets.
 async fn look_after(desk: Arc<Desk>, news: mpsc::Receiver<News>) {
     let sync = async {
@@ -422,7 +383,7 @@ impl<I, P: Fn(Peeled) -> I, C: Fn(Verdict)> Way<I, P, C> {
 /// What one thread works with.
 struct Bench<I, P, C> {
     desk: Arc<Desk>,
-    batch_max: usize,
+    pace: Pace,
     tags: Option<Arc<dyn Tags>>,
     way: Arc<Way<I, P, C>>,
 }
@@ -460,7 +421,7 @@ where
 
     async fn take_turns(&self, mut waiting: mpsc::Receiver<Work>, asked: &mut JoinSet<()>) {
         let clock = self.desk.clock();
-        let mut backlog = Backlog::default();
+        let mut backlog = Backlog::new(self.pace);
         let mut works = Vec::new();
         loop {
             if backlog.is_empty() {
@@ -477,12 +438,12 @@ where
             let mut stop = false;
             for work in works.drain(..) {
                 match work {
-                    Work::Packets(arrivals) => backlog.0.extend(arrivals),
+                    Work::Packets(arrivals) => backlog.extend(arrivals),
                     Work::Stop => stop = true,
                 }
             }
             while !backlog.is_empty() {
-                let (batch, overload) = backlog.take(self.batch_max, clock.now());
+                let (batch, overload) = backlog.take(clock.now());
                 self.way.count(overload, Verdict::Overload);
                 let pending = self.desk.admit(batch, &self.way.counted);
                 self.pass(pending, asked).await;
@@ -500,31 +461,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn backlog(arrivals: usize, step: Duration) -> Backlog {
-        let arrival = |i| Arrival {
-            received: Time::ZERO.after(step * i),
-            packet: Box::new([0; sphinx::PACKET_LEN]),
-        };
-        let arrivals = u32::try_from(arrivals).expect("few");
-        Backlog((0..arrivals).map(arrival).collect())
-    }
-
-    /// ATTACKS t06: beyond capacity those that pass are fresh; below it nothing is dropped for age.
-    #[test]
-    fn the_newest_go_first_and_only_those_passed_over_age() {
-        let step = Duration::from_micros(100);
-        let late = Time::ZERO.after(Duration::from_secs(1));
-        let (batch, dropped) = backlog(BATCH_MAX, step).take(BATCH_MAX, late);
-        assert_eq!((batch.len(), dropped), (BATCH_MAX, 0));
-
-        let mut waiting = backlog(BATCH_MAX + 100, step);
-        let now = Time::ZERO.after(step * 80).after(PASSED_OVER_MAX);
-        let (batch, dropped) = waiting.take(BATCH_MAX, now);
-        let fresh = |arrival: &Arrival| arrival.received >= Time::ZERO.after(step * 100);
-        assert!(batch.len() == BATCH_MAX && batch.iter().all(fresh));
-        assert_eq!((dropped, waiting.0.len()), (80, 20));
-    }
 
     /// Links that come again and again on one thread's turn do not pile up there.
     #[tokio::test]
@@ -552,20 +488,5 @@ mod tests {
         let mut more = more.each_ref().map(of);
         more.sort_unstable();
         assert_eq!(more, [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_batch_fits_a_turn() {
-        let rates = [100.0, 2_000.0, 9_000.0, 19_000.0, 66_000.0, 1e9];
-        let of = |path| rates.map(|rate| batch_max(path, rate));
-        assert_eq!(of(Path::Assembly), [1, 2, 8, 16, 32, 32]);
-        assert_eq!(of(Path::Lanes), [8, 8, 8, 16, 32, 32]);
-    }
-
-    #[test]
-    fn what_waits_is_bounded() {
-        let mut waiting = backlog(BATCH_MAX + WAITING_MAX + 7, Duration::ZERO);
-        let (_, dropped) = waiting.take(BATCH_MAX, Time::ZERO);
-        assert_eq!((dropped, waiting.0.len()), (7, WAITING_MAX));
     }
 }
