@@ -30,6 +30,15 @@ impl Clock {
         Self { start: read() }
     }
 
+    /// One that was started so long ago.
+    #[cfg(test)]
+    pub(crate) fn started(ago: Duration) -> Self {
+        let ago = Timespec::try_from(ago).expect("short");
+        Self {
+            start: read() - ago,
+        }
+    }
+
     /// The time now. A link stamps each packet with it as soon as its last byte is read.
     #[must_use]
     pub fn now(self) -> Time {

@@ -1,16 +1,17 @@
 //! Keeps one node link alive towards each next hop.
 //!
-//! Spec: docs/spec/link.md, rules LNK-7, LNK-9.
+//! Spec: docs/spec/link.md, rules LNK-7, LNK-9, LNK-10.
 //!
 //! | quantity        | value                                                             |
 //! |-----------------|-------------------------------------------------------------------|
 //! | links           | one for each target; the set changes with the consensus           |
 //! | queue           | a bounded number of packets for each link, up or down             |
+//! | wait in a queue | at most [`WAIT_MAX`] for a packet; a notice waits as long as it takes |
 //! | wait to redial  | doubling from 0.1 s to 10 s, jittered; reset by a link that held  |
 //!
 //! A node link carries frames from its dialler only; if the other end says anything, it
-//! misbehaves and the link ends. Packets that wait when a link breaks go over the next one; what
-//! was in the broken one's socket is lost, like any packet. The links live on a runtime of the
+//! misbehaves and the link ends. Packets that wait when a link breaks go over the next one, if that comes
+//! soon; what was in the broken one's socket is lost, like any packet. The links live on a runtime of the
 //! caller's choice.
 
 use core::time::Duration;
@@ -36,6 +37,9 @@ use crate::{
     metrics::{Cell, Metrics},
 };
 
+/// Longest that a packet waits for its link (LNK-10).
+pub const WAIT_MAX: Duration = Duration::from_secs(1);
+
 const DROPPED: &str = "lacuna_packets_dropped_total";
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -56,6 +60,7 @@ struct Shared {
     sent: Cell,
     full: Cell,
     down: Cell,
+    slow: Cell,
     runtime: Handle,
     stop: CancellationToken,
 }
@@ -97,6 +102,7 @@ impl Outgoing {
             sent: metrics.cell("lacuna_packets_sent_total", ""),
             full: metrics.cell(DROPPED, NotSent::Full.reason()),
             down: metrics.cell(DROPPED, NotSent::Down.reason()),
+            slow: metrics.cell(DROPPED, "link_slow"),
             runtime,
             stop,
         }))
@@ -199,7 +205,8 @@ impl Sending {
         }
         let queue = self.queues.get(to).ok_or(NotSent::Down);
         let sent = queue.and_then(|queue| {
-            let queued = queue.try_send(Onward::Packet(packet));
+            let now = self.shared.dialler.clock.now();
+            let queued = queue.try_send(Onward::Packet(packet, now));
             queued.map_err(|_| NotSent::Full)
         });
         let shared = &self.shared;
@@ -236,6 +243,11 @@ async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<On
         purpose: Purpose::Node,
         profile: 0,
     };
+    let stale = |since| {
+        let stale = shared.dialler.clock.now().since(since) > WAIT_MAX;
+        shared.slow.add(stale.into());
+        stale
+    };
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let error = match shared.dialler.dial(&target, hello).await {
@@ -244,7 +256,7 @@ async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<On
                 let dialled = shared.dialler.clock.now();
                 let (mut silent, mut writer) = (link.reader, link.writer);
                 let ended = tokio::select! {
-                    written = writer.pump_onwards(&mut queued) => written.err(),
+                    written = writer.pump_onwards(&mut queued, stale) => written.err(),
                     heard = silent.frame() => Some(heard.map_or_else(
                         |error| error,
                         |_| LinkError::PeerMisbehaved("a node link has one direction"),
@@ -266,7 +278,7 @@ async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<On
 
 #[cfg(test)]
 mod tests {
-    use proto::wire::FIELD_LEN;
+    use proto::{Time, wire::FIELD_LEN};
 
     use super::*;
     use crate::{
@@ -276,10 +288,18 @@ mod tests {
     };
 
     fn outgoing(seed: u8, queue_max: usize) -> (Outgoing, CancellationToken) {
+        outgoing_at(Clock::start(), seed, queue_max, &Metrics::default())
+    }
+
+    fn outgoing_at(
+        clock: Clock,
+        seed: u8,
+        queue_max: usize,
+        metrics: &Metrics,
+    ) -> (Outgoing, CancellationToken) {
         let stop = CancellationToken::new();
-        let dialler = dialler(Clock::start(), Some(seed));
-        let (metrics, here) = (Metrics::default(), Handle::current());
-        let outgoing = Outgoing::new(dialler, queue_max, &metrics, here, stop.clone());
+        let (dialler, here) = (dialler(clock, Some(seed)), Handle::current());
+        let outgoing = Outgoing::new(dialler, queue_max, metrics, here, stop.clone());
         (outgoing, stop)
     }
 
@@ -310,6 +330,32 @@ mod tests {
         outgoing.up().wait_for(|up| *up == 1).await.unwrap();
         sending.send(&target.id, numbered(2)).unwrap();
         assert_eq!(second.link.reader.frame().await.unwrap().1, framed(2));
+    }
+
+    /// LNK-10: behind a slow neighbour what passes is not late by as much as the queue is long. A notice
+    /// waits, and so does a packet that came a moment ago.
+    #[tokio::test]
+    async fn what_waited_too_long_for_its_link_is_dropped_and_counted() {
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let (clock, metrics) = (Clock::started(WAIT_MAX * 2), Metrics::default());
+        let (outgoing, _stop) = outgoing_at(clock, 101, 4, &metrics);
+        let target = target(2, address);
+        outgoing.set([target.clone()]);
+        let queue = outgoing.queues().remove(0);
+        for old in [
+            Onward::Packet(numbered(1), Time::ZERO),
+            Onward::Notice(framed(2)),
+        ] {
+            queue.try_send(old).unwrap();
+        }
+        let mut sending = outgoing.sender();
+        sending.send(&target.id, numbered(3)).unwrap();
+        let mut taken = links.recv().await.unwrap();
+        for number in [2, 3] {
+            let (_, frame) = taken.link.reader.frame().await.unwrap();
+            assert_eq!(frame, framed(number));
+        }
+        assert_eq!(metrics.cell(DROPPED, "link_slow").value(), 1);
     }
 
     #[tokio::test]

@@ -231,8 +231,8 @@ impl Link {
 /// What goes from node to node: packets, copied into a frame as they are written, and now and then
 /// a notice.
 pub enum Onward {
-    /// A packet.
-    Packet(Box<Packet>),
+    /// A packet, and since when it has waited.
+    Packet(Box<Packet>, Time),
     /// A frame of its own.
     Notice(Frame),
 }
@@ -289,7 +289,7 @@ impl Writer {
     }
 
     /// As [`Writer::write`], of all that comes out of the queue of a link between nodes, until it
-    /// closes.
+    /// closes; but for packets of which `stale` says that they have waited too long.
     ///
     /// # Errors
     ///
@@ -297,13 +297,15 @@ impl Writer {
     pub async fn pump_onwards(
         &mut self,
         queue: &mut mpsc::Receiver<Onward>,
+        stale: impl Fn(Time) -> bool,
     ) -> Result<(), LinkError> {
         let mut onwards = Vec::with_capacity(WRITE_BATCH);
         while queue.recv_many(&mut onwards, WRITE_BATCH).await > 0 {
             self.batch.clear();
             for onward in onwards.drain(..) {
                 match onward {
-                    Onward::Packet(packet) => {
+                    Onward::Packet(_, since) if stale(since) => {}
+                    Onward::Packet(packet, _) => {
                         self.batch.extend_from_slice(&PACKET_HEADER);
                         self.batch.extend_from_slice(&*packet);
                     }
