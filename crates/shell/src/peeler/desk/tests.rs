@@ -1,28 +1,34 @@
 //! What happens to a key when its journal, or the disk, fails.
 
-use core::num::NonZeroUsize;
-use std::{cell::RefCell, fs};
+use core::{num::NonZeroUsize, time::Duration};
+use std::{cell::RefCell, fs, thread};
 
 use chacha20::ChaCha20Rng;
 use proto::{
-    NetworkId,
+    NetworkId, Time,
     directory::{Params, Role, Terms},
+    peel::Peeled,
 };
 use rand_core::SeedableRng;
 use sphinx::{Hop, Packet};
+use tokio::{runtime::Builder, sync::mpsc};
 
 use super::*;
 use crate::{
     journal::Journals,
     keys::{About, Keys},
+    peeler::{Bench, Feed, Way, Work, backlog::Pace},
     state::StateDir,
 };
 
 const NETWORK: NetworkId = NetworkId([7; 32]);
 const NOW: Epoch = Epoch(0);
 
+/// How long the clock has run when a test begins.
+const BEFORE: Duration = Duration::from_secs(120);
+
 struct Fixture {
-    desk: Desk,
+    desk: Arc<Desk>,
     consensus: Arc<Consensus>,
     _folder: tempfile::TempDir,
 }
@@ -36,7 +42,7 @@ impl Fixture {
             Arc::new(Keys::open(state).unwrap())
         };
         let (mix, gateway) = (open("mix"), open("gateway"));
-        let (params, clock) = (Params::default(), Clock::start());
+        let (params, clock) = (Params::default(), Clock::started(BEFORE));
         let now_s = clock.utc().as_secs();
         let said = [(&mix, Role::Mix), (&gateway, Role::Gateway)].map(|(keys, role)| {
             let about = About {
@@ -66,7 +72,7 @@ impl Fixture {
             threads: NonZeroUsize::new(1).unwrap(),
             tags: None,
         };
-        let desk = Desk::new(setup);
+        let desk = Arc::new(Desk::new(setup));
         desk.tend(Some(Arc::clone(&consensus))).await;
         Self {
             desk,
@@ -77,11 +83,11 @@ impl Fixture {
 
     /// As after a kill: nothing was closed.
     async fn restart(&mut self) {
-        self.desk = Desk {
+        self.desk = Arc::new(Desk {
             setup: Arc::clone(&self.desk.setup),
             keys: RwLock::default(),
             books: Mutex::default(),
-        };
+        });
         self.desk.tend(Some(Arc::clone(&self.consensus))).await;
     }
 
@@ -188,6 +194,68 @@ async fn a_disk_that_failed_is_remembered_across_a_kill() {
         };
         let dropped = (vec![Verdict::Dropped(why)], 0);
         assert_eq!(fixture.peel(&fixture.packet(1)), dropped);
+    }
+}
+
+/// RPL-4: while the disk stalls nothing passes. What has waited too long behind it is then dropped and
+/// counted, and what passes is remembered. The control: without a stall all pass.
+#[tokio::test]
+async fn a_disk_that_stalls_lets_nothing_through() {
+    let pace = Pace {
+        batch_max: 8,
+        patience: BEFORE / 2,
+    };
+    for stalls in [false, true] {
+        let mut fixture = Fixture::new().await;
+        let (machine, mut passed) = mpsc::channel(100);
+        let (count, counted) = std::sync::mpsc::channel();
+        let bench = Bench {
+            desk: Arc::clone(&fixture.desk),
+            pace,
+            tags: None,
+            way: Arc::new(Way {
+                machine,
+                passed: |peeled: Peeled| peeled,
+                counted: move |verdict| count.send(verdict).unwrap(),
+            }),
+        };
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let (feed, waiting) = Feed::to(runtime.handle());
+        let received = if stalls {
+            Time::ZERO
+        } else {
+            fixture.desk.clock().now()
+        };
+        let thread = {
+            // A batch is journaled under this lock: its write takes as long as this is held.
+            let _stall = stalls.then(|| fixture.desk.books());
+            let thread = thread::spawn(move || runtime.block_on(bench.run(waiting)));
+            for seeds in [0..1, 1..41] {
+                let arrivals = seeds.map(|seed| Arrival {
+                    received,
+                    packet: fixture.packet(seed),
+                });
+                assert!(feed.arrived(arrivals.collect()));
+            }
+            assert!(!stalls || passed.try_recv().is_err());
+            thread
+        };
+        feed.work.try_send(Work::Stop).unwrap();
+        thread.join().unwrap();
+        let went_on = core::iter::from_fn(|| passed.try_recv().ok()).count();
+        let dropped = counted
+            .iter()
+            .filter(|verdict| *verdict == Verdict::Overload)
+            .count();
+        println!("stalls: {stalls}; {went_on} went on, {dropped} were dropped");
+        assert_eq!(went_on + dropped, 41);
+        assert_eq!(dropped >= 32, stalls);
+        assert!(stalls || dropped == 0);
+        fixture.restart().await;
+        let seen = Verdict::Dropped(PeelDrop::Replay(proto::replay::Refused::Seen));
+        let packets = (0..=40).map(|seed| fixture.peel(&fixture.packet(seed)));
+        let remembered = packets.filter(|(verdicts, _)| *verdicts == [seen]);
+        assert_eq!(remembered.count(), went_on);
     }
 }
 
