@@ -2,9 +2,12 @@
 
 use std::fs;
 
-use sim::scenario::{
-    Scenario,
-    keys::{KEYS, Value},
+use sim::{
+    scenario::{
+        Engine, Scenario,
+        keys::{KEYS, Value},
+    },
+    sweep::Plan,
 };
 
 /// A fault, and what the error must say: the line, the key, the value, what is allowed.
@@ -63,7 +66,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "version = 1\nnetwork = 3",
-        "line 2: unknown key network; did you mean network?",
+        "line 2: network = 3: must be a section, [network]",
+    ),
+    (
+        "version = 1\nseed = 3",
+        "line 2: unknown key seed; `lacuna-sim keys` lists those there are",
     ),
     // The first of several faults, by line.
     (
@@ -285,47 +292,106 @@ fn a_bad_scenario_is_refused_with_key_value_range_and_line() {
 }
 
 #[test]
-fn faults_of_syntax_name_their_line() {
-    for (text, line) in [
-        ("version = 1\n[network\nlayers = 3", 2),
-        ("version = 1\nversion = 1", 2),
-        ("version = 1\ntitle = \"open", 2),
-        ("version = 1\n[flow]\ntargets = 1_\n", 3),
+fn faults_of_syntax_show_their_line() {
+    for (text, line, shows) in [
+        ("version = 1\n[network\nlayers = 3", 2, "[network"),
+        ("version = 1\nversion = 1", 2, "duplicate key: version = 1"),
+        ("version = 1\ntitle = \"open", 2, "title = \"open"),
+        ("version = 1\n[flow]\ntargets = 1_\n", 3, "targets = 1_"),
     ] {
         let error = Scenario::parse(text).expect_err(text);
         assert_eq!(error.line, Some(line), "{error}");
+        assert!(error.message.ends_with(shows), "{error}");
     }
 }
 
-/// Every example parses; those of the flow engine run, cut to a size for tests.
+/// What makes `scenario` short enough for a test.
+fn small(scenario: &Scenario) -> Vec<(&'static str, Value)> {
+    let (flow, packet) = (&scenario.flow, &scenario.packet);
+    vec![
+        ("flow.targets", Value::Count(16)),
+        ("flow.window_means", Value::Real(1.0)),
+        ("flow.games", Value::Count(flow.games.min(16))),
+        (
+            "traffic.users",
+            Value::Count(scenario.traffic.users.min(10_000)),
+        ),
+        (
+            "packet.duration_s",
+            Value::Real(packet.duration_s.min(20.0)),
+        ),
+    ]
+}
+
+/// The text of a file of this crate.
+fn shipped(name: &str) -> String {
+    let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Names of the files in a folder of this crate.
+fn names(folder: &str) -> Vec<String> {
+    let path = format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"));
+    let files = fs::read_dir(path).expect("the folder is there");
+    files
+        .map(|file| {
+            let name = file.expect("readable").file_name();
+            name.into_string().expect("utf-8")
+        })
+        .collect()
+}
+
+/// Every example runs, cut to a size for tests; on the packet engine every message arrives.
 #[test]
 fn every_example_runs() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
-    let mut seen = 0;
-    for file in fs::read_dir(folder).expect("the folder is there") {
-        let path = file.expect("readable").path();
-        let text = fs::read_to_string(&path).expect("readable");
-        let whole = Scenario::parse(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
-        assert!(!whole.title.is_empty(), "{path:?} needs a title");
-        if whole.engine != sim::scenario::Engine::Flow {
-            continue;
-        }
-        let small = [
-            ("flow.targets", Value::Count(16)),
-            ("flow.window_means", Value::Real(1.0)),
-            (
-                "traffic.users",
-                Value::Count(whole.traffic.users.min(10_000)),
-            ),
-        ];
-        let scenario = Scenario::parse_with(&text, small).unwrap();
+    let (mut flows, mut packets) = (0, 0);
+    for name in names("scenarios") {
+        let text = shipped(&format!("scenarios/{name}"));
+        let whole = Scenario::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!whole.title.is_empty(), "{name} needs a title");
+        let scenario = Scenario::parse_with(&text, small(&whole)).unwrap();
         let outcome = sim::run(&scenario, 1, &|_| ()).unwrap();
-        let entropy = outcome.figure("entropy_mean_bits").expect("always there");
-        assert!(entropy.estimate.value > 1.0, "{path:?}");
-        assert_eq!(outcome.plots.len(), 3, "{path:?}");
+        assert_eq!(outcome.failures, Vec::<String>::new(), "{name}");
+        match whole.engine {
+            Engine::Flow => {
+                let entropy = outcome.figure("entropy_mean_bits").expect("always there");
+                assert!(entropy.estimate.value > 1.0, "{name}");
+                assert_eq!(outcome.plots.len(), 3, "{name}");
+                flows += 1;
+            }
+            Engine::Packet => {
+                let said = scenario.traffic.users * scenario.packet.messages_per_user;
+                assert_eq!(outcome.counts["messages_delivered"], said, "{name}");
+                assert_eq!(outcome.plots.len(), 2, "{name}");
+                packets += 1;
+            }
+        }
+    }
+    assert!(flows >= 6 && packets >= 1, "{flows}, {packets} examples");
+}
+
+/// Every sweep that is shipped runs at its first and its last point, cut to a size for tests, and
+/// gives the figures that its pictures show.
+#[test]
+fn every_sweep_runs() {
+    let mut seen = 0;
+    for name in names("sweeps") {
+        let grid = shipped(&format!("sweeps/{name}"));
+        let base = |path: &str| Ok(shipped(&format!("sweeps/{path}")));
+        let plan = Plan::new(&grid, base).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(plan.runs.len() > 1 && !plan.figures.is_empty(), "{name}");
+        for run in [&plan.runs[0], &plan.runs[plan.runs.len() - 1]] {
+            let whole = Scenario::parse(&run.scenario).unwrap();
+            let scenario = Scenario::parse_with(&run.scenario, small(&whole)).unwrap();
+            let outcome = sim::run(&scenario, run.seed, &|_| ()).unwrap();
+            assert_eq!(outcome.failures, Vec::<String>::new(), "{name}");
+            for figure in &plan.figures {
+                assert!(outcome.figure(figure).is_some(), "{name}: {figure}");
+            }
+        }
         seen += 1;
     }
-    assert!(seen >= 6, "{seen} examples");
+    assert!(seen >= 4, "{seen} sweeps");
 }
 
 /// The guide's table of keys is the table in the code. `BLESS=1 cargo test -p sim` writes it.

@@ -48,9 +48,14 @@ impl Values {
     /// The first fault by line.
     pub fn read(text: &str) -> Result<Self, ScenarioError> {
         let line_of = |offset: usize| 1 + text[..offset].matches('\n').count();
-        let tree = DeTable::parse(text).map_err(|error| ScenarioError {
-            line: error.span().map(|span| line_of(span.start)),
-            message: error.message().lines().collect::<Vec<_>>().join("; "),
+        let tree = DeTable::parse(text).map_err(|error| {
+            let message = error.message().lines().collect::<Vec<_>>().join("; ");
+            let line = error.span().map(|span| line_of(span.start));
+            // A fault of syntax names no key: the line does.
+            let whole = line.and_then(|line| text.lines().nth(line - 1));
+            let whole = whole.map_or(String::new(), |whole| format!(": {}", shown(whole.trim())));
+            let message = message + &whole;
+            ScenarioError { line, message }
         })?;
         let mut leaves = Vec::new();
         collect(tree.get_ref(), "", &mut leaves);
@@ -59,12 +64,17 @@ impl Values {
         for leaf in leaves {
             let line = Some(line_of(leaf.offset));
             let refuse = |message| ScenarioError { line, message };
+            let held = text[leaf.value_span.clone()].lines().next();
+            let held = shown(held.unwrap_or_default());
+            if is_section(&leaf.name) {
+                let name = &leaf.name;
+                return Err(refuse(format!(
+                    "{name} = {held}: must be a section, [{name}]"
+                )));
+            }
             let key = find(&leaf.name).ok_or_else(|| refuse(unknown(&leaf.name)))?;
-            let value = accept(key, leaf.value).ok_or_else(|| {
-                let shown = &text[leaf.value_span.clone()];
-                let shown = shown.lines().next().unwrap_or_default();
-                refuse(format!("{} = {shown}: must be {}", key.name, key.kind))
-            })?;
+            let value = accept(key, leaf.value)
+                .ok_or_else(|| refuse(format!("{} = {held}: must be {}", key.name, key.kind)))?;
             values.insert(key.name, (value, line));
         }
         for key in KEYS {
@@ -147,10 +157,7 @@ impl Values {
     pub fn refuse(&self, name: &str, must: &str) -> ScenarioError {
         let (value, line) = self.0.get(name).expect("the table of keys names it");
         let origin = if line.is_none() { " (the default)" } else { "" };
-        let value = match value.to_string() {
-            long if long.chars().count() > SHOWN => long.chars().take(SHOWN).chain(['…']).collect(),
-            short => short,
-        };
+        let value = shown(&value.to_string());
         ScenarioError {
             line: *line,
             message: format!("{name} = {value}{origin}: must {must}"),
@@ -198,6 +205,15 @@ fn is_section(name: &str) -> bool {
     })
 }
 
+/// What an error shows of a value.
+fn shown(value: &str) -> String {
+    if value.chars().count() > SHOWN {
+        value.chars().take(SHOWN).chain(['…']).collect()
+    } else {
+        value.to_owned()
+    }
+}
+
 fn unknown(name: &str) -> String {
     let nearest = KEYS
         .iter()
@@ -208,6 +224,9 @@ fn unknown(name: &str) -> String {
         )
         .min_by_key(|known| strsim::osa_distance(known, name))
         .unwrap_or_default();
+    if strsim::osa_distance(nearest, name) > name.chars().count() / 2 {
+        return format!("unknown key {name}; `lacuna-sim keys` lists those there are");
+    }
     format!("unknown key {name}; did you mean {nearest}?")
 }
 
