@@ -26,6 +26,9 @@ const BOTTOM: f64 = 48.0;
 /// Height of a row of the legend.
 const LEGEND_ROW: f64 = 20.0;
 
+/// Characters of a name that the legend shows at most: as many as fit a row.
+const LEGEND_CHARS: usize = 85;
+
 /// Blue, vermilion, bluish green, purple, black, orange, sky blue.
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#9a4f80", "#000000", "#e69f00", "#56b4e9",
@@ -139,7 +142,10 @@ pub fn svg(plot: &Plot) -> String {
         (x_low, x_high) = (least(|p| p.0) - bar / 2.0, most(|p| p.0) + bar / 2.0);
         y_high = most(|p| p.1);
     }
-    let x = Axis::new(x_low, x_high, (LEFT, WIDTH - RIGHT), 9.0, false);
+    let mut x = Axis::new(x_low, x_high, (LEFT, WIDTH - RIGHT), 9.0, false);
+    if all.iter().all(|(x, _)| x.fract() == 0.0) {
+        x.step = x.step.max(1.0);
+    }
     let (places, below) = places(&plot.series);
     let height = HEIGHT + below;
     let y = Axis::new(0.0, y_high, (height - BOTTOM, TOP + below), 5.0, true);
@@ -278,7 +284,7 @@ fn draw(
 fn places(series: &[Series]) -> (Vec<(f64, f64)>, f64) {
     let (mut at, mut middle) = (LEFT, 16.0);
     let place = |series: &Series| {
-        let text = 31.0 + 7.6 * series.name.chars().count() as f64;
+        let text = 31.0 + 7.6 * shown(&series.name).chars().count() as f64;
         if at > LEFT && at + text > WIDTH - RIGHT {
             (at, middle) = (LEFT, middle + LEGEND_ROW);
         }
@@ -328,8 +334,15 @@ fn legend(out: &mut String, series: &[Series], places: &[(f64, f64)]) {
             "{sample}<text x=\"{:.0}\" y=\"{}\">{}</text>",
             at + 31.0,
             middle + 4.0,
-            escape(&series.name)
+            escape(&shown(&series.name))
         );
+    }
+}
+
+fn shown(name: &str) -> String {
+    match name.char_indices().nth(LEGEND_CHARS) {
+        Some((end, _)) => format!("{}…", &name[..end]),
+        None => name.to_owned(),
     }
 }
 
@@ -374,6 +387,24 @@ mod tests {
         }
         assert_eq!(places.last().expect("seven").1, 16.0 + below);
         assert!(svg(&plot).contains("viewBox=\"0 0 760 400\""));
+    }
+
+    #[test]
+    fn a_name_longer_than_the_picture_is_cut() {
+        let mut plot = plot(vec![(0.0, 1.0)]);
+        plot.series[0].name = "ε".repeat(300);
+        let svg = svg(&plot);
+        assert_eq!(svg.matches('ε').count(), LEGEND_CHARS);
+        #[expect(clippy::cast_precision_loss, reason = "a few characters")]
+        let end = LEFT + 31.0 + 7.6 * (LEGEND_CHARS + 1) as f64;
+        assert!(end <= WIDTH);
+    }
+
+    #[test]
+    fn whole_numbers_have_whole_ticks() {
+        let ticks = |points| svg(&plot(points)).matches("middle\">1.").count();
+        assert_eq!(ticks(vec![(1.0, 0.0), (2.0, 0.0)]), 0);
+        assert!(ticks(vec![(1.0, 0.0), (1.5, 0.0), (2.0, 0.0)]) > 3);
     }
 
     #[test]

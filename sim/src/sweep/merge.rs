@@ -136,16 +136,23 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         .iter()
         .position(|key| *key == plan.x)
         .unwrap_or(0);
-    // A line for each setting of the other keys, a point for each x; both in order of appearance.
+    // Keys whose value does change from run to run, but for that of the x axis.
+    let told: Vec<usize> = (0..plan.varied.len())
+        .filter(|at| {
+            *at != place
+                && rows
+                    .iter()
+                    .any(|row| row.values[*at] != rows[0].values[*at])
+        })
+        .collect();
+    // A line for each setting of these keys, a point for each x; both in order of appearance.
     let mut lines: Vec<(String, Vec<Point>)> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     let mut label = name.to_owned();
     for row in rows.iter().filter(|row| row.name == name) {
-        let others: Vec<String> = plan
-            .varied
+        let others: Vec<String> = told
             .iter()
-            .zip(row.values)
-            .filter(|(key, _)| **key != plan.x)
+            .map(|at| (&plan.varied[*at], &row.values[*at]))
             .map(|(key, value)| format!("{} {value}", key.rsplit('.').next().unwrap_or(key)))
             .collect();
         let x: f64 = row.values[place]
@@ -200,7 +207,11 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         let name = if line.is_empty() { label.clone() } else { line };
         series.push(Series {
             name,
-            mark: Mark::Line,
+            mark: if drawn.len() > 1 {
+                Mark::Line
+            } else {
+                Mark::Dots
+            },
             points: drawn,
         });
     }
@@ -210,11 +221,11 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         points: intervals,
     });
     Ok(Plot {
-        title: label.clone(),
+        title: label,
         caption: "Mean over seeds; whiskers are 95 % intervals from the runs' standard errors."
             .to_owned(),
         x_label: plan.x.clone(),
-        y_label: label,
+        y_label: name.to_owned(),
         series,
         table_head: ["line", &plan.x, "value", "standard error"]
             .map(str::to_owned)
