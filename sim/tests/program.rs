@@ -9,6 +9,7 @@ use std::{
 use serde_json::Value;
 
 const SCENARIO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/threshold-pool.toml");
+const PACKETS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/packet-small.toml");
 
 fn lacuna_sim(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_lacuna-sim"))
@@ -47,6 +48,9 @@ fn a_run_writes_a_summary_and_a_page() {
     };
     let (summary, page) = run("a", "1");
     assert_eq!(run("b", "2"), (summary.clone(), page.clone()));
+    let printed = lacuna_sim(&["run", SCENARIO, "--seed", "7", "--json"]);
+    assert_eq!(printed.status.code(), Some(0), "{}", error(&printed));
+    assert_eq!(printed.stdout, summary.as_bytes());
     let summary: Value = serde_json::from_str(&summary).expect("json");
     assert_eq!(summary["seed"], 7);
     assert_eq!(summary["program_version"], env!("CARGO_PKG_VERSION"));
@@ -128,6 +132,10 @@ fn a_bad_scenario_or_command_exits_with_2() {
             vec!["run", SCENARIO, "--out", out, "--engine", "fluid"],
             "fluid",
         ),
+        (
+            vec!["run", PACKETS, "--out", out, "--messages", "csv"],
+            "--messages: ",
+        ),
         (vec!["fly"], "fly"),
     ] {
         let output = lacuna_sim(&arguments);
@@ -173,6 +181,22 @@ fn bench_shows_the_same_on_more_threads() {
     let cores = std::thread::available_parallelism().expect("cores").get();
     assert_eq!(threads.len(), cores.ilog2() as usize + 1);
     assert!(rows.iter().all(|row| row.last() == Some(&"yes")), "{shown}");
+}
+
+/// Each kind of network runs, on the core that is named.
+#[test]
+fn bench_measures_both_cores() {
+    let output = lacuna_sim(&["bench", "--in-flight", "300000", "--network", "nowhere"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(error(&output).contains("free routes"), "{}", error(&output));
+    let output = lacuna_sim(&["bench", "--in-flight", "30"]);
+    assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+    let shown = String::from_utf8(output.stdout).expect("utf-8");
+    let rows = |core: &str| {
+        let rows = shown.lines().skip(1);
+        rows.filter(|row| row.contains(core)).count()
+    };
+    assert_eq!((rows("  fast "), rows(" general ")), (2, 13), "{shown}");
 }
 
 /// As CI calls it; the sabotaged run shows that exit code 1 can happen.

@@ -266,6 +266,9 @@ fn messages_and_comparison() {
         done(&[&["run", text(&scenario)], &arguments[..]].concat());
         let csv = fs::read_to_string(out.join("messages.csv")).expect("written");
         assert_eq!(csv.lines().count(), 1 + 512);
+        // No column for what the scenario does not measure.
+        let head = "message,entropy_bits,min_entropy_bits,renyi2_bits,log_loss_bits";
+        assert_eq!(csv.lines().next(), Some(head));
         let parquet = fs::read(out.join("messages.parquet")).expect("written");
         assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
     }

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use anyhow::anyhow;
 use clap::ValueEnum;
 use serde_json::json;
 use sim::{
@@ -122,9 +121,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 println!("{name:<32} {count:>12}");
             }
         }
-        match outcome.failures.as_slice() {
-            [] => Ok(()),
-            [first, rest @ ..] => Err(running(anyhow!("{first}, and {} more", rest.len()))),
-        }
+        super::run::all_well(&outcome)
     })
 }

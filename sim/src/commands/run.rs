@@ -10,7 +10,7 @@ use sim::{
     flow::Target,
     outcome::{Outcome, RunError},
     report,
-    scenario::keys::Value,
+    scenario::{Engine, FlowSettings, keys::Value},
     table::{Cells, Table},
 };
 
@@ -25,8 +25,8 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Folder for the results; made if absent
-    #[arg(long)]
-    out: PathBuf,
+    #[arg(long, required_unless_present = "json")]
+    out: Option<PathBuf>,
     /// Engine, in place of the scenario's
     #[arg(long, value_parser = ["flow", "packet"])]
     engine: Option<String>,
@@ -40,8 +40,11 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Also write each measured message: messages.csv, messages.parquet
-    #[arg(long, value_delimiter = ',', value_parser = ["csv", "parquet"])]
+    #[arg(long, value_delimiter = ',', value_parser = ["csv", "parquet"], requires = "out")]
     messages: Vec<String>,
+    /// Print summary.json in place of the table
+    #[arg(long, conflicts_with = "quiet")]
+    json: bool,
     /// No progress bar and no table
     #[arg(long)]
     quiet: bool,
@@ -58,6 +61,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         regions,
         threads,
         messages,
+        json,
         quiet,
     } = arguments;
     let mut with = Vec::new();
@@ -72,6 +76,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         with.push(("links.regions_ms", text(&regions)?));
     }
     let scenario = read(&path, with)?;
+    if scenario.engine == Engine::Packet && !messages.is_empty() {
+        let why = "--messages: the packet engine measures no single message; must be left out";
+        return Err(usage(anyhow::anyhow!(why)));
+    }
     let name = path.display().to_string();
     with_threads(threads, || {
         let bar = bar(quiet);
@@ -83,24 +91,41 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         })?;
         let summary = report::summary(&scenario, seed, &outcome);
         let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
-        let page = report::page(&scenario, seed, &outcome);
-        fs::create_dir_all(&out)
-            .and_then(|()| fs::write(out.join("summary.json"), summary))
-            .and_then(|()| fs::write(out.join("report.html"), page))
-            .with_context(|| format!("writing to {}", out.display()))
-            .map_err(running)?;
-        write_messages(&outcome, &messages, &out).map_err(running)?;
-        if !quiet {
-            show_outcome(&outcome, &out);
+        if let Some(out) = &out {
+            let page = report::page(&scenario, seed, &outcome);
+            fs::create_dir_all(out)
+                .and_then(|()| fs::write(out.join("summary.json"), &summary))
+                .and_then(|()| fs::write(out.join("report.html"), page))
+                .with_context(|| format!("writing to {}", out.display()))
+                .map_err(running)?;
+            write_messages(&scenario.flow, &outcome, &messages, out).map_err(running)?;
         }
-        match outcome.failures.as_slice() {
-            [] => Ok(()),
-            [first, rest @ ..] => Err(running(anyhow::anyhow!(
-                "{first} (and {} more failures)",
-                rest.len()
-            ))),
-        }
+        show(&outcome, &summary, out.as_deref().filter(|_| !quiet), json);
+        all_well(&outcome)
     })
+}
+
+/// The summary if that is wanted, else the table and where the page is.
+#[expect(clippy::print_stdout, reason = "the results of this command")]
+fn show(outcome: &Outcome, summary: &str, out: Option<&Path>, json: bool) {
+    if json {
+        print!("{summary}");
+    } else if let Some(out) = out {
+        show_figures(outcome);
+        println!("\n{}", out.join("report.html").display());
+    }
+}
+
+/// Fails if `outcome` has failures: says the first, and how many more there are.
+pub(crate) fn all_well(outcome: &Outcome) -> Result<(), Failure> {
+    match outcome.failures.as_slice() {
+        [] => Ok(()),
+        [only] => Err(running(anyhow::anyhow!("{only}"))),
+        [first, rest @ ..] => {
+            let more = rest.len();
+            Err(running(anyhow::anyhow!("{first}, and {more} more")))
+        }
+    }
 }
 
 /// A file as the value of a key.
@@ -111,10 +136,15 @@ fn text(path: &Path) -> Result<Value, Failure> {
     Ok(Value::Text(text.into()))
 }
 
-/// One row for each message that was measured.
-fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::Result<()> {
+/// One row for each message that was measured, one column for each figure that the scenario measures.
+fn write_messages(
+    settings: &FlowSettings,
+    outcome: &Outcome,
+    formats: &[String],
+    out: &Path,
+) -> anyhow::Result<()> {
     let real = |pick: fn(&Target) -> f64| Cells::Real(outcome.messages.iter().map(pick).collect());
-    let table = Table::default()
+    let mut table = Table::default()
         .with(
             "message",
             Cells::Count((0..outcome.messages.len() as u64).collect()),
@@ -122,10 +152,16 @@ fn write_messages(outcome: &Outcome, formats: &[String], out: &Path) -> anyhow::
         .with("entropy_bits", real(|one| one.entropy))
         .with("min_entropy_bits", real(|one| one.min_entropy))
         .with("renyi2_bits", real(|one| one.renyi2))
-        .with("log_loss_bits", real(|one| one.log_loss))
-        .with("receiver_entropy_bits", real(|one| one.receiver_entropy))
-        .with("contact_entropy_bits", real(|one| one.contact_entropy))
-        .with("guesswork_packets", real(|one| one.guesswork));
+        .with("log_loss_bits", real(|one| one.log_loss));
+    if settings.receivers > 0 {
+        table = table.with("receiver_entropy_bits", real(|one| one.receiver_entropy));
+    }
+    if settings.contacts > 0 {
+        table = table.with("contact_entropy_bits", real(|one| one.contact_entropy));
+    }
+    if settings.guesswork {
+        table = table.with("guesswork_packets", real(|one| one.guesswork));
+    }
     for format in formats {
         let bytes = match format.as_str() {
             "csv" => write::csv(&table)?,
@@ -150,12 +186,11 @@ pub(crate) fn show_figures(outcome: &Outcome) {
             println!("{:<32} {value:>12}, 95 %: {low} to {high}", figure.name);
             continue;
         }
-        println!("{:<32} {value:>12} ± {error:<10}{z}", figure.name);
+        let error = if figure.estimate.n == 0 {
+            String::new() // computed
+        } else {
+            format!("± {error}")
+        };
+        println!("{:<32} {value:>12} {error:<12}{z}", figure.name);
     }
-}
-
-#[expect(clippy::print_stdout, reason = "the results of this command")]
-fn show_outcome(outcome: &Outcome, out: &Path) {
-    show_figures(outcome);
-    println!("\n{}", out.join("report.html").display());
 }

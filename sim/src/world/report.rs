@@ -7,8 +7,8 @@
 //! | `loop_latency_*_ms`       | from a loop's slot until it was read                               |
 //! | `occupancy_mean_packets`  | packets in a mix; Poisson's mean where nothing is lost or crashes  |
 //!
-//! Quantiles of latencies carry no error: they describe this run's messages. Standard errors come
-//! from ten consecutive stretches of time or of messages.
+//! Standard errors come from ten consecutive stretches of time or of messages, those of quantiles
+//! from fewer, longer ones.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::{
     closed::{erlang_cdf, poisson_pmf},
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
     scenario::{Scenario, Strategy},
-    stats::{Estimate, mean, quantile},
+    stats::{Estimate, mean, quantile, quantile_groups},
 };
 
 use super::{LOOK, World};
@@ -28,10 +28,11 @@ const SECTIONS: usize = 10;
 /// Pools are looked at only after this many mean delays: they fill within a few.
 const WARM_UP_MEANS: f64 = 20.0;
 
-fn estimate(values: &[f64]) -> Estimate {
-    let each = values.len().div_ceil(SECTIONS).max(1);
-    let sections: Vec<f64> = values.chunks(each).map(mean).collect();
-    Estimate::from_sections(mean(values), values.len() as u64, &sections)
+/// What `of` says of `values`, from all and from so many stretches.
+fn estimate(values: &[f64], stretches: usize, of: impl Fn(&[f64]) -> f64) -> Estimate {
+    let each = values.len().div_ceil(stretches).max(1);
+    let sections: Vec<f64> = values.chunks(each).map(&of).collect();
+    Estimate::from_sections(of(values), values.len() as u64, &sections)
 }
 
 /// What a finished world found.
@@ -146,16 +147,19 @@ fn latency(outcome: &mut Outcome, what: &str, label: &str, latencies_s: &[f64]) 
         outcome,
         format!("{what}_latency_mean_ms"),
         format!("{label}, mean (ms)"),
-        estimate(&milliseconds),
+        estimate(&milliseconds, SECTIONS, mean),
     );
-    let mut sorted = milliseconds;
-    sorted.sort_unstable_by(f64::total_cmp);
     for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
+        let stretches = quantile_groups(SECTIONS, milliseconds.len() as u64, q);
         push(
             outcome,
             format!("{what}_latency_{name}_ms"),
             format!("{label}, {name} (ms)"),
-            Estimate::exact(quantile(&sorted, q)),
+            estimate(&milliseconds, stretches, |some| {
+                let mut sorted = some.to_vec();
+                sorted.sort_unstable_by(f64::total_cmp);
+                quantile(&sorted, q)
+            }),
         );
     }
 }
@@ -203,7 +207,7 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
     outcome.figures.push(Figure {
         name: "occupancy_mean_packets".to_owned(),
         label: "Packets in a mix, mean".to_owned(),
-        estimate: estimate(&means),
+        estimate: estimate(&means, SECTIONS, mean),
         expected: undisturbed.then_some(Expected::Equals(expected)),
     });
     let mut counts = vec![0_u64; most + 1];

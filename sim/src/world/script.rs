@@ -29,7 +29,7 @@ use super::{
     store::Records,
     tally::{self, Name, Tally},
 };
-use crate::{outcome::RunError, scenario::Scenario, stats::quantile};
+use crate::{outcome::RunError, scenario::Scenario};
 
 /// How long after the last batch has left, and the last recipient is back, a run goes on for what is missing,
 /// if senders are gone: many times what a packet needs, little enough for recipients to idle.
@@ -95,14 +95,6 @@ pub struct Played {
     pub duration_s: f64,
     /// Laws that were broken.
     pub violations: Vec<String>,
-}
-
-impl Played {
-    /// The latency that a share `q` does not exceed, in seconds.
-    #[must_use]
-    pub fn latency_s(&self, q: f64) -> f64 {
-        quantile(&self.latencies_s, q)
-    }
 }
 
 /// A script in a running world.
