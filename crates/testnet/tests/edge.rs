@@ -104,6 +104,7 @@ async fn lost(talk: &Conversation) -> anyhow::Result<u64> {
         "wrong_first",
         "link_down",
         "link_full",
+        "link_slow",
     ];
     Ok(reasons.into_iter().map(of).sum())
 }

@@ -33,6 +33,7 @@ use rand::SeedableRng;
 use shell::{
     accept::{Door, Incoming, Limits, accept},
     clock::Clock,
+    journal::Throwaway,
     link::{Dialler, Link, Target, Writer, certificate_frame},
     metrics::Metrics,
     store::throwaway::PostgreSql,
@@ -70,6 +71,7 @@ struct Bed {
     gateway: NodeId,
     key: PublicKey,
     owner: SigningKey,
+    _marks: Throwaway,
 }
 
 /// One process of the gateway, and the mix's link to it.
@@ -101,6 +103,7 @@ impl Bed {
             rng: ChaCha20Rng::from_seed([1; 32]),
             owner: SigningKey::from_bytes(&[7; 32]),
             stage,
+            _marks: Throwaway(root.to_owned()),
         })
     }
 

@@ -30,7 +30,11 @@ use proto::{
     wire::{FIELD_LEN, Frame},
 };
 use rand::SeedableRng;
-use shell::{clock::Clock, journal::Journals, link::Writer};
+use shell::{
+    clock::Clock,
+    journal::{Journals, Throwaway},
+    link::Writer,
+};
 use sphinx::{Hop, Packet, PublicKey};
 use testnet::{
     bench::{
@@ -66,6 +70,7 @@ struct Bed {
     news: watch::Receiver<u64>,
     mix: Option<Mix>,
     _stop: DropGuard,
+    _marks: Throwaway,
 }
 
 /// The mix while it runs.
@@ -101,6 +106,7 @@ impl Bed {
             news,
             mix: None,
             _stop: stop.drop_guard(),
+            _marks: Throwaway(root.to_owned()),
         })
     }
 
