@@ -2,12 +2,14 @@
 //!
 //! libFuzzer calls them through `fuzz_targets/`, and `tests/corpus.rs` replays the kept inputs.
 
+mod builder;
 mod gateway;
 mod parsers;
 mod peel;
 #[path = "../../sphinx/tests/support/mod.rs"]
 mod support;
 
+pub use builder::builder;
 pub use gateway::gateway;
 pub use parsers::{address, ask, consensus, content, descriptor, frame, samples};
 pub use peel::open;
@@ -20,6 +22,7 @@ pub fn targets() -> Vec<(&'static str, Target)> {
     vec![
         ("address", address),
         ("ask", ask),
+        ("builder", builder),
         ("consensus", consensus),
         ("content", content),
         ("descriptor", descriptor),

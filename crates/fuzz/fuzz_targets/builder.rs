@@ -1,0 +1,3 @@
+//! See `fuzz::builder`.
+#![no_main]
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzz::builder(input));
