@@ -204,9 +204,10 @@ fn attack_t08_resend() {
     assert!(control.value > 0.6, "{control:?}");
 }
 
-/// ATTACKS t11: an attacker at the entry gateway who throttles a client learns nothing from what its policy does
-/// that the throttling does not tell; one who faces a client that pauses at once names its correspondent (the
-/// control). Under an attack that never ends a client pauses for a bounded share of the time.
+/// ATTACKS t11, LOOP-11: an attacker at the entry gateway, or on the access line for minutes, who throttles a client
+/// learns nothing from what its policy does that the throttling does not tell. The controls: one who faces a client
+/// that pauses at once names its correspondent, and one who has a node besides that cries learns more. Even under such
+/// an attack that never ends a client pauses for a bounded share of the time.
 #[test]
 fn attack_t11_pause() {
     let settings = Pause {
@@ -222,6 +223,7 @@ fn attack_t11_pause() {
         jitter_s: 30.0,
         apart_s: 600.0,
         on_access_line: false,
+        node_cries: false,
         replications: 1600,
     };
     let [never, naive, deployed] = Policy::ALL.map(|(_, policy)| settings.named(policy, 1));
@@ -234,10 +236,32 @@ fn attack_t11_pause() {
         naive.value > 2.0 * never.value,
         "control: {naive:?} {never:?}"
     );
+    let on_the_line = Pause {
+        throttle_s: 300.0,
+        on_access_line: true,
+        ..settings
+    };
+    let never = on_the_line.named(Policy::Never, 1);
+    let deployed = on_the_line.named(Policy::Deployed, 1);
+    let error = never.standard_error.hypot(deployed.standard_error);
+    assert!(
+        deployed.value < never.value + 4.0 * error,
+        "on the line: {deployed:?} for {never:?}"
+    );
+    let with_a_node = Pause {
+        node_cries: true,
+        ..on_the_line
+    };
+    let more = with_a_node.named(Policy::Deployed, 1);
+    assert!(
+        more.value > never.value + 4.0 * error,
+        "control: {more:?} {never:?}"
+    );
     let endless = Pause {
         throttle_s: 36_000.0,
         watch_s: 36_000.0,
         on_access_line: true,
+        node_cries: true,
         replications: 32,
         ..settings
     };

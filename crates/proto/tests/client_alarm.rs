@@ -6,15 +6,23 @@ use core::time::Duration;
 use std::{collections::BTreeSet, sync::Arc};
 
 use chacha20::ChaCha12Rng;
-use client_net::{START_S, config, consensus, gateway_id, own_family, params, rates, secs};
+use client_net::{
+    NETWORK, START_S, config, consensus, gateway_id, own_family, params, rates, secs,
+};
+use ed25519_dalek::SigningKey;
 use proto::{
-    Machine, Time,
+    Machine, NodeId, Time,
     calendar::{Calendar, Utc},
     client::{Client, ClientEvent, Config, Identity, Input, Output, Return, Stage, Target},
-    directory::{Consensus, params::NODE_PROFILE},
+    directory::{Consensus, Role, params::NODE_PROFILE},
+    notice::{Notice, What},
     wire::{Frame, Kind, field_of},
 };
 use rand::SeedableRng as _;
+
+fn crier() -> SigningKey {
+    SigningKey::from_bytes(&[4; 32])
+}
 
 /// One client on links that a test plays, with a gateway that has nothing for it.
 struct Alone {
@@ -29,10 +37,21 @@ struct Alone {
 
 impl Alone {
     fn new(gateways: u8, profile: &str, loops_hz: f64) -> Self {
+        Self::beside(Role::Mix, gateways, profile, loops_hz)
+    }
+
+    /// With one more node, which stands in no layer and can cry.
+    fn beside(role: Role, gateways: u8, profile: &str, loops_hz: f64) -> Self {
         let mut rng = ChaCha12Rng::from_seed([9; 32]);
         let identity = Identity::generate(&mut rng, gateway_id(0));
         let params = params(rates(4.0, loops_hz, 20.0), 86_400);
-        let consensus = Arc::new(consensus(params, 3, gateways, own_family).0);
+        let mut consensus = consensus(params, 3, gateways, own_family).0;
+        let id = NodeId(crier().verifying_key().to_bytes());
+        let mut one_more = consensus.nodes[0].clone();
+        (one_more.id, one_more.role, one_more.family) = (id, role, own_family(id));
+        consensus.nodes.push(one_more);
+        consensus.nodes.sort_by_key(|node| node.id);
+        let consensus = Arc::new(consensus);
         let mut config = config();
         if profile == NODE_PROFILE {
             config = Config {
@@ -106,6 +125,16 @@ impl Alone {
         }
     }
 
+    /// That node says that its loops are lost.
+    fn cry(&mut self) {
+        let id = NodeId(crier().verifying_key().to_bytes());
+        let utc = self.client.utc(self.now).expect("it has a calendar");
+        let frame = Notice::new(What::Alarm, id, utc).sign(&NETWORK, &crier());
+        self.input(Input::Frame(frame));
+        let heard = |(_, event): &(Time, ClientEvent)| matches!(event, ClientEvent::Noticed(..));
+        assert!(self.events.last().is_some_and(heard));
+    }
+
     fn silent(&mut self, span_s: f64) {
         self.run(span_s, |_| Frame::new(Kind::Dummy, 0, [0; 32]));
     }
@@ -126,9 +155,10 @@ impl Alone {
     }
 }
 
-/// LOOP-4, LOOP-6, LOOP-7, CLI-2: with every loop lost the client alarms within the computed
-/// time, then enters elsewhere, then warns, then pauses: one step at a time, the pause for one to
-/// two minutes and ten minutes apart, and none of it moves what is sent.
+/// LOOP-4, LOOP-6, LOOP-7, LOOP-11, CLI-2: with every loop lost the client alarms within the
+/// computed time, then enters elsewhere, then warns; and as soon as a node says that it loses loops
+/// too, pauses: one step at a time, the pause for one to two minutes and ten minutes apart, and none
+/// of it moves what is sent.
 #[test]
 fn a_client_goes_one_step_at_a_time() {
     let mut alone = Alone::new(3, "test", 2.0);
@@ -142,6 +172,12 @@ fn a_client_goes_one_step_at_a_time() {
     );
     assert_eq!(watching.stage, Stage::Calm);
     let home = alone.client.address();
+    while alone.client.watching().alarms < 6 {
+        alone.silent(1.0);
+    }
+    // Nobody else loses loops: it may be this client's line.
+    assert_eq!(alone.client.watching().stage, Stage::Warned);
+    alone.cry();
     while alone.reached(Stage::Paused).is_none() {
         alone.silent(1.0);
     }
@@ -151,7 +187,9 @@ fn a_client_goes_one_step_at_a_time() {
         body: vec![1; 200_000],
         reply: Return::Address,
     });
-    alone.silent(1000.0);
+    alone.silent(500.0);
+    alone.cry();
+    alone.silent(500.0);
 
     let alarm = alone
         .first(|event| *event == ClientEvent::LoopAlarm)
@@ -209,6 +247,29 @@ fn a_client_goes_one_step_at_a_time() {
     let missed = calm_at.difference(&alone_at).count();
     assert!(missed <= 4, "{missed}");
     assert_eq!(alone_at.difference(&calm_at).count(), 0);
+}
+
+/// LOOP-11: a client does not pause though all its loops are lost, if no node loses any, or only the
+/// gateway that it enters by says so, or one said so long ago.
+#[test]
+fn a_client_whose_line_is_cut_does_not_pause() {
+    let mut line = Alone::new(3, "test", 2.0);
+    line.cry();
+    line.silent(600.0 - 1.0);
+    assert!(line.reached(Stage::Paused).is_some(), "the control");
+    let mut long_ago = Alone::new(3, "test", 2.0);
+    long_ago.cry();
+    long_ago.run(600.0, |number| {
+        Frame::packet(0, field_of(number, START_S), &[7; sphinx::PACKET_LEN])
+    });
+    let mut own_entry = Alone::beside(Role::Gateway, 1, "test", 2.0);
+    own_entry.cry();
+    for mut alone in [Alone::new(3, "test", 2.0), long_ago, own_entry] {
+        alone.silent(1200.0);
+        assert!(alone.client.watching().alarms > 10);
+        assert_eq!(alone.reached(Stage::Paused), None);
+        assert_eq!(alone.client.watching().stage, Stage::Warned);
+    }
 }
 
 /// LOOP-6: where there is no other gateway, it warns at once; and an hour without alarms forgets.

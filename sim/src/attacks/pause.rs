@@ -10,14 +10,16 @@
 //! | `never`    | nothing: what throttling alone tells                                              |
 //! | `naive`    | at once nothing real is sent for `pause_s`; again at the next alarm              |
 //! | `deployed` | first alarm: another entry gateway, after a jittered wait; second: a warning; third: |
-//! |            | PAUSE, begun after a jitter of up to `jitter_s`, lasting ½ to 1 `pause_s`, one per `apart_s` |
+//! |            | PAUSE, begun after a jitter of up to `jitter_s`, lasting ½ to 1 `pause_s`, one per `apart_s`; |
+//! |            | only if a node of the network says meanwhile that its loops are lost too         |
 //!
 //! Loops that were sent within `SETTLE_S` of an alarm don't count towards the next. (If they do,
 //! one short throttling raises all three alarms before the change is through, and PAUSE tells what
 //! throttling alone would not: in the first version of this study it named 27 % for 19 %.)
 //!
-//! An attacker *at the entry gateway* loses the victim with it; one on the victim's *access line* does not.
-//! The rules are those of docs/spec/loops.md, LOOP-6 and LOOP-7, with the scenario's numbers. Alarms are the sequential test's
+//! An attacker *at the entry gateway* loses the victim with it; one on the victim's *access line* does not. Neither
+//! makes a node lose loops; one who also has a node that says so, or who blocks one (`node_cries`), gets PAUSE.
+//! The rules are those of docs/spec/loops.md, LOOP-6, LOOP-7 and LOOP-11, with the scenario's numbers. Alarms are the sequential test's
 //! of [`blending`](super::blending); a loop's loss is known [`VERDICT_S`] after it was sent.
 
 use super::{
@@ -64,6 +66,8 @@ pub struct Pause {
     pub apart_s: f64,
     /// Whether the attacker is on the victim's access line, not at its entry gateway.
     pub on_access_line: bool,
+    /// Whether a node says all the while that its loops are lost: one of the attacker's, or one that it blocks.
+    pub node_cries: bool,
     /// Independent attacks.
     pub replications: u64,
 }
@@ -75,7 +79,7 @@ pub enum Policy {
     Never,
     /// Stops at once.
     Naive,
-    /// Changes its entry gateway, warns, pauses: bounded, jittered, rate-limited.
+    /// Changes its entry gateway, warns, pauses if nodes lose loops too: bounded, jittered, rate-limited.
     Deployed,
 }
 
@@ -146,7 +150,7 @@ impl Pause {
                         throttle_until = throttle_until.min(change);
                     }
                 }
-                Policy::Deployed if alarms >= 3 => {
+                Policy::Deployed if alarms >= 3 && self.node_cries => {
                     let from = known + self.jitter_s * stream.uniform();
                     let lasts = self.pause_s * (0.5 + stream.uniform() / 2.0);
                     let before = pauses.last().map(|(from, _)| from + self.apart_s);

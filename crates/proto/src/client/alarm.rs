@@ -1,13 +1,14 @@
 //! What a client does when too many of its loops are lost.
 //!
-//! Spec: docs/spec/loops.md, rules LOOP-4 to LOOP-7.
+//! Spec: docs/spec/loops.md, rules LOOP-4 to LOOP-7, LOOP-11.
 //!
 //! | stage    | after                           | what it does                                    |
 //! |----------|---------------------------------|-------------------------------------------------|
 //! | calm     | [`CALM`] without an alarm       | nothing                                         |
 //! | moved    | an alarm                        | enters by another gateway                       |
 //! | warned   | another one, or no other gateway| says so                                         |
-//! | paused   | another one                     | payload slots send drops, for one to two minutes |
+//! | paused   | another one, and a node says    | payload slots send drops, for one to two minutes |
+//! |          | that it loses loops too         |                                                  |
 //!
 //! Every step comes at a uniform instant of the [`JITTER`] after its alarm, and none within
 //! [`REST`] of another; loops sent before a step say nothing afterwards. A node (profile `node`)
@@ -47,6 +48,8 @@ const REST: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_secs(60);
 /// Least time between the beginnings of two pauses.
 const PAUSES: Duration = Duration::from_secs(600);
+/// How long the alarm of a node counts beside the own ones.
+const CONFIRMED: Duration = Duration::from_secs(600);
 /// Without an alarm for so long, all is forgotten.
 const CALM: Duration = Duration::from_secs(3600);
 /// How long a node loops faster.
@@ -107,6 +110,8 @@ pub(crate) struct Alarms {
     ends_at: Option<Time>,
     calm_at: Option<Time>,
     next_pause: Time,
+    /// Until when a node's loops are lost too, as one has said.
+    confirmed_until: Option<Time>,
 }
 
 impl Alarms {
@@ -125,6 +130,7 @@ impl Alarms {
             ends_at: None,
             calm_at: None,
             next_pause: Time::ZERO,
+            confirmed_until: None,
         }
     }
 
@@ -132,6 +138,11 @@ impl Alarms {
     /// every new link, whoever can cut links would keep the test asleep.)
     pub(crate) fn warm_up(&mut self, now: Time) {
         self.rest_until.get_or_insert(now.after(WARM_UP));
+    }
+
+    /// A node says of itself that its loops are lost (LOOP-11).
+    pub(crate) fn confirm(&mut self, now: Time) {
+        self.confirmed_until = Some(now.after(CONFIRMED));
     }
 
     pub(crate) fn watching(&self) -> Watching {
@@ -244,7 +255,7 @@ impl Client {
         }
     }
 
-    /// Goes one stage further (LOOP-6, LOOP-7).
+    /// Goes one stage further (LOOP-6, LOOP-7, LOOP-11).
     fn step(&mut self, at: Time) {
         let stage = match self.alarms.stage {
             Stage::Calm => {
@@ -255,7 +266,11 @@ impl Client {
                 }
             }
             Stage::Moved => Stage::Warned,
-            Stage::Warned if at >= self.alarms.next_pause => {
+            // LOOP-11: else whoever can cut this client's line could ask by it whose messages stop.
+            Stage::Warned
+                if at >= self.alarms.next_pause
+                    && self.alarms.confirmed_until.is_some_and(|until| at < until) =>
+            {
                 let length = PAUSE.mul_f64(1.0 + cover::uniform(&mut self.alarms.rng));
                 self.alarms.ends_at = Some(at.after(length));
                 self.alarms.next_pause = at.after(PAUSES);

@@ -1,14 +1,15 @@
 //! What a client makes of what nodes say of themselves.
 //!
-//! Spec: docs/spec/loops.md, rule LOOP-10.
+//! Spec: docs/spec/loops.md, rules LOOP-10, LOOP-11.
 //!
 //! | notice      | of its entry gateway            | of any other node              |
 //! |-------------|---------------------------------|--------------------------------|
 //! | withdrawal  | enters by another gateway       | is told                        |
-//! | alarm       | is told                         | is told                        |
+//! | alarm       | is told                         | is told; may pause for ten     |
+//! |             |                                 | minutes, if its own loops say so |
 //!
-//! Invariant: an alarm of others changes nothing that the client sends. Its own loops decide that
-//! (LOOP-6): else one corrupt node could stop every client.
+//! Invariant: an alarm of others by itself changes nothing that the client sends. Its own loops
+//! decide that (LOOP-6): else one corrupt node could stop every client.
 
 use super::{Client, ClientDrop, ClientEvent, Concerns};
 use crate::{
@@ -34,6 +35,9 @@ impl Client {
         };
         if (notice.what, concerns) == (What::Withdrawal, Concerns::Entry) {
             self.enter_elsewhere(); // one of the day's four (CLI-30)
+        }
+        if notice.what == What::Alarm && concerns != Concerns::Entry {
+            self.alarms.confirm(self.now); // LOOP-11
         }
         Ok(ClientEvent::Noticed(notice.what, concerns))
     }

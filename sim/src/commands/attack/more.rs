@@ -172,6 +172,9 @@ pub(super) struct Pause {
     /// The attacker is on the victim's access line, and not at its entry gateway
     #[arg(long)]
     on_access_line: bool,
+    /// A node says all the while that its loops are lost: the attacker's, or one that it blocks
+    #[arg(long)]
+    node_cries: bool,
     /// Independent attacks
     #[arg(long, default_value_t = 1600, value_parser = replications)]
     replications: u64,
@@ -192,6 +195,7 @@ impl Pause {
             jitter_s: self.jitter_s,
             apart_s: self.apart_s,
             on_access_line: self.on_access_line,
+            node_cries: self.node_cries,
             replications: self.replications,
         }
     }
