@@ -209,6 +209,11 @@ impl Network {
         self.taps[at].cut();
     }
 
+    /// Cuts mix `at` off: its links to other nodes stay, but nobody reaches it any more.
+    pub fn shut_mix(&self, at: usize) {
+        self.taps[self.plan.gateways + at].shut();
+    }
+
     /// What all taps have seen.
     #[must_use]
     pub fn seen(&self) -> Seen {

@@ -18,7 +18,7 @@
 //! one frame. A node presents its key; its records may hold several frames, and are counted as
 //! the frames they hold if they hold whole ones.
 //!
-//! All links of a tap can be cut at once. Deliberately not here: decryption, delay, loss.
+//! All links of a tap can be cut at once, and none let through from then on. Deliberately not here: decryption, delay, loss.
 
 use std::{
     collections::BTreeMap,
@@ -119,6 +119,13 @@ impl Tap {
     /// Ends every link that it relays now.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Ends every link that it relays now, and lets nothing through until it is aimed again: whoever
+    /// dials finds a peer that says nothing.
+    pub fn shut(&self) {
+        self.target.send_replace(None);
+        self.cut();
     }
 
     /// What it has seen so far.
