@@ -443,7 +443,7 @@ impl Watching {
             // Keys first, which takes a while with large journals: what came meanwhile would be
             // dropped.
             if is_new {
-                self.open_keys(&state).await;
+                self.open_keys(&using, &state).await;
             }
             self.link(&using);
             if is_new {
@@ -469,7 +469,7 @@ impl Watching {
         self.outgoing.set(neighbours.after);
     }
 
-    async fn open_keys(&self, state: &State) {
+    async fn open_keys(&self, using: &[Arc<Consensus>], state: &State) {
         if let Some(consensus) = state.consensus() {
             if Neighbours::of(consensus, &self.id).is_some() {
                 tracing::info!("in the consensus");
@@ -477,7 +477,12 @@ impl Watching {
                 tracing::warn!("the consensus does not name this node; it stays closed");
             }
             self.warn_of_replay_max(consensus);
-            self.peeler.renew(Arc::clone(consensus)).await;
+            // At an edge, from a skew before it on, the last key of the period before opens packets too
+            // (EPO-2), which only that period's document names: a node that was just started has it not.
+            let before = |known: &&Arc<Consensus>| known.period < consensus.period;
+            for known in using.iter().filter(before).chain([consensus]) {
+                self.peeler.renew(Arc::clone(known)).await;
+            }
         }
     }
 

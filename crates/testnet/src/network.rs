@@ -214,6 +214,20 @@ impl Network {
         self.taps[self.plan.gateways + at].shut();
     }
 
+    /// Kills mix `at` with SIGKILL, starts it again and waits until it is ready.
+    ///
+    /// # Errors
+    ///
+    /// If it ends or is not ready in time.
+    pub async fn restart_mix(&mut self, at: usize) -> anyhow::Result<()> {
+        self.mixes.remove(at).kill().await?;
+        let mut mix = self.run(&format!("mix-{at}"), "mix-node")?;
+        self.mix_metrics[at] = listens(&mut mix, &self.taps[self.plan.gateways + at]).await?;
+        mix.until("readiness", READY, is_ready).await?;
+        self.mixes.insert(at, mix);
+        Ok(())
+    }
+
     /// What all taps have seen.
     #[must_use]
     pub fn seen(&self) -> Seen {

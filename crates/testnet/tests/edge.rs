@@ -12,7 +12,8 @@
 //!
 //! At the edge of a period every mix stands in another layer from one moment to the next. The documents of both
 //! periods are signed beforehand, by the keys of authorities that do not run. Until the old keys have closed, links of
-//! both layers are up; then the old ones end.
+//! both layers are up; then the old ones end. A mix that is killed and started again when the newer document holds
+//! already, a skew before the edge, opens what everyone sends with the older one's key.
 //!
 //! It takes as long as the shortest epoch, 90 s, and waits for messages all the while, not for
 //! time. What the keys of a client's packets tell is tested with the machine alone
@@ -32,24 +33,36 @@ use shell::clock::Clock;
 use testnet::{
     conversation::{ALICE, BOB, Conversation},
     ledger::Purpose,
+    metrics::dropped,
     network::{Network, Plan},
     progress::Progress,
 };
-use tokio::sync::Mutex;
 
-/// The shortest epoch, and delays that make three caps small against it.
-const PARAMS: &str = "delay_mean_ms = 5\nepoch_s = 90\n";
+/// The shortest epoch, and delays of which three caps are small against it. Shorter ones would mean more loops of nodes,
+/// and these networks run side by side.
+const PARAMS: &str = "delay_mean_ms = 20\nepoch_s = 90\n";
 /// The same, and a period of one epoch.
-const PERIODS: &str = "delay_mean_ms = 5\nepoch_s = 90\nepochs = 1\n";
+const PERIODS: &str = "delay_mean_ms = 20\nepoch_s = 90\nepochs = 1\n";
 /// From the start of the nodes to the edge of the period: enough for slow machines to be talking by then.
 const START: Duration = Duration::from_secs(35);
-/// One network at a time: two are too much for a busy machine of two processors.
-static ALONE: Mutex<()> = Mutex::const_new(());
+/// The same where nobody has to talk.
+const START_QUIET: Duration = Duration::from_secs(20);
+/// Packets that a mix has opened since it was started anew: enough to see that it does.
+const OPENED: u64 = 100;
 const SHORT: usize = 200;
 /// How long before the edge the message with the reply blocks is sent, and the first answer.
 const BEFORE: [Duration; 2] = [Duration::from_secs(12), Duration::from_secs(2)];
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const LIMIT: Duration = Duration::from_secs(30);
+
+fn plan(root: &Path, params: &str) -> anyhow::Result<Plan> {
+    Ok(Plan {
+        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
+        mixes_per_layer: 1,
+        params: params.to_owned(),
+        ..Plan::demo(root)?
+    })
+}
 
 /// Folders of the nodes in which keys and journals are.
 fn nodes(root: &Path) -> Vec<PathBuf> {
@@ -112,17 +125,10 @@ async fn lost(talk: &Conversation) -> anyhow::Result<u64> {
 /// d05, EPO-2, EPO-3, EPO-5
 #[tokio::test]
 async fn attack_d05_nothing_is_lost_at_an_edge_and_old_keys_go() -> anyhow::Result<()> {
-    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir()?;
     let root = folder.path();
     let clock = Clock::start();
-    let plan = Plan {
-        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
-        mixes_per_layer: 1,
-        params: PARAMS.to_owned(),
-        ..Plan::demo(root)?
-    };
-    let network = Network::start(plan, clock, &Progress::new()).await?;
+    let network = Network::start(plan(root, PARAMS)?, clock, &Progress::new()).await?;
     let mut talk = Conversation::over(network, clock);
     talk.introduce().await?;
     let schedule = schedule(root)?;
@@ -198,16 +204,12 @@ async fn standing(talk: &Conversation) -> anyhow::Result<Vec<[u64; 4]>> {
 /// d05, EPO-6, LNK-8, MIX-4, GW-2
 #[tokio::test]
 async fn attack_d05_nothing_is_lost_when_layers_change() -> anyhow::Result<()> {
-    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir()?;
     let root = folder.path();
     let clock = Clock::start();
     let plan = Plan {
-        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
-        mixes_per_layer: 1,
-        params: PERIODS.to_owned(),
         edge: Some(START),
-        ..Plan::demo(root)?
+        ..plan(root, PERIODS)?
     };
     let network = Network::start(plan, clock, &Progress::new()).await?;
     let mut talk = Conversation::over(network, clock);
@@ -271,4 +273,58 @@ async fn attack_d05_nothing_is_lost_when_layers_change() -> anyhow::Result<()> {
     sent += talk_until(&mut talk, clock, clock.utc().after(Duration::from_nanos(1))).await?;
     assert_eq!(talk.ledger.outcome(), (sent, 0, 0), "each exactly once");
     talk.network.stop().await
+}
+
+/// d05, EPO-2: a mix that is started anew at the edge of a period still opens the packets of the period before. The
+/// packets are loops and drops of nodes and clients, all under the old keys until the edge.
+#[tokio::test]
+async fn attack_d05_a_mix_started_within_an_edge_has_the_old_key() -> anyhow::Result<()> {
+    const RESTARTED: usize = 1;
+    let folder = tempfile::tempdir()?;
+    let clock = Clock::start();
+    let plan = Plan {
+        edge: Some(START_QUIET),
+        applications: false,
+        ..plan(folder.path(), PERIODS)?
+    };
+    let gateways = plan.gateways;
+    let mut network = Network::start(plan, clock, &Progress::new()).await?;
+    let schedule = schedule(folder.path())?;
+    let edge = schedule.valid_from;
+    let mut ask = tokio::time::interval(ASK_EVERY);
+    let holds = edge.before(schedule.skew());
+    ensure!(clock.utc() < holds, "this machine is too slow to start");
+    while clock.utc() < holds {
+        ask.tick().await;
+    }
+    network.restart_mix(RESTARTED).await?;
+    let opened = async {
+        loop {
+            let pages = network.pages().await?;
+            let (_, page) = &pages[2 * (gateways + RESTARTED)];
+            let count = |line: &str| {
+                line.strip_prefix("lacuna_packets_peeled_total ")?
+                    .parse()
+                    .ok()
+            };
+            let opened: u64 = page.lines().find_map(count).unwrap_or(0);
+            let refused: u64 = dropped(page)
+                .into_iter()
+                .filter(|(reason, _)| ["mac", "no_key"].contains(&&**reason))
+                .map(|(_, count)| count)
+                .sum();
+            if opened + refused >= OPENED {
+                return anyhow::Ok((opened, refused));
+            }
+            ask.tick().await;
+        }
+    };
+    let opened = tokio::time::timeout(LIMIT, opened).await;
+    let (opened, refused) = opened.context("nothing comes to the mix")??;
+    ensure!(
+        clock.utc() < edge,
+        "this machine is too slow: new keys are in use"
+    );
+    assert!(opened >= OPENED && refused == 0, "{opened} {refused}");
+    network.stop().await
 }
