@@ -71,7 +71,7 @@ fn first_bursts_arrive_though_the_sender_is_gone_and_the_recipient_away() {
 fn everything_arrives_once_while_the_sender_stays() {
     let stays = Messages {
         absences: 1,
-        ..settings(640, Stay::Always)
+        ..settings(320, Stay::Always)
     };
     let outcome = run(&stays, Sabotage::None);
     assert_eq!(outcome.failures, Vec::<String>::new());
@@ -98,7 +98,7 @@ fn everything_arrives_once_while_the_sender_stays() {
 #[test]
 fn large_messages_use_four_fifths_of_frame_bytes() {
     let measured = Messages {
-        bytes: 4_000_000,
+        bytes: 1_944_320, // a full block
         loss_ppm: 0,
         payload_per_s: 100.0,
         loops_per_s: 50.0,

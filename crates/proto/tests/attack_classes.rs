@@ -1,7 +1,7 @@
-//! Whether anyone on a packet's way tells what it is: data, an ack, a reply, a loop, a drop (ATTACKS p16).
+//! Whether anyone on a packet's way tells what it is: data, an ack, a reply, a loop, a drop, a probe (ATTACKS p16).
 //!
-//! Three clients write to each other in a ring, by address and by reply blocks, so that each class of packets goes between
-//! the same gateways. Of each packet every hop's view is kept ([`client_net::Hop`]), and a classifier is trained to tell
+//! In each of two networks three clients write to each other in a ring, by address and by reply blocks, so that each class
+//! of packets goes between the same gateways. Of each packet every hop's view is kept ([`client_net::Hop`]), and a classifier is trained to tell
 //! one class from all others by it.
 //!
 //! | view            | what it has of a packet                                                                      |
@@ -16,8 +16,7 @@
 //! | replies of another epoch             | the key that opens them is the next one                                  |
 //! | acks with less padding               | the end of their header is zeros                                        |
 //!
-//! Not among the classes: probes, of which a client sends one an epoch, by the same calls as acks. Not among the features:
-//! how long the client's link was silent before, which is published (docs/THREAT_MODEL.md, acks): whatever comes up
+//! Probes are those that bring more reply blocks for an answer that has used up its own. Not among the features: how long the client's link was silent before, which is published (docs/THREAT_MODEL.md, acks): whatever comes up
 //! at a random time leaves in the first slot after, and a random time falls into a long gap rather than a short one.
 
 mod classifier;
@@ -25,23 +24,25 @@ mod client_net;
 
 use std::collections::BTreeSet;
 
-use classifier::{Sample, lower, told_apart};
+use classifier::{Sample, at_once, lower, told_apart};
 use client_net::{Class, Crossing, Crossings, Net, params, rates, secs};
 use proto::client::{Input, MessageId, Progress, Return, State, Target};
 use sphinx::HEADER_LEN;
 
-/// Packets of each class.
+/// Packets of each class, half of them in each network.
 const PACKETS: usize = 10_000;
+const SEEDS: [u8; 2] = [16, 17];
 /// Of loops in the control.
 const CONTROL: usize = 1_500;
 /// Above this an observer has learned something.
 const AUC_MAX: f64 = 0.52;
-const CLASSES: [Class; 5] = [
+const CLASSES: [Class; 6] = [
     Class::Data,
     Class::Ack,
     Class::Reply,
     Class::Loop,
     Class::Drop,
+    Class::Probe,
 ];
 const EPOCH_S: u32 = 86_400;
 /// First bytes of messages: with a return address, with reply blocks.
@@ -91,17 +92,17 @@ fn sample(view: View, packet: &Crossing) -> Sample {
     }
 }
 
-/// A network in which everyone writes to the next in the ring until `done`.
-fn run(delay_mean_ms: u32, crossings: usize, done: impl Fn(&Crossings) -> bool) -> Crossings {
-    let mut params = params(rates(60.0, 10.0, 100.0), EPOCH_S);
-    params.delay_mean_ms = delay_mean_ms;
-    let mut net = Net::new(16, params, 3);
-    net.crossings = Some(Crossings::new(crossings));
+/// A network in which everyone writes to the next in the ring, until its hops have seen so many packets of each class.
+fn talking(seed: u8) -> Crossings {
+    let wanted = PACKETS / SEEDS.len();
+    let mut net = Net::new(seed, params(rates(104.0, 8.5, 150.0), EPOCH_S), 3);
+    net.crossings = Some(Crossings::new(wanted));
     let (mut ticket, mut answered) = (0, BTreeSet::new());
+    let enough = |seen: &Crossings| CLASSES.iter().all(|class| seen.count(*class) == wanted);
     for second in 1.. {
         net.run(secs(f64::from(second)), |_| false);
-        talk(&mut net, second, &mut ticket, &mut answered);
-        if net.crossings.as_ref().is_some_and(&done) {
+        talk(&mut net, &mut ticket, &mut answered);
+        if net.crossings.as_ref().is_some_and(enough) {
             break;
         }
     }
@@ -115,21 +116,36 @@ fn run(delay_mean_ms: u32, crossings: usize, done: impl Fn(&Crossings) -> bool) 
     net.crossings.take().expect("it was given")
 }
 
-/// One second's messages: ten by address, whose acks come by address; now and then one by reply blocks, and the long
-/// answer to it, which takes as many of them.
-fn talk(net: &mut Net, second: u32, ticket: &mut u64, answered: &mut BTreeSet<MessageId>) {
+/// Loops of clients whose document has a fifth of the mean delay.
+fn loops_of_another_mean_delay() -> Vec<Crossing> {
+    let mut params = params(rates(1.0, 10.0, 20.0), EPOCH_S);
+    params.delay_mean_ms /= 5;
+    let mut net = Net::new(18, params, 3);
+    net.crossings = Some(Crossings::new(CONTROL));
+    let enough = |seen: &Crossings| seen.count(Class::Loop) == CONTROL;
+    net.run(secs(3600.0), |net| {
+        net.crossings.as_ref().is_some_and(enough)
+    });
+    let seen = net.crossings.take().expect("it was given").seen;
+    seen.into_iter()
+        .filter(|(class, _)| *class == Class::Loop)
+        .flat_map(|(_, loops)| loops)
+        .collect()
+}
+
+/// One second's messages: eight by address, whose acks come by address; one by reply blocks, and the answer to one, which
+/// takes many more of them than it brought: probes bring the others.
+fn talk(net: &mut Net, ticket: &mut u64, answered: &mut BTreeSet<MessageId>) {
     let mut next = || {
         *ticket += 1;
         *ticket
     };
     for from in 0..net.peers.len() {
         let to = (from + 1) % net.peers.len();
-        for _ in 0..10 {
+        for _ in 0..8 {
             net.send(from, next(), to, vec![NAMED; 300], Return::Address);
         }
-        if second.is_multiple_of(4) {
-            net.send(from, next(), to, vec![UNNAMED; 300], Return::Surbs(60));
-        }
+        net.send(from, next(), to, vec![UNNAMED; 300], Return::Surbs(7));
         let taken = net.peers[from].taken.values();
         let unnamed = taken.filter(|delivery| delivery.body[0] == UNNAMED);
         let tokens = unnamed.filter_map(|delivery| {
@@ -140,7 +156,7 @@ fn talk(net: &mut Net, second: u32, ticket: &mut u64, answered: &mut BTreeSet<Me
             let send = Input::Send {
                 ticket: next(),
                 to: Target::Reply(token),
-                body: vec![NAMED; 40 * 1900],
+                body: vec![NAMED; 45 * 1900],
                 reply: Return::None,
             };
             net.input(from, send);
@@ -151,36 +167,34 @@ fn talk(net: &mut Net, second: u32, ticket: &mut u64, answered: &mut BTreeSet<Me
 /// p16: no hop's view tells any class from the others; each control is told at every hop that it concerns.
 #[test]
 fn attack_p16_no_hop_tells_what_a_packet_is() {
-    let enough = |crossings: &Crossings| {
-        CLASSES
-            .iter()
-            .all(|class| crossings.count(*class) == PACKETS)
-    };
-    let all = run(50, PACKETS, enough);
+    let all = at_once(SEEDS, talking);
+    let seen = |class: Class| all.iter().flat_map(move |network| &network.seen[&class]);
     let of = |class: Class, view: View| -> Vec<Sample> {
-        let seen = all.seen[&class].iter();
-        seen.map(|packet| sample(view, packet)).collect()
+        seen(class).map(|packet| sample(view, packet)).collect()
     };
-    for view in VIEWS {
+    let judged = at_once(VIEWS, |view| {
         // Drops end at the mailbox gateway (GW-9).
         let classes = CLASSES
             .into_iter()
             .filter(|class| view != View::Mailbox || *class != Class::Drop);
         let classes: Vec<(Class, Vec<Sample>)> =
             classes.map(|class| (class, of(class, view))).collect();
-        for (class, own) in &classes {
+        let judge = |(class, own): &(Class, Vec<Sample>)| {
             let others = classes.iter().filter(|(other, _)| other != class);
             let others: Vec<Sample> = others.flat_map(|(_, samples)| samples.clone()).collect();
-            let [area, upper] = told_apart(own, &others);
-            println!("{view:?}, {class:?}: {area:.4}, at most {upper:.4}");
-            assert!(upper <= AUC_MAX, "{view:?}, {class:?}: {upper}");
-        }
+            assert_eq!(own.len(), PACKETS);
+            (view, *class, told_apart(own, &others))
+        };
+        classes.iter().map(judge).collect::<Vec<_>>()
+    });
+    for (view, class, [area, upper]) in judged.into_iter().flatten() {
+        println!("{view:?}, {class:?}: {area:.4}, at most {upper:.4}");
+        assert!(upper <= AUC_MAX, "{view:?}, {class:?}: {upper}");
     }
 
-    let few = |crossings: &Crossings| crossings.count(Class::Loop) == CONTROL;
-    let nyms = run(10, CONTROL, few);
+    let nyms = loops_of_another_mean_delay();
     for view in VIEWS {
-        let data = || all.seen[&Class::Data][..CONTROL].iter();
+        let data = || seen(Class::Data).take(CONTROL);
         let honest: Vec<Sample> = data().map(|packet| sample(view, packet)).collect();
         let told = |name: &str, samples: Vec<Sample>| {
             let [area, _] = told_apart(&samples, &honest);
@@ -188,7 +202,7 @@ fn attack_p16_no_hop_tells_what_a_packet_is() {
             assert!(lower(area, CONTROL) > AUC_MAX, "{view:?}, {name}: {area}");
         };
         if let View::Mix(_) = view {
-            let loops = nyms.seen[&Class::Loop].iter();
+            let loops = nyms.iter();
             told(
                 "another mean delay",
                 loops.map(|packet| sample(view, packet)).collect(),

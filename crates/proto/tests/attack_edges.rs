@@ -13,18 +13,20 @@ mod client_net;
 
 use std::collections::BTreeSet;
 
-use classifier::{Sample, lower, told_apart};
+use classifier::{Sample, at_once, lower, told_apart};
 use client_net::{Class, Crossings, Net, consensus, own_family, params, rates, secs};
 use proto::{
     Time,
     client::{ClientEvent, Input, Return, Target},
 };
 
-const NETWORKS: u8 = 6;
+const NETWORKS: u8 = 12;
 const EPOCH_S: u32 = 600;
 /// Seconds until the edge, and until the last client has gone over.
 const EDGE_S: u32 = 8;
 const END_S: u32 = EDGE_S + 115;
+/// How many packets after a reply its forward packet may come: a longer queue of replies would put the edge between them.
+const NEAR: usize = 8;
 /// Above this an observer has learned something.
 const AUC_MAX: f64 = 0.52;
 /// First bytes of messages.
@@ -107,8 +109,8 @@ fn cross(seed: u8) -> Vec<Sent> {
 }
 
 /// What a first mix and an entry gateway have together: under which key a packet is, and whether the same client's packet
-/// before and the one after are under another. Each reply, and the next forward packet after it that is not taken: how
-/// many there are of each kind, before and after the edge, is not what the key tells.
+/// before and the one after are under another. Each reply, and the next forward packet soon after it that is not taken, if
+/// there is one: how many there are of each kind, before and after the edge, is not what the key tells.
 fn samples(sent: &[Sent], key: impl Fn(&Sent) -> u64) -> [Vec<Sample>; 2] {
     let of = |at: usize| {
         let [before, own, after] = [at - 1, at, at + 1].map(|at| key(&sent[at]) as f32);
@@ -120,8 +122,9 @@ fn samples(sent: &[Sent], key: impl Fn(&Sent) -> u64) -> [Vec<Sample>; 2] {
     for at in 1..sent.len() - 1 {
         if sent[at].reply {
             next = next.max(at + 1);
-            let forward = (next..sent.len() - 1).find(|at| !sent[*at].reply);
-            let Some(forward) = forward else { break };
+            let soon = next..(at + NEAR).min(sent.len() - 1);
+            let forward = soon.into_iter().find(|at| !sent[*at].reply);
+            let Some(forward) = forward else { continue };
             next = forward + 1;
             replies.push(of(at));
             others.push(of(forward));
@@ -135,7 +138,7 @@ fn samples(sent: &[Sent], key: impl Fn(&Sent) -> u64) -> [Vec<Sample>; 2] {
 /// that are used on after their user went over.
 #[test]
 fn attack_d05_replies_and_forward_packets_use_one_key() {
-    let networks: Vec<Vec<Sent>> = (1..=NETWORKS).map(cross).collect();
+    let networks: Vec<Vec<Sent>> = at_once(1..=NETWORKS, cross);
     for sent in &networks {
         let old = sent.iter().rposition(|packet| packet.key == 0);
         let (old, new) = sent.split_at(old.map_or(0, |at| at + 1));

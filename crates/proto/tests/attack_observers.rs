@@ -12,16 +12,20 @@
 
 mod classifier;
 mod client_net;
+mod kolmogorov;
 
 use core::time::Duration;
 use std::sync::Arc;
 
-use classifier::{Sample, lower, told_apart};
+use classifier::{Sample, at_once, lower, told_apart};
 use client_net::{Net, START_S, config, consensus, own_family, params, rates, secs};
+use kolmogorov::{bound, distance};
 use proto::{
     Machine, Time,
     calendar::{Calendar, Utc},
-    client::{Client, ClientDrop, ClientEvent, Identity, Input, Output, Return, Target},
+    client::{
+        Client, ClientDrop, ClientEvent, Identity, Input, Output, Progress, Return, State, Target,
+    },
 };
 use rand::SeedableRng as _;
 
@@ -35,8 +39,19 @@ enum Fate {
     Unanswered,
 }
 
-/// When client 1's packets were read, and when it wrote to its entry link; how many acks it sent at least.
-fn recipient(fate: Fate) -> (Vec<Time>, Vec<Time>, Net) {
+/// What became of client 1.
+struct Recipient {
+    /// When its packets were read.
+    read: Vec<Time>,
+    /// When it wrote to its entry link.
+    written: Vec<Time>,
+    /// Packets that it read and that were garbled.
+    garbled: u64,
+    /// Messages that client 0 knows to have arrived.
+    acked: usize,
+}
+
+fn recipient(fate: Fate) -> Recipient {
     let mut net = Net::new(9, params(rates(20.0, 1.0, 60.0), 3600), 2);
     net.garbled = fate == Fate::Garbled;
     net.taken = fate == Fate::Taken;
@@ -49,8 +64,13 @@ fn recipient(fate: Fate) -> (Vec<Time>, Vec<Time>, Net) {
             net.send(0, ticket, 1, vec![7; 100], Return::Address);
         }
     }
-    let read = net.peers[1].read.clone();
-    (read, net.peers[1].written.clone(), net)
+    let acked = |p: &&Progress| p.state == State::Acked;
+    Recipient {
+        read: net.peers[1].read.clone(),
+        written: net.peers[1].written.clone(),
+        garbled: net.count(1, ClientEvent::Dropped(ClientDrop::Payload)),
+        acked: net.peers[0].progress.iter().filter(acked).count(),
+    }
 }
 
 /// Of each time, how long until the next of the others.
@@ -62,53 +82,34 @@ fn waits(of: &[Time], others: &[Time]) -> Vec<f64> {
     of.iter().filter_map(wait).collect()
 }
 
-/// Kolmogorov's distance of two samples.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    let sorted = |sample: &[f64]| {
-        let mut sample = sample.to_vec();
-        sample.sort_by(f64::total_cmp);
-        sample
-    };
-    let (a, b) = (sorted(a), sorted(b));
-    let share = |of: &[f64], at: f64| of.partition_point(|x| *x <= at) as f64 / of.len() as f64;
-    let all = a.iter().chain(&b);
-    all.map(|at| (share(&a, *at) - share(&b, *at)).abs())
-        .fold(0.0, f64::max)
-}
-
-/// A distance that one pair of samples of the same law in a thousand passes.
-fn bound(a: usize, b: usize) -> f64 {
-    1.95 * (1.0 / a as f64 + 1.0 / b as f64).sqrt()
-}
-
 /// ATTACKS t09, g04: whether what came was whole, was garbled on its way, was taken, or is not acknowledged, the times of
 /// the recipient's frames are the same to the nanosecond; so is the law of the wait from a packet to the next frame.
 /// The control: acks that do not wait for slots.
 #[test]
 fn attack_t09_g04_acks_and_garbage_look_alike() {
-    let (read, written, net) = recipient(Fate::Whole);
-    let acked = |net: &Net| {
-        net.peers[0]
-            .progress
-            .iter()
-            .filter(|p| p.state == proto::client::State::Acked)
-            .count()
-    };
-    assert!(acked(&net) > 500, "{} acks", acked(&net));
+    let fates = [Fate::Whole, Fate::Garbled, Fate::Taken, Fate::Unanswered];
+    let mut all = at_once(fates, recipient);
+    let others = all.split_off(1);
+    let Recipient {
+        read,
+        written,
+        acked,
+        ..
+    } = &all[0];
+    assert!(*acked > 500, "{acked} acks");
     assert!(
         written.len() > 4_000 && read.len() > 2_000,
         "{} {}",
         written.len(),
         read.len()
     );
-    let whole = waits(&read, &written);
-    for fate in [Fate::Garbled, Fate::Taken, Fate::Unanswered] {
-        let (other_read, other, net) = recipient(fate);
-        let garbled = net.count(1, ClientEvent::Dropped(ClientDrop::Payload));
-        assert_eq!(garbled > 2_000, fate == Fate::Garbled, "{garbled}");
-        assert_eq!(acked(&net), 0, "{fate:?}");
-        assert_eq!(other, written, "{fate:?}: no frame moves");
-        let waits = waits(&other_read, &other);
+    let whole = waits(read, written);
+    for (fate, other) in fates[1..].iter().zip(&others) {
+        let garbled = other.garbled;
+        assert_eq!(garbled > 2_000, *fate == Fate::Garbled, "{garbled}");
+        assert_eq!(other.acked, 0, "{fate:?}");
+        assert_eq!(other.written, *written, "{fate:?}: no frame moves");
+        let waits = waits(&other.read, &other.written);
         let apart = distance(&whole, &waits);
         println!(
             "{fate:?}: {apart:.4} of {:.4}",
@@ -120,7 +121,7 @@ fn attack_t09_g04_acks_and_garbage_look_alike() {
     let at_once = |at: &Time| at.after(Duration::from_millis(2));
     eager.extend(read.iter().step_by(4).map(at_once));
     eager.sort();
-    let apart = distance(&waits(&read, &eager), &whole);
+    let apart = distance(&waits(read, &eager), &whole);
     assert!(
         apart > 2.0 * bound(read.len(), whole.len()),
         "control: {apart}"

@@ -144,7 +144,7 @@ fn a_second_reply_on_one_block_is_dropped() {
 #[test]
 fn answers_that_run_dry_ask_for_more_and_go_on() {
     for control in [false, true] {
-        let mut net = Net::new(14, params(rates(5.0, 0.1, 20.0), HOUR), 2);
+        let mut net = Net::new(14, params(rates(5.0, 0.1, 20.0), HOUR / 3), 2);
         net.run(secs(1.0), |_| false);
         net.send(0, 1, 1, body(100, 1), Return::Surbs(8));
         assert!(net.run(secs(60.0), |net| acked(net, 0, 1)));
@@ -180,7 +180,7 @@ fn answers_that_run_dry_ask_for_more_and_go_on() {
             // It asked as often as it could, and says so in the end.
             reply(&mut net, 1, 99, body(10, 4), Return::None);
             assert_eq!(net.states(1, 99), [State::Failed(Failure::TooFewSurbs)]);
-            net.run(secs(5400.0), |_| false);
+            net.run(secs(1800.0), |_| false);
             let last = net.states(1, 12).last().copied();
             assert_eq!(last, Some(State::Failed(Failure::SurbsExpired)));
         }

@@ -31,6 +31,7 @@ use client::{
     call::Call,
     status::Status,
 };
+use kolmogorov::distance;
 use rustix::process::Signal;
 use shell::clock::Clock;
 use testnet::{
@@ -40,6 +41,8 @@ use testnet::{
 };
 use wire::{Capture, Link, may_capture};
 
+#[path = "../../proto/tests/kolmogorov/mod.rs"]
+mod kolmogorov;
 mod wire;
 
 /// Payload slots and loops of the profile `interactive`, per second.
@@ -190,19 +193,6 @@ impl Samples {
     }
 }
 
-/// Kolmogorov's distance of two samples.
-fn distance(a: &[f64], b: &[f64]) -> f64 {
-    let sorted = |sample: &[f64]| {
-        let mut sample = sample.to_vec();
-        sample.sort_by(f64::total_cmp);
-        sample
-    };
-    let (a, b) = (sorted(a), sorted(b));
-    let share = |of: &[f64], at: f64| of.partition_point(|x| *x <= at) as f64 / of.len() as f64;
-    let apart = |at: &f64| (share(&a, *at) - share(&b, *at)).abs();
-    a.iter().chain(&b).map(apart).fold(0.0, f64::max)
-}
-
 /// Kolmogorov's distance of a sample from the exponential law.
 fn from_law(sample: &[f64]) -> f64 {
     let mut sample = sample.to_vec();
@@ -218,7 +208,7 @@ fn from_law(sample: &[f64]) -> f64 {
 }
 
 fn bound(a: usize, b: usize) -> f64 {
-    1.95 * (1.0 / a as f64 + 1.0 / b as f64).sqrt() + SLACK
+    kolmogorov::bound(a, b) + SLACK
 }
 
 /// Times of the hello and the frames after it on a client's entry link; of another link, none.

@@ -10,6 +10,8 @@
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
+use std::thread;
+
 const BINS: usize = 16;
 /// One-sided 95 % of the normal distribution.
 const Z: f64 = 1.645;
@@ -121,6 +123,23 @@ pub(crate) fn told_apart(first: &[Sample], second: &[Sample]) -> [f64; 2] {
     });
     let mean = (areas[0] + areas[1]) / 2.0;
     [mean, mean + spread(first.len(), second.len())]
+}
+
+/// `run` of each, at once: networks and views have nothing to do with each other, and a machine has more than one
+/// processor.
+pub(crate) fn at_once<T: Send, R: Send>(
+    all: impl IntoIterator<Item = T>,
+    run: impl Fn(T) -> R + Sync,
+) -> Vec<R> {
+    thread::scope(|scope| {
+        let run = &run;
+        let started: Vec<_> = all
+            .into_iter()
+            .map(|one| scope.spawn(move || run(one)))
+            .collect();
+        let ended = started.into_iter().map(|one| one.join());
+        ended.map(|one| one.expect("it has said why")).collect()
+    })
 }
 
 /// The lower end of an area, from so many samples a class.
