@@ -5,6 +5,7 @@
 //! | [`Handle::addresses`]      | lists them, the oldest first                                     |
 //! | [`Handle::new_address`]    | makes one; it is on the disk when it is returned                 |
 //! | [`Handle::revoke_address`] | forgets its secrets, for good                                    |
+//! | [`Handle::move_to`]        | gives all of them other mailboxes, at another gateway            |
 //!
 //! The machine makes and keeps them ([`proto::client`], CLI-31 to CLI-33); here are the orders that
 //! wait for it. Not here: who was given which address.
@@ -14,7 +15,12 @@ use std::{
     sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
-use proto::client::{ADDRESSES_MAX, AddressError, Input, LABEL_MAX, OwnAddress};
+use proto::{
+    NodeId,
+    client::{
+        ADDRESSES_MAX, AddressError, Input, LABEL_MAX, MAILBOX_GATEWAYS_MAX, OwnAddress, Relocated,
+    },
+};
 use tokio::sync::oneshot;
 
 use crate::Handle;
@@ -76,6 +82,12 @@ impl core::fmt::Display for AddressRefused {
                     f,
                     "a client has at most {ADDRESSES_MAX} addresses, those counted that were revoked since its mailbox link came up: revoke one and restart the daemon"
                 ),
+                AddressError::NotReady => f.write_str("there is no consensus yet: try again when `lacuna status` says ready"),
+                AddressError::NoGateway => f.write_str("it is no gateway to move to: name another one of the consensus, 64 hex digits, or none to have one drawn"),
+                AddressError::Moving => write!(
+                    f,
+                    "not during a move: when it is written, or, if mailboxes are read at {MAILBOX_GATEWAYS_MAX} gateways, when the first of them is closed (see `lacuna status`)"
+                ),
                 AddressError::Last => f.write_str("it is the only address: make another one first"),
             },
         }
@@ -114,6 +126,38 @@ impl Handle {
         let label = label.to_owned();
         let order = self.order(|ticket| Input::Revoke { ticket, label });
         order.await.map(drop)
+    }
+
+    /// Gives every address another mailbox at `gateway`, or at one that is drawn, and tells the
+    /// correspondents that know it; the former mailboxes are read on for the time that a mailbox keeps
+    /// a packet. The new addresses.
+    ///
+    /// # Errors
+    ///
+    /// [`AddressRefused`]: the gateway, or too many moves.
+    pub async fn move_to(
+        &self,
+        gateway: Option<NodeId>,
+    ) -> Result<Vec<OwnAddress>, AddressRefused> {
+        let to = gateway;
+        self.order(|ticket| Input::Move { ticket, to }).await?;
+        Ok(self.addresses())
+    }
+
+    /// The correspondents that have moved. To be told of the next: [`Handle::correspondent_moves`].
+    #[must_use]
+    pub fn moved(&self) -> Vec<Relocated> {
+        self.shared.links.relocated().borrow().1.to_vec()
+    }
+
+    /// Waits until another correspondent than these has moved, or the daemon stops. Cancel safe.
+    pub async fn correspondent_moves(&self, known: &[Relocated]) {
+        let mut relocated = self.shared.links.relocated();
+        let another = relocated.wait_for(|(_, all)| all.iter().any(|of| !known.contains(of)));
+        tokio::select! {
+            _ = another => {}
+            () = self.shared.stop.cancelled() => {}
+        }
     }
 
     /// The slot of the address called `label`.

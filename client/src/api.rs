@@ -16,6 +16,8 @@
 //! | `{"op":"send","reply_to":T,"body":B64}`                         | the same                         |
 //! | `{"op":"receive","follow":F,"timeout_s":N}`                     | `message`s, then `end`           |
 //! | `{"op":"taken","id":I}`                                         | one `ok`                         |
+//! | `{"op":"move","to":G}`                                          | one `addresses`, the new ones    |
+//! | `{"op":"moved","follow":F}`                                     | `moved`s, then `end`             |
 //! | `{"op":"stop"}`                                                 | one `ok`, then the daemon stops  |
 //!
 //! | field   | values                                                                       |
@@ -23,6 +25,7 @@
 //! | A       | an address, `lacuna1…`                                                       |
 //! | B64     | Base64 with padding, at most 128 MiB of bytes                                |
 //! | L       | a label, 1 to 64 bytes                                                       |
+//! | G       | a gateway, 64 hex digits; left out: one is drawn                             |
 //! | R       | `"none"` (default), `"address"`, `{"at":L}` or `{"surbs":N}`, N from 1 to 96   |
 //! | T       | the `reply` of a message that was received                                   |
 //! | W       | `"queued"` (default), `"sent"`, `"acked"`                                    |
@@ -67,6 +70,18 @@ pub enum Request {
     RevokeAddress {
         /// Its label.
         label: String,
+    },
+    /// Give all addresses mailboxes at another gateway.
+    Move {
+        /// Which, 64 hex digits.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<String>,
+    },
+    /// Which correspondents have moved.
+    Moved {
+        /// Go on with those that move later.
+        #[serde(default)]
+        follow: bool,
     },
     /// Send a message; exactly one of `to` and `reply_to`.
     Send {
@@ -146,6 +161,15 @@ pub enum Response {
     Addresses {
         /// The oldest first.
         addresses: Vec<Labelled>,
+    },
+    /// A correspondent has moved.
+    Moved {
+        /// Label of the address that was told so.
+        label: String,
+        /// Where the correspondent was.
+        from: String,
+        /// Where it is now.
+        to: String,
     },
     /// A message reached a state.
     Progress {
@@ -248,6 +272,8 @@ mod tests {
                     label: "bob".to_owned(),
                 },
             ),
+            (r#"{"op":"move"}"#, Request::Move { to: None }),
+            (r#"{"op":"moved"}"#, Request::Moved { follow: false }),
             (
                 r#"{"op":"receive","follow":true}"#,
                 Request::Receive {

@@ -7,6 +7,8 @@
 //! | `restore`  | no                     | what it made, and the addresses that it opens        |
 //! | `run`      | it is the daemon       | JSON lines: `{"listening":…}`, `{"state":…}`         |
 //! | `address`  | yes                    | the oldest address; `new`: a new one; `list`: all     |
+//! | `move`     | yes                    | the new addresses                                    |
+//! | `moved`    | yes                    | correspondents that moved: label, from, to           |
 //! | `send`     | yes                    | the message's id and state                           |
 //! | `receive`  | yes                    | message bodies, or JSON lines                        |
 //! | `status`   | yes                    | a table, or JSON                                     |
@@ -45,6 +47,8 @@ use crate::{
     settings::Config,
     state_dir::StateDir,
 };
+
+mod addresses;
 
 const NAME: &str = "lacuna";
 
@@ -163,7 +167,9 @@ pub fn command() -> Command {
                 ),
                 Command::new("run")
                     .about("Run the daemon, which owns the links, until it is told to stop"),
-                addresses(),
+                addresses::command(),
+                addresses::move_command(),
+                addresses::moved_command(),
                 send,
                 receive,
                 status,
@@ -179,29 +185,6 @@ fn file(name: &'static str, about: &'static str) -> Command {
         .required(true)
         .help("The backup");
     Command::new(name).about(about).arg(file)
-}
-
-fn addresses() -> Command {
-    let label = || {
-        Arg::new("label")
-            .long("label")
-            .value_name("NAME")
-            .required(true)
-            .help("Your name for it; it never leaves this machine")
-    };
-    let verbs = [
-        Command::new("list").about("Print all addresses, with their labels"),
-        Command::new("new")
-            .about("Make an address, for one correspondent, and print it")
-            .arg(label()),
-        Command::new("revoke")
-            .about("Forget an address for good: nothing sent there is read any more")
-            .arg(label()),
-    ];
-    Command::new("address")
-        .about("Print where this client is reached")
-        .args_conflicts_with_subcommands(true)
-        .subcommands(verbs.map(with_settings))
 }
 
 fn with_settings(command: Command) -> Command {
@@ -264,7 +247,9 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         "run" => return run::main(config),
         _ => in_runtime(async {
             match name {
-                "address" => address(&config, verb, matches).await,
+                "address" => addresses::run(&config, verb, matches).await,
+                "move" => addresses::move_to(&config, matches).await,
+                "moved" => addresses::moved(&config).await,
                 "send" => send(&config, matches).await,
                 "receive" => receive(&config, matches).await,
                 _ => status(&config, matches).await,
@@ -344,36 +329,6 @@ async fn restore(config: &Config, matches: &ArgMatches) -> anyhow::Result<()> {
          it opens these addresses, also those that were revoked since the backup was made:\n{labels}\
          next: lacuna run --state-dir {folder}\n"
     ))
-}
-
-async fn address(config: &Config, verb: Option<&str>, matches: &ArgMatches) -> Result<(), Failure> {
-    let label = || {
-        matches
-            .get_one::<String>("label")
-            .cloned()
-            .unwrap_or_default()
-    };
-    let request = match verb {
-        Some("new") => Request::NewAddress { label: label() },
-        Some("revoke") => Request::RevokeAddress { label: label() },
-        Some(_) => Request::Addresses {},
-        None => Request::Address {},
-    };
-    let answer = Call::open(&config.socket).await?.ask(&request).await?;
-    let text = match &answer {
-        Response::Address { address } => format!("{address}\n"),
-        Response::Addresses { addresses } => addresses
-            .iter()
-            .map(|own| format!("{} {}\n", own.address, own.label))
-            .collect(),
-        Response::Ok => String::new(),
-        Response::Status(_)
-        | Response::Progress { .. }
-        | Response::Message { .. }
-        | Response::End
-        | Response::Error { .. } => return Err(unexpected(&answer)),
-    };
-    print(&text).map_err(Failure::Failed)
 }
 
 async fn status(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
@@ -515,6 +470,7 @@ async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
             Response::Status(_)
             | Response::Address { .. }
             | Response::Addresses { .. }
+            | Response::Moved { .. }
             | Response::Progress { .. }
             | Response::Error { .. } => return Err(unexpected(&answer)),
         }

@@ -1,4 +1,4 @@
-//! The daemon: one client machine, its two links, its records, and what others may ask of it.
+//! The daemon: one client machine, its links, its records, and what others may ask of it.
 //!
 //! [`shell::client`] runs the machine and its links; what it says comes here: deliveries go to the
 //! inbox, progress to the outbox, events are counted.
@@ -276,6 +276,7 @@ impl Shared {
             Said::Deliver(delivery) => self.inbox.offer(delivery.message.0, delivery),
             Said::Progress(progress) => self.outbox.note(progress),
             Said::Addressed(ticket, outcome) => self.orders.note(ticket, outcome),
+            Said::Relocated(_) => self.count("correspondent_moved"),
             Said::Event(event) => {
                 if event == ClientEvent::EntryReplaced {
                     tracing::warn!("the entry gateway is dead; another one is entered by");
@@ -288,7 +289,7 @@ impl Shared {
                 }
                 if event == ClientEvent::Noticed(What::Withdrawal, Concerns::Mailbox) {
                     tracing::warn!(
-                        "the gateway of the mailbox stops; what comes waits for its return"
+                        "the gateway of the mailbox stops; what comes waits for its return, or move: `lacuna move`"
                     );
                 }
                 self.count(&name(event));
@@ -331,6 +332,7 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::SpareReceived => "spare_received",
         ClientEvent::AckReceived => "ack_received",
         ClientEvent::ProbeReceived => "probe_received",
+        ClientEvent::RelocationReceived => "relocation_received",
         ClientEvent::Dropped(why) => return format!("dropped_{why:?}").to_lowercase(),
     }
     .to_owned()

@@ -41,7 +41,10 @@ use crate::{
     expect,
     inbox::Lease,
     outbox::{SendError, Sending},
-    status::{Link, Measured, State, Status, Watch, bytes_per_day, entry_trouble, mailbox_trouble},
+    status::{
+        self, Former, Link, Measured, State, Status, Watch, bytes_per_day, entry_trouble,
+        mailbox_bytes_per_day, mailbox_trouble,
+    },
 };
 
 /// A running daemon. Clones are the same daemon; it stops when told to, not when dropped.
@@ -100,7 +103,7 @@ impl Handle {
     /// What is wrong with the entry link and with the mailbox link, in words.
     fn troubles(&self) -> (Option<String>, Option<String>) {
         let shared = &self.shared;
-        let (entry, mailbox) = (shared.links.entry.watch(), shared.links.mailbox.watch());
+        let (entry, mailbox) = (shared.links.entry.watch(), shared.links.home().watch());
         let (entry, mailbox) = (entry.borrow(), mailbox.borrow());
         let now = shared.clock.now();
         let entrance = shared.links.view().entrance;
@@ -125,9 +128,12 @@ impl Handle {
     /// Waits until it is in another state than `state`; gives the state that it is in. Cancel safe.
     pub async fn left(&self, state: State) -> State {
         let shared = &self.shared;
-        let (mut entry, mut mailbox) = (shared.links.entry.watch(), shared.links.mailbox.watch());
+        let mut entry = shared.links.entry.watch();
         let mut directory = shared.directory.clone();
+        let mut aims = shared.links.aims();
         loop {
+            aims.mark_unchanged();
+            let mut mailbox = shared.links.home().watch();
             for link in [&mut entry, &mut mailbox] {
                 link.mark_unchanged();
             }
@@ -139,6 +145,7 @@ impl Handle {
             tokio::select! {
                 _ = entry.changed() => {}
                 _ = mailbox.changed() => {}
+                _ = aims.changed() => {}
                 Ok(()) = directory.changed() => {}
                 () = shared.stop.cancelled() => {}
             }
@@ -222,7 +229,8 @@ impl Handle {
         let profile = consensus
             .as_ref()
             .and_then(|consensus| Some(consensus.params.profile(&shared.config.profile)?.1));
-        let (up_bytes_per_day, down_bytes_per_day) = profile.map(bytes_per_day).unwrap_or_default();
+        let (mut up_bytes_per_day, mut down_bytes_per_day) =
+            profile.map(bytes_per_day).unwrap_or_default();
         let now = shared.clock.utc();
         let epoch = consensus
             .as_ref()
@@ -240,8 +248,21 @@ impl Handle {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let view = shared.links.view();
-        let [entry, mailbox] = [&shared.links.entry, &shared.links.mailbox].map(Port::frames);
-        let frames = [entry[0] + mailbox[0], entry[1] + mailbox[1]];
+        let frames = shared.links.frames();
+        let trouble = status::mailbox_trouble;
+        let former = |(gateway, port): (NodeId, &Port)| {
+            let known = port.watch().borrow().clone();
+            let trouble = trouble(&known, false, shared.clock.now());
+            let until = view.moving.former.iter().find(|(of, _)| *of == gateway);
+            Former {
+                link: link(&known, Some(gateway), trouble),
+                seconds: until.map_or(0, |(_, until_s)| until_s.saturating_sub(now.as_secs())),
+            }
+        };
+        let former: Vec<Former> = shared.links.former().map(former).collect();
+        let more = profile.map(mailbox_bytes_per_day).unwrap_or_default();
+        up_bytes_per_day += more.0 * former.len() as u64;
+        down_bytes_per_day += more.1 * former.len() as u64;
         Status {
             state,
             reason,
@@ -254,10 +275,12 @@ impl Handle {
             ),
             entries_replaced: view.entrance.replaced,
             mailbox: link(
-                &shared.links.mailbox.watch().borrow(),
+                &shared.links.home().watch().borrow(),
                 self.address().map(|address| address.gateway),
                 mailbox_trouble,
             ),
+            former,
+            untold: view.moving.untold as u64,
             up_bytes_per_day,
             down_bytes_per_day,
             measured: Measured::of(frames, shared.clock.now().since(Time::ZERO).as_secs()),
@@ -367,7 +390,7 @@ impl Received {
 fn unfit(consensus: &Consensus, home: Option<NodeId>) -> Option<&'static str> {
     if home.is_some_and(|home| consensus.node(&home).is_none()) {
         return Some(
-            "the gateway of your mailbox is not in the consensus: nothing arrives until it is",
+            "the gateway of your mailbox is not in the consensus: nothing arrives until it is, or you move: `lacuna move`",
         );
     }
     (consensus.layers.len() != LAYERS_MAX).then_some(

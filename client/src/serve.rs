@@ -22,7 +22,10 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use proto::client::{ReplyToken, Return, Target};
+use proto::{
+    NodeId,
+    client::{AddressError, OwnAddress, ReplyToken, Return, Target},
+};
 use shell::network::{hex, unhex};
 use tokio::{
     io::{AsyncWriteExt, BufReader},
@@ -165,13 +168,20 @@ impl Connection {
                     self.say(&answer).await?;
                 }
                 Ok(Request::Addresses {}) => {
-                    let own = self.handle.addresses().into_iter().map(|own| Labelled {
-                        label: own.label,
-                        address: own.address.to_string(),
-                    });
-                    let addresses = own.collect();
-                    self.say(&Response::Addresses { addresses }).await?;
+                    self.say(&labelled(self.handle.addresses())).await?;
                 }
+                Ok(Request::Move { to }) => {
+                    let gateway = to.map(|text| unhex(&text).map(NodeId).ok_or(()));
+                    let answer = match gateway.transpose() {
+                        Err(()) => Response::error(Code::Usage, "a gateway has 64 hex digits"),
+                        Ok(gateway) => match self.handle.move_to(gateway).await {
+                            Ok(own) => labelled(own),
+                            Err(why) => unaddressed(why),
+                        },
+                    };
+                    self.say(&answer).await?;
+                }
+                Ok(Request::Moved { follow }) => self.moved(follow).await?,
                 Ok(Request::NewAddress { label }) => {
                     let answer = match self.handle.new_address(&label).await {
                         Ok(own) => Response::Address {
@@ -295,6 +305,36 @@ impl Connection {
         }
     }
 
+    /// Tells which correspondents have moved; with `follow` until the program says something else.
+    async fn moved(&mut self, follow: bool) -> io::Result<()> {
+        let mut told = Vec::new();
+        loop {
+            for news in self.handle.moved() {
+                let own = self.handle.addresses();
+                let own = own.into_iter().find(|own| own.slot == news.slot);
+                if let (false, Some(own)) = (told.contains(&news), own) {
+                    let answer = Response::Moved {
+                        label: own.label,
+                        from: news.from.to_string(),
+                        to: news.to.to_string(),
+                    };
+                    self.say(&answer).await?;
+                }
+                told.push(news);
+            }
+            if !follow || self.waiting.is_some() || self.handle.is_stopping() {
+                return self.say(&Response::End).await;
+            }
+            tokio::select! {
+                () = self.handle.correspondent_moves(&told) => {}
+                line = self.lines.recv() => {
+                    let gone = || io::Error::from(io::ErrorKind::UnexpectedEof);
+                    self.waiting = Some(line.ok_or_else(gone)?);
+                }
+            }
+        }
+    }
+
     async fn hand_out(&mut self, received: Received) -> io::Result<()> {
         let id = hex(&received.id());
         let answer = Response::Message {
@@ -361,14 +401,26 @@ fn message(
     Ok((to, body, back))
 }
 
+fn labelled(own: Vec<OwnAddress>) -> Response {
+    let label = |own: OwnAddress| Labelled {
+        label: own.label,
+        address: own.address.to_string(),
+    };
+    let addresses = own.into_iter().map(label).collect();
+    Response::Addresses { addresses }
+}
+
 fn unreadable(error: &serde_json::Error) -> Response {
     Response::error(Code::Usage, format!("this line is no request: {error}"))
 }
 
 fn unaddressed(why: AddressRefused) -> Response {
     let code = match why {
+        AddressRefused::NotReady
+        | AddressRefused::Refused(AddressError::NotReady | AddressError::Moving) => {
+            Code::Unavailable
+        }
         AddressRefused::Refused(_) => Code::Usage,
-        AddressRefused::NotReady => Code::Unavailable,
         AddressRefused::Stopped => Code::Stopping,
     };
     Response::error(code, why.to_string())

@@ -62,6 +62,10 @@ pub struct Status {
     pub entries_replaced: u64,
     /// Its mailbox gateway and whether the link is up.
     pub mailbox: Link,
+    /// Gateways where mailboxes from before a move are read.
+    pub former: Vec<Former>,
+    /// Correspondents that a move is not known to have reached.
+    pub untold: u64,
     /// What it sends in a day, in bytes, by formula.
     pub up_bytes_per_day: u64,
     /// What it receives in a day, in bytes, by formula.
@@ -157,7 +161,7 @@ impl Watch {
     }
 }
 
-/// One of the two links.
+/// One of the links.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The gateway's identity, hex.
@@ -168,6 +172,15 @@ pub struct Link {
     pub made: u64,
     /// What is wrong with it, and what becomes of it. Empty when it is up.
     pub trouble: String,
+}
+
+/// The link to the gateway of mailboxes from before a move.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Former {
+    /// The link.
+    pub link: Link,
+    /// Seconds until they are closed.
+    pub seconds: u64,
 }
 
 /// What a person should know of an entry link that is down (CLI-29, CLI-30).
@@ -194,7 +207,7 @@ pub(crate) fn mailbox_trouble(link: &Known, entered: bool, now: Time) -> Option<
         return None;
     }
     let then = if link.failed > 0 && entered {
-        "this gateway is dead or has withdrawn: what it stored waits there, nothing new arrives until it is back; redialling"
+        "this gateway is dead or has withdrawn: what it stored waits there, nothing new arrives until it is back; redialling. `lacuna move` takes another one"
     } else {
         "dialling"
     };
@@ -242,17 +255,30 @@ impl Counts {
 /// What `profile` sends and receives in a day, in bytes.
 #[must_use]
 pub fn bytes_per_day(profile: &Profile) -> (u64, u64) {
-    const FRAME_BYTES_PER_DAY_PER_UHZ: u128 = FRAME_LEN as u128 * 86_400;
-    let of = |uhz: u64| {
-        let bytes = u128::from(uhz) * FRAME_BYTES_PER_DAY_PER_UHZ / 1_000_000;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    };
-    let confirm_uhz = 1_000_000_000 / u64::from(profile.confirm_ms.max(1));
     let up_uhz = profile.payload_uhz.saturating_add(profile.loops_uhz);
     (
-        of(up_uhz.saturating_add(confirm_uhz)),
-        of(profile.downstream_uhz),
+        of_frames(up_uhz.saturating_add(confirm_uhz(profile))),
+        of_frames(profile.downstream_uhz),
     )
+}
+
+/// The part of it that each mailbox link costs: a move adds one until the former mailboxes are closed.
+#[must_use]
+pub fn mailbox_bytes_per_day(profile: &Profile) -> (u64, u64) {
+    (
+        of_frames(confirm_uhz(profile)),
+        of_frames(profile.downstream_uhz),
+    )
+}
+
+fn confirm_uhz(profile: &Profile) -> u64 {
+    1_000_000_000 / u64::from(profile.confirm_ms.max(1))
+}
+
+/// Bytes a day of so many frames.
+fn of_frames(uhz: u64) -> u64 {
+    let bytes = u128::from(uhz) * FRAME_LEN as u128 * 86_400 / 1_000_000;
+    u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
 /// For a person.
@@ -318,6 +344,15 @@ impl fmt::Display for Status {
             many => writeln!(f, "; {many} dead ones replaced")?,
         }
         writeln!(f, "mailbox   {}", link(&self.mailbox))?;
+        for former in &self.former {
+            writeln!(
+                f,
+                "moving    former mailbox {}; read for {} more hours; {} correspondents may not know yet",
+                link(&former.link),
+                former.seconds.div_ceil(3600),
+                self.untold,
+            )?;
+        }
         match &self.watch {
             Some(watch) => writeln!(
                 f,
@@ -425,5 +460,11 @@ mod tests {
                 "{name}"
             );
         }
+        // CLI-42: a month of `frugal` with a move in it.
+        let (_, frugal) = params.profile("frugal").unwrap();
+        let ((up, down), (more_up, more_down)) =
+            (bytes_per_day(frugal), mailbox_bytes_per_day(frugal));
+        let month = 30 * (up + down) + 14 * (more_up + more_down);
+        assert_eq!(month / 1_000_000, 1054);
     }
 }

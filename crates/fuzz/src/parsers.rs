@@ -19,7 +19,7 @@ use proto::{
     address::{ADDRESS_LEN, Address},
     calendar::{Epoch, Utc},
     client::{
-        MessageId,
+        Identity, MessageId, Relocation,
         content::{Content, Fragment, ReturnPart},
         fountain,
     },
@@ -104,6 +104,9 @@ pub fn content(input: &[u8]) {
         return;
     };
     assert_eq!(content.to_bytes(), input);
+    if let Content::Move(news) = &content {
+        let _ = news.is_proven(&TOWN.network.id);
+    }
     if let Content::Fragment(fragment) = content {
         let symbols = [(fragment.esi, fragment.symbol.clone())].into();
         if let Some(block) = fountain::decode(fragment.block_len(), &symbols) {
@@ -195,6 +198,13 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         };
         Content::Fragment(fragment).to_bytes()
     };
+    let owner = |mut bytes: [u8; 97]| {
+        bytes[0] = 1;
+        Identity::from_bytes(&bytes).expect("the version of today")
+    };
+    let (old, new) = (owner([1; 97]), owner([2; 97]));
+    let named = (MessageId([5; 16]), Epoch(70));
+    let relocation = Box::new(Relocation::sign(id, named, 9, &old, new.address()));
     let acks = Content::Acks {
         left: 2,
         blocks: vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)],
@@ -238,6 +248,7 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
         ("content", "source-symbol", fragment(0, 1)),
         ("content", "repair-symbol", fragment(9, 97)),
         ("content", "acks", acks.to_bytes()),
+        ("content", "move", Content::Move(relocation).to_bytes()),
         ("content", "loop", Content::Loop([8; 16]).to_bytes()),
         ("descriptor", "body", node.descriptor.body.clone()),
         ("descriptor", "certificate", said.link.to_bytes()),

@@ -173,7 +173,10 @@ fn windows() -> Vec<Window> {
     let entry = client.entry().expect("it has a document");
     let mut inputs = vec![
         Input::EntryUp { gateway: entry },
-        Input::MailboxUp { exporter: [1; 32] },
+        Input::MailboxUp {
+            gateway: client.mailbox_gateway(),
+            exporter: [1; 32],
+        },
     ];
     let (mut windows, mut ticket) = (Vec::new(), 0);
     for second in 0_u32.. {
@@ -207,10 +210,13 @@ fn windows() -> Vec<Window> {
                 let at = now.since(start).as_secs_f64();
                 match output {
                     Output::Entry(frame) => window.entry.push((at, frame.field()[0])),
-                    Output::Mailbox(_) => window.mailbox.push(at),
+                    Output::Mailbox { .. } => window.mailbox.push(at),
                     Output::Store { txn, .. } => inputs.push(Input::Stored { txn }),
                     Output::Event(ClientEvent::PayloadSent) => window.sends += 1,
-                    Output::Event(_) | Output::Progress(_) | Output::Addressed { .. } => {}
+                    Output::Event(_)
+                    | Output::Progress(_)
+                    | Output::Addressed { .. }
+                    | Output::Relocated(_) => {}
                     Output::Deliver(_) => panic!("nobody writes to it"),
                 }
             }

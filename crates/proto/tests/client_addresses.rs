@@ -390,8 +390,8 @@ fn packets_of_another_address_lose_no_loop() {
     let stored_s = START_S + net.now.as_nanos() / 1_000_000_000;
     // Whatever the packet is, something stored so late was read.
     let frame = |slot| Frame::packet(slot, field_of(1000, stored_s), &[0; PACKET_LEN]);
-    net.input(1, Input::Frame(frame(other)));
+    net.frame(1, frame(other));
     assert_eq!(lost(&net), before);
-    net.input(1, Input::Frame(frame(0)));
+    net.frame(1, frame(0));
     assert!(lost(&net) > before + 10, "the control");
 }

@@ -74,8 +74,18 @@ impl Alone {
         }));
         alone.input(Input::Consensus(consensus));
         alone.enter();
-        alone.input(Input::MailboxUp { exporter: [7; 32] });
+        alone.mailbox_up([7; 32]);
         alone
+    }
+
+    fn mailbox_up(&mut self, exporter: [u8; 32]) {
+        let gateway = self.client.mailbox_gateway();
+        self.input(Input::MailboxUp { gateway, exporter });
+    }
+
+    fn mailbox_down(&mut self) {
+        let gateway = self.client.mailbox_gateway();
+        self.input(Input::MailboxDown { gateway });
     }
 
     /// The entry link comes up.
@@ -95,7 +105,8 @@ impl Alone {
                 Output::Event(event) => self.events.push((self.now, event)),
                 Output::Entry(_) => self.sent.push(self.now),
                 Output::Store { txn, .. } => self.client.handle(self.now, Input::Stored { txn }),
-                Output::Mailbox(_)
+                Output::Mailbox { .. }
+                | Output::Relocated(_)
                 | Output::Deliver(_)
                 | Output::Progress(_)
                 | Output::Addressed { .. } => {}
@@ -118,7 +129,8 @@ impl Alone {
             self.now = tick;
             self.rate += 1;
             let number = self.rate as u64;
-            self.input(Input::Frame(frame(number)));
+            let (gateway, frame) = (self.client.mailbox_gateway(), frame(number));
+            self.input(Input::Frame { gateway, frame });
             if self.client.entry() != entry {
                 self.enter(); // the driver has dialled the other one
             }
@@ -130,7 +142,8 @@ impl Alone {
         let id = NodeId(crier().verifying_key().to_bytes());
         let utc = self.client.utc(self.now).expect("it has a calendar");
         let frame = Notice::new(What::Alarm, id, utc).sign(&NETWORK, &crier());
-        self.input(Input::Frame(frame));
+        let gateway = self.client.mailbox_gateway();
+        self.input(Input::Frame { gateway, frame });
         let heard = |(_, event): &(Time, ClientEvent)| matches!(event, ClientEvent::Noticed(..));
         assert!(self.events.last().is_some_and(heard));
     }
@@ -279,7 +292,7 @@ fn without_another_gateway_it_warns_and_after_an_hour_forgets() {
     alone.silent(120.0);
     assert!(alone.reached(Stage::Moved).is_none());
     assert!(alone.reached(Stage::Warned).is_some());
-    alone.input(Input::MailboxDown); // nothing is judged any more
+    alone.mailbox_down(); // nothing is judged any more
     alone.silent(3600.0);
     assert_eq!(alone.client.watching().stage, Stage::Calm);
 }
@@ -293,8 +306,8 @@ fn a_flood_raises_no_alarm() {
         Frame::packet(0, field_of(number, START_S + 60), &[7; sphinx::PACKET_LEN])
     });
     assert_eq!(alone.count(ClientEvent::LoopLost, Time::ZERO, alone.now), 0);
-    alone.input(Input::MailboxDown);
-    alone.input(Input::MailboxUp { exporter: [8; 32] });
+    alone.mailbox_down();
+    alone.mailbox_up([8; 32]);
     alone.silent(4.0);
     assert_eq!(alone.count(ClientEvent::LoopLost, Time::ZERO, alone.now), 0);
     alone.silent(4.0);
@@ -325,7 +338,7 @@ fn a_node_loops_faster_after_an_alarm() {
         .first(|event| *event == ClientEvent::LoopAlarm)
         .unwrap();
     assert!(alarm > secs(30.0) && alarm < secs(36.0), "{alarm:?}");
-    alone.input(Input::MailboxDown); // no second alarm
+    alone.mailbox_down(); // no second alarm
     alone.silent(700.0);
     let rate = |from_s: u64, to_s: u64| {
         let [from, to] = [from_s, to_s].map(|s| alarm.after(Duration::from_secs(s)));

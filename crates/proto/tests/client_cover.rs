@@ -158,17 +158,21 @@ fn processes_are_independent() {
     }
 }
 
+fn mailbox_up(client: &Client, byte: u8) -> Input {
+    Input::MailboxUp {
+        gateway: client.mailbox_gateway(),
+        exporter: [byte; 32],
+    }
+}
+
 /// t12, CLI-4: after ten seconds of standing still, nothing is made up: not for the entry link,
 /// not for the mailbox link.
 #[test]
 fn a_stop_makes_no_burst() {
     let network = network(3, 3, own_family);
     let mut client = ready(2, &network);
-    feed(
-        &mut client,
-        secs(0.0),
-        Input::MailboxUp { exporter: [1; 32] },
-    );
+    let up = mailbox_up(&client, 1);
+    feed(&mut client, secs(0.0), up);
     run(&mut client, secs(5.0));
     let stopped = secs(15.0);
     client.wake(stopped);
@@ -180,7 +184,7 @@ fn a_stop_makes_no_burst() {
     assert!(
         !outputs
             .iter()
-            .any(|(_, output)| matches!(output, Output::Mailbox(_)))
+            .any(|(_, output)| matches!(output, Output::Mailbox { .. }))
     );
     assert_eq!(events(&outputs)[&ClientEvent::TickSkipped], 3);
     // And the second after it is like any other: 22 packets on average, 50 never.
@@ -201,7 +205,8 @@ fn without_a_valid_epoch_nothing_is_sent() {
     let epochs_s = 16 * 3600;
     let up = |client: &mut Client| {
         enter(client);
-        feed(client, Time::ZERO, Input::MailboxUp { exporter: [1; 32] });
+        let up = mailbox_up(client, 1);
+        feed(client, Time::ZERO, up);
     };
     let with = |consensus: bool, utc_s: Option<u64>, link: bool| {
         let mut client = client_of(3, 0);
@@ -214,8 +219,9 @@ fn without_a_valid_epoch_nothing_is_sent() {
         if link {
             up(&mut client);
         }
-        let frames =
-            |(_, output): &(Time, Output)| matches!(output, Output::Entry(_) | Output::Mailbox(_));
+        let frames = |(_, output): &(Time, Output)| {
+            matches!(output, Output::Entry(_) | Output::Mailbox { .. })
+        };
         run(&mut client, secs(60.0))
             .iter()
             .filter(|o| frames(o))
@@ -445,10 +451,11 @@ fn confirmations_tick_at_a_constant_rate() {
     let mut client = ready(9, &network);
     let up = secs(3.25);
     run(&mut client, up);
-    let outputs = feed(&mut client, up, Input::MailboxUp { exporter: [7; 32] });
+    let link = mailbox_up(&client, 7);
+    let outputs = feed(&mut client, up, link);
     let mut ticks: Vec<(Time, Confirmation)> = Vec::new();
     let mut note = |at: Time, output: &Output| {
-        if let Output::Mailbox(frame) = output {
+        if let Output::Mailbox { frame, .. } = output {
             assert_eq!(frame.kind(), Some(Kind::Confirm));
             ticks.push((at, Confirmation::parse(frame).expect("one")));
         }

@@ -80,7 +80,8 @@ impl Alone {
             utc: Utc::from_secs(START_S + 60),
         }));
         self.input(Input::Consensus(self.consensus.clone()));
-        self.input(Input::MailboxUp { exporter: [7; 32] });
+        let (gateway, exporter) = (self.client.mailbox_gateway(), [7; 32]);
+        self.input(Input::MailboxUp { gateway, exporter });
     }
 
     /// Another process, with what was stored.
@@ -114,7 +115,8 @@ impl Alone {
                 }
                 Output::Event(ClientEvent::EntryReplaced) => self.replaced.push(self.now),
                 Output::Entry(_) => self.written.push(self.now),
-                Output::Mailbox(_)
+                Output::Mailbox { .. }
+                | Output::Relocated(_)
                 | Output::Deliver(_)
                 | Output::Progress(_)
                 | Output::Addressed { .. }
@@ -135,7 +137,9 @@ impl Alone {
     }
 
     fn hears(&mut self) {
-        self.input(Input::Frame(Frame::new(Kind::Dummy, 0, [0; 32])));
+        let gateway = self.client.mailbox_gateway();
+        let frame = Frame::new(Kind::Dummy, 0, [0; 32]);
+        self.input(Input::Frame { gateway, frame });
     }
 
     fn pass(&mut self, span: Duration) {

@@ -16,7 +16,7 @@ use client_net::{START_S, config, consensus, gateway_id, own_family, params, rat
 use harness::{Call, call, deterministic, drain, harmless_wake, progress};
 use proptest::prelude::*;
 use proto::{
-    Time,
+    NodeId, Time,
     calendar::{Calendar, Utc},
     client::{
         Client, Held, Identity, Input, Limits, MessageId, Output, ReplyToken, Return, State,
@@ -45,6 +45,11 @@ fn client(limits: Limits) -> Client {
     Client::new(config, [2; 32], identity(), []).expect("a new one")
 }
 
+/// The mailbox is at the first gateway, until it moves.
+fn link() -> impl Strategy<Value = NodeId> {
+    prop_oneof![3 => Just(gateway_id(0)), 1 => (0u8..3).prop_map(gateway_id)]
+}
+
 fn limits() -> impl Strategy<Value = Limits> {
     (1usize..4, 1usize..6).prop_map(|(few, some)| Limits {
         outgoing_max: few,
@@ -56,6 +61,7 @@ fn limits() -> impl Strategy<Value = Limits> {
         finished_max: some,
         surbs_max: 5 * some,
         held_surbs_max: 3 * some,
+        contacts_max: some,
         loops_max: some,
         unstored_max: some,
     })
@@ -117,18 +123,23 @@ fn input() -> impl Strategy<Value = Input> {
         })),
         2 => (0u8..3).prop_map(|i| Input::EntryUp { gateway: gateway_id(i) }),
         2 => (0u8..3).prop_map(|i| Input::EntryDown { gateway: gateway_id(i) }),
-        2 => any::<u8>().prop_map(|byte| Input::MailboxUp { exporter: [byte; 32] }),
-        1 => Just(Input::MailboxDown),
-        8 => (0u64..40, 0u8..6, 0u32..6, 0u8..8, 0u16..8)
-            .prop_map(|(seq, message, esi, kind, slot)| {
+        2 => (any::<u8>(), link()).prop_map(|(byte, gateway)| Input::MailboxUp {
+            gateway,
+            exporter: [byte; 32],
+        }),
+        1 => link().prop_map(|gateway| Input::MailboxDown { gateway }),
+        8 => (0u64..40, 0u8..6, 0u32..6, 0u8..8, 0u16..8, link())
+            .prop_map(|(seq, message, esi, kind, slot, gateway)| {
                 let frame = frame(seq, message, esi, kind);
                 // Most come to the first address; some to others, or to none.
                 let slot = slot.saturating_sub(4);
-                Input::Frame(Frame::packet(slot, frame.field(), &frame.to_packet()))
+                let frame = Frame::packet(slot, frame.field(), &frame.to_packet());
+                Input::Frame { gateway, frame }
             }),
-        1 => (0u8..3).prop_map(|kind| {
+        1 => (0u8..3, link()).prop_map(|(kind, gateway)| {
             let kind = [Kind::Dummy, Kind::Hello, Kind::Blob][usize::from(kind)];
-            Input::Frame(Frame::new(kind, 0, [0; 32]))
+            let frame = Frame::new(kind, 0, [0; 32]);
+            Input::Frame { gateway, frame }
         }),
         3 => send,
         1 => (0u8..4, any::<u64>()).prop_map(|(name, ticket)| Input::NewAddress {
@@ -138,6 +149,10 @@ fn input() -> impl Strategy<Value = Input> {
         1 => (0u8..4, any::<u64>()).prop_map(|(name, ticket)| Input::Revoke {
             ticket,
             label: ["main", "x", "xx", ""][usize::from(name)].to_owned(),
+        }),
+        1 => (any::<u64>(), prop::option::of(0u8..4)).prop_map(|(ticket, to)| Input::Move {
+            ticket,
+            to: to.map(gateway_id),
         }),
         1 => (0u8..6).prop_map(|message| Input::Taken { message: MessageId([message; 16]) }),
         6 => (0u64..30).prop_map(|txn| Input::Stored { txn }),
@@ -161,7 +176,10 @@ fn calls() -> impl Strategy<Value = Vec<Call<Input>>> {
             Input::EntryUp {
                 gateway: gateway_id(2),
             },
-            Input::MailboxUp { exporter: [1; 32] },
+            Input::MailboxUp {
+                gateway: gateway_id(0),
+                exporter: [1; 32],
+            },
         ];
         let start = start.into_iter().filter(|_| orderly);
         let mut calls: Vec<Call<Input>> = start.map(|input| (Time::ZERO, Some(input))).collect();
@@ -187,6 +205,7 @@ fn within(held: Held, limits: Limits) -> Result<(), TestCaseError> {
     prop_assert!(held.unstored <= limits.unstored_max, "{held:?}");
     prop_assert!(held.returns.0 <= limits.finished_max + limits.incoming_max);
     prop_assert!(held.returns.1 <= limits.held_surbs_max);
+    prop_assert!(held.contacts <= limits.contacts_max, "{held:?}");
     // What is whole is delivered before it is weighed: one message may stand above the limit.
     prop_assert!(held.incoming_bytes <= limits.incoming_bytes_max, "{held:?}");
     Ok(())
@@ -259,7 +278,8 @@ proptest! {
                         prop_assert!(confirmed || failed);
                     }
                     Output::Entry(_)
-                    | Output::Mailbox(_)
+                    | Output::Mailbox { .. }
+                    | Output::Relocated(_)
                     | Output::Addressed { .. }
                     | Output::Event(_) => {}
                 }
@@ -284,5 +304,7 @@ fn client_law_1_monotone_wake() {
 #[test]
 #[should_panic(expected = "law 1")]
 fn client_law_1_monotone_handle() {
-    goes_back(Some(Input::MailboxDown));
+    goes_back(Some(Input::MailboxDown {
+        gateway: gateway_id(0),
+    }));
 }

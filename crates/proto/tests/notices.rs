@@ -142,7 +142,10 @@ fn client(network: &TestNetwork, consensus: &Consensus) -> Client {
     for input in [
         Input::Calendar(calendar),
         Input::Consensus(Arc::new(consensus.clone())),
-        Input::MailboxUp { exporter: [7; 32] },
+        Input::MailboxUp {
+            gateway: home,
+            exporter: [7; 32],
+        },
     ] {
         client.handle(Time::ZERO, input);
     }
@@ -153,7 +156,8 @@ fn client(network: &TestNetwork, consensus: &Consensus) -> Client {
 }
 
 fn hears(client: &mut Client, frame: Frame) -> Vec<ClientEvent> {
-    client.handle(Time::ZERO, Input::Frame(frame));
+    let gateway = client.mailbox_gateway();
+    client.handle(Time::ZERO, Input::Frame { gateway, frame });
     let outputs = core::iter::from_fn(|| client.poll());
     let events = outputs.filter_map(|output| {
         let Output::Event(event) = output else {

@@ -1,8 +1,8 @@
-//! Runs a client machine: its two links, its records, consensus and calendar.
+//! Runs a client machine: its links, its records, consensus and calendar.
 //!
 //! ```text
 //!  follow ── consensus ─┐                       ┌─ entry link   (links)
-//!  calendar ────────────┤                       ├─ mailbox link (links)
+//!  calendar ────────────┤                       ├─ mailbox links (links)
 //!  mailbox frames ──────┼─▶ proto::client ──────┼─ records ── stored ─┐
 //!  the owner's inputs ──┤      (drive)          ├─ the owner          │
 //!  stored ──────────────┘◀──────────────────────┴────────────────────┘
@@ -29,8 +29,9 @@ pub use links::{Known, Port};
 use proto::{
     Machine, NodeId, Time,
     client::{
-        AddressError, Client, ClientEvent, Config, Delivery, Entrance, Held, Input, Output,
-        OwnAddress, Progress, RestoreError, Watching,
+        AddressError, Client, ClientEvent, Config, Delivery, Entrance, Held, Input,
+        MAILBOX_GATEWAYS_MAX, Moving, Output, OwnAddress, Progress, Relocated, RestoreError,
+        Watching,
     },
     directory::Consensus,
     wire::Purpose,
@@ -64,6 +65,8 @@ pub enum Said {
     Progress(Progress),
     /// What came of an order for an address: the owner's number, and its slot or why not.
     Addressed(u64, Result<u16, AddressError>),
+    /// A correspondent has moved.
+    Relocated(Relocated),
     /// Something to count.
     Event(ClientEvent),
     /// A frame for this link was not sent.
@@ -71,7 +74,7 @@ pub enum Said {
 }
 
 /// What the machine holds, as its owner may show it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct View {
     /// How much of everything.
     pub held: Held,
@@ -81,6 +84,39 @@ pub struct View {
     pub watching: Watching,
     /// How it stands with its entry gateway.
     pub entrance: Entrance,
+    /// How far a move has come.
+    pub moving: Moving,
+}
+
+/// Which gateway each link goes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    entry: Option<NodeId>,
+    mailboxes: [Option<NodeId>; MAILBOX_GATEWAYS_MAX],
+    /// Which of the mailbox links is that of the client's addresses.
+    home: usize,
+}
+
+impl Places {
+    /// Mailbox links to these gateways, the home first. A link that is wanted stays where it is.
+    fn aim(&mut self, entry: Option<NodeId>, mailboxes: &[NodeId]) {
+        self.entry = entry;
+        for place in &mut self.mailboxes {
+            *place = place.filter(|gateway| mailboxes.contains(gateway));
+        }
+        for gateway in mailboxes {
+            let free = self.mailboxes.iter().position(Option::is_none);
+            if let (false, Some(free)) = (self.mailboxes.contains(&Some(*gateway)), free) {
+                self.mailboxes[free] = Some(*gateway);
+            }
+        }
+        let home = mailboxes.first().and_then(|home| self.at(*home));
+        self.home = home.unwrap_or(self.home);
+    }
+
+    fn at(&self, gateway: NodeId) -> Option<usize> {
+        self.mailboxes.iter().position(|at| *at == Some(gateway))
+    }
 }
 
 /// A client's links and what is to be seen of its machine.
@@ -88,23 +124,25 @@ pub struct View {
 pub struct Links {
     /// The link on which it writes packets.
     pub entry: Port,
-    /// The link on which it reads them.
-    pub mailbox: Port,
-    /// The gateway that the machine enters by.
-    entered: watch::Sender<Option<NodeId>>,
+    /// Those on which it reads them: one, but for some time after a move.
+    mailboxes: [Port; MAILBOX_GATEWAYS_MAX],
+    places: watch::Sender<Places>,
     view: Mutex<View>,
     /// The client's addresses, and the machine's number of their last change.
     addresses: Mutex<(u64, Vec<OwnAddress>)>,
+    /// Correspondents that have moved, and the machine's number of the last one.
+    relocated: watch::Sender<(u64, Arc<[Relocated]>)>,
 }
 
 impl Default for Links {
     fn default() -> Self {
         Self {
             entry: Port::new(Purpose::Entry),
-            mailbox: Port::new(Purpose::Mailbox),
-            entered: watch::Sender::new(None),
+            mailboxes: [(); MAILBOX_GATEWAYS_MAX].map(|()| Port::new(Purpose::Mailbox)),
+            places: watch::Sender::default(),
             view: Mutex::default(),
             addresses: Mutex::default(),
+            relocated: watch::Sender::new((0, Arc::new([]))),
         }
     }
 }
@@ -113,13 +151,55 @@ impl Links {
     /// The gateway that the client enters by, once there is one.
     #[must_use]
     pub fn entered(&self) -> Option<NodeId> {
-        *self.entered.borrow()
+        self.places.borrow().entry
+    }
+
+    /// The link to the gateway where the client's addresses have their mailboxes. After a move it is
+    /// another one.
+    #[must_use]
+    pub fn home(&self) -> &Port {
+        let home = self.places.borrow().home;
+        &self.mailboxes[home]
+    }
+
+    /// The links to gateways where mailboxes from before a move are read.
+    pub fn former(&self) -> impl Iterator<Item = (NodeId, &Port)> {
+        let places = *self.places.borrow();
+        let all = places.mailboxes.into_iter().zip(&self.mailboxes);
+        let former = all.enumerate().filter(move |(at, _)| *at != places.home);
+        former.filter_map(|(_, (gateway, port))| Some((gateway?, port)))
+    }
+
+    /// Frames written, and read, since the start, on all links.
+    #[must_use]
+    pub fn frames(&self) -> [u64; 2] {
+        let all = self.mailboxes.iter().chain([&self.entry]);
+        all.map(Port::frames)
+            .fold([0; 2], |sum, [up, down]| [sum[0] + up, sum[1] + down])
+    }
+
+    /// When a link is aimed at another gateway.
+    #[must_use]
+    pub fn aims(&self) -> watch::Receiver<Places> {
+        self.places.subscribe()
+    }
+
+    /// The correspondents that have moved, and when there is another.
+    #[must_use]
+    pub fn relocated(&self) -> watch::Receiver<(u64, Arc<[Relocated]>)> {
+        self.relocated.subscribe()
+    }
+
+    fn to_mailbox(&self, gateway: NodeId) -> Option<&Port> {
+        let at = self.places.borrow().at(gateway)?;
+        Some(&self.mailboxes[at])
     }
 
     /// What the machine holds.
     #[must_use]
     pub fn view(&self) -> View {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        let view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        view.clone()
     }
 
     /// The client's addresses, the oldest first; none before it runs.
@@ -140,20 +220,31 @@ impl Links {
             *addresses = client.addresses();
         }
         drop(addresses);
-        let chosen = client.entry();
-        self.entered.send_if_modified(|entered| {
-            let changed = *entered != chosen;
-            *entered = chosen;
-            changed
+        let gateways = client.mailbox_gateways();
+        self.places.send_if_modified(|places| {
+            let before = *places;
+            places.aim(client.entry(), &gateways);
+            *places != before
         });
-        if client.is_deaf() {
-            self.mailbox.close(); // CLI-15: the mailbox is opened anew
+        for gateway in gateways.into_iter().filter(|at| client.is_deaf(*at)) {
+            if let Some(port) = self.to_mailbox(gateway) {
+                port.close(); // CLI-15: the mailbox is opened anew
+            }
         }
+        self.relocated.send_if_modified(|relocated| {
+            let version = client.relocated_version();
+            let news = relocated.0 != version;
+            if news {
+                *relocated = (version, client.relocated().into());
+            }
+            news
+        });
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = View {
             held: client.held(),
             loss: client.loss(),
             watching: client.watching(),
             entrance: client.entrance(),
+            moving: client.moving(),
         };
     }
 }
@@ -206,7 +297,6 @@ pub async fn run(
 ) -> Result<(), ClientError> {
     let profile = setup.config.profile.clone();
     let client = Client::new(setup.config, entropy::seed(), None, setup.found)?;
-    let gateway = client.mailbox_gateway();
     let (input, inputs) = setup.inbox;
     let (links, clock) = (setup.links, setup.dialler.clock);
     links.show(&client);
@@ -218,25 +308,21 @@ pub async fn run(
     let mut tasks = JoinSet::new(); // they end with this future
     tasks.spawn(feed_calendar(clock, input.clone(), Input::Calendar));
     tasks.spawn(feed_consensus(setup.directory.clone(), input.clone()));
-    let [entry, mailbox] = [(); 2].map(|()| watch::Sender::new(None));
-    for (to, is_entry) in [(&entry, true), (&mailbox, false)] {
+    // The mailbox links, then the entry.
+    let to = [(); MAILBOX_GATEWAYS_MAX + 1].map(|()| watch::Sender::new(None));
+    for (at, to) in to.iter().enumerate() {
         let (links, dialler, to) = (Arc::clone(&links), setup.dialler.clone(), to.subscribe());
         let (inbox, patience) = (input.clone(), setup.patience);
         tasks.spawn(async move {
-            let port = if is_entry {
-                &links.entry
-            } else {
-                &links.mailbox
-            };
+            let port = links.mailboxes.get(at).unwrap_or(&links.entry);
             port.keep(dialler, patience, to, inbox).await;
         });
     }
     let aim = Aim {
         directory: setup.directory,
         profile,
-        entered: links.entered.subscribe(),
-        gateway,
-        to: [entry, mailbox],
+        places: links.places.subscribe(),
+        to,
     };
     tasks.spawn(aim.run());
 
@@ -248,8 +334,9 @@ pub async fn run(
                 said(Said::Unsent(Purpose::Entry, why));
             }
         }
-        Output::Mailbox(frame) => {
-            if let Err(why) = links.mailbox.send(frame) {
+        Output::Mailbox { gateway, frame } => {
+            let port = links.to_mailbox(gateway).ok_or(NotSent::Down);
+            if let Err(why) = port.and_then(|port| port.send(frame)) {
                 said(Said::Unsent(Purpose::Mailbox, why));
             }
         }
@@ -260,6 +347,7 @@ pub async fn run(
         Output::Deliver(delivery) => said(Said::Deliver(delivery)),
         Output::Progress(progress) => said(Said::Progress(progress)),
         Output::Addressed { ticket, outcome } => said(Said::Addressed(ticket, outcome)),
+        Output::Relocated(news) => said(Said::Relocated(news)),
         Output::Event(event) => said(Said::Event(event)),
     };
     tokio::select! {
@@ -308,23 +396,22 @@ async fn feed_consensus(mut directory: watch::Receiver<State>, input: mpsc::Send
     }
 }
 
-/// Tells the two links where to go, by the consensus and the machine's choice.
+/// Tells the links where to go, by the consensus and the machine's choice.
 struct Aim {
     directory: watch::Receiver<State>,
     profile: String,
-    entered: watch::Receiver<Option<NodeId>>,
-    /// Where the mailbox is.
-    gateway: NodeId,
-    /// Entry and mailbox.
-    to: [watch::Sender<Option<Destination>>; 2],
+    places: watch::Receiver<Places>,
+    /// The mailbox links, and the entry.
+    to: [watch::Sender<Option<Destination>>; MAILBOX_GATEWAYS_MAX + 1],
 }
 
 impl Aim {
     async fn run(mut self) {
         loop {
             let known = self.directory.borrow_and_update().consensus().cloned();
-            let chosen = *self.entered.borrow_and_update();
-            for (to, node) in self.to.iter().zip([chosen, Some(self.gateway)]) {
+            let places = *self.places.borrow_and_update();
+            let wanted = places.mailboxes.into_iter().chain([places.entry]);
+            for (to, node) in self.to.iter().zip(wanted) {
                 let aimed = known.as_deref().zip(node);
                 let aimed = aimed.and_then(|(known, node)| self.destination(known, node));
                 to.send_if_modified(|to| {
@@ -335,7 +422,7 @@ impl Aim {
             }
             let changed = tokio::select! {
                 changed = self.directory.changed() => changed,
-                changed = self.entered.changed() => changed,
+                changed = self.places.changed() => changed,
             };
             if changed.is_err() {
                 return;
@@ -390,7 +477,8 @@ impl Machine for Observed {
 
     fn poll(&mut self) -> Option<Output> {
         let output = self.client.poll();
-        if output.is_none() {
+        // Also before an owner hears that its addresses are others.
+        if matches!(output, None | Some(Output::Addressed { .. })) {
             self.links.show(&self.client);
         }
         output
@@ -398,5 +486,28 @@ impl Machine for Observed {
 
     fn next_wake(&self) -> Option<Time> {
         self.client.next_wake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CLI-42: a move takes another link for the new gateway; the one to the former gateway stays up,
+    /// and is free again when its time is over.
+    #[test]
+    fn links_stay_where_they_are_through_a_move() {
+        let id = |byte| NodeId([byte; 32]);
+        let mut places = Places::default();
+        places.aim(Some(id(9)), &[id(1)]);
+        let [first, second, ..] = places.mailboxes;
+        assert_eq!((first, second, places.home), (Some(id(1)), None, 0));
+        places.aim(Some(id(9)), &[id(2), id(1)]);
+        let [first, second, ..] = places.mailboxes;
+        assert_eq!((first, second, places.home), (Some(id(1)), Some(id(2)), 1));
+        places.aim(Some(id(9)), &[id(2)]);
+        assert_eq!((places.mailboxes[0], places.home), (None, 1));
+        places.aim(Some(id(9)), &[id(3), id(2)]);
+        assert_eq!((places.mailboxes[0], places.home), (Some(id(3)), 0));
     }
 }

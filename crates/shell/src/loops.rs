@@ -70,6 +70,7 @@ const LIMITS: Limits = Limits {
     surbs_max: 0,
     loops_max: 1 << 14,
     held_surbs_max: 0,
+    contacts_max: 0,
     unstored_max: 1 << 10,
 };
 
@@ -175,7 +176,11 @@ impl Loops {
             Said::Event(ClientEvent::Dropped(_)) => count("dropped"),
             Said::Unsent(_, why) => count(why.reason()),
             // Neither has a node anything to say, nor does it listen.
-            Said::Event(_) | Said::Deliver(_) | Said::Progress(_) | Said::Addressed(..) => {}
+            Said::Event(_)
+            | Said::Deliver(_)
+            | Said::Progress(_)
+            | Said::Addressed(..)
+            | Said::Relocated(_) => {}
         };
         tokio::select! {
             ended = client::run(setup, said, stop) => ended,
@@ -280,7 +285,7 @@ impl Shown {
 
 /// Shows how many of the two links are up, as that changes.
 async fn show(links: &Links, metrics: &Metrics) {
-    let (mut entry, mut mailbox) = (links.entry.watch(), links.mailbox.watch());
+    let (mut entry, mut mailbox) = (links.entry.watch(), links.home().watch());
     loop {
         let up = [&mut entry, &mut mailbox].map(|link| u64::from(link.borrow_and_update().up));
         metrics.gauge(LINKS, up.iter().sum());

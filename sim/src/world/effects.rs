@@ -108,8 +108,10 @@ impl World<'_> {
         let inside = self.seats[client].looping.is_some();
         match output {
             Output::Entry(frame) => self.write(client, links::ENTRY, frame),
-            Output::Addressed { .. } => unreachable!("nobody asked for an address"),
-            Output::Mailbox(frame) => self.write(client, links::MAILBOX, frame),
+            Output::Addressed { .. } | Output::Relocated(_) => {
+                unreachable!("nobody asked for an address, or moves")
+            }
+            Output::Mailbox { frame, .. } => self.write(client, links::MAILBOX, frame),
             Output::Store { txn, ops } => {
                 let written = Event::Written {
                     client,

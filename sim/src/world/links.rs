@@ -191,7 +191,7 @@ impl World<'_> {
         let gateway = self.nodes[gateway].id;
         let input = [
             client::Input::EntryUp { gateway },
-            client::Input::MailboxUp { exporter },
+            client::Input::MailboxUp { gateway, exporter },
         ][which]
             .clone();
         self.tell(client, input);
@@ -211,7 +211,7 @@ impl World<'_> {
         let gateway = self.nodes[gateway].id;
         let input = [
             client::Input::EntryDown { gateway },
-            client::Input::MailboxDown,
+            client::Input::MailboxDown { gateway },
         ][which]
             .clone();
         self.tell(client, input);
@@ -251,8 +251,9 @@ impl World<'_> {
     }
 
     pub(super) fn downstream(&mut self, link: LinkId, frame: Frame) {
-        if let Some(client) = self.links.client_up(link) {
-            self.tell(client, client::Input::Frame(frame));
+        if let (Some(client), Some(at)) = (self.links.client_up(link), self.links.gateway(link)) {
+            let gateway = self.nodes[at].id;
+            self.tell(client, client::Input::Frame { gateway, frame });
         }
     }
 }

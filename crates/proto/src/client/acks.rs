@@ -222,7 +222,11 @@ mod tests {
 
     fn received(byte: u8) -> Received {
         Received {
-            came: Came { slot: 0, by: None },
+            came: Came {
+                slot: 0,
+                mailbox: 0,
+                by: None,
+            },
             wire: MessageId([99; 16]),
             here: MessageId([byte; 16]),
         }
@@ -274,6 +278,7 @@ mod tests {
         };
         let came = |slot, by: Option<u8>| Came {
             slot,
+            mailbox: slot,
             by: by.map(|by| MessageId([by; 16])),
         };
         let ways = [
@@ -288,7 +293,7 @@ mod tests {
                 ..received(byte)
             };
             let part = ReturnPart::Address(address);
-            returns.keep(message.here, 0, part, 100, (9, 9), &mut journal);
+            returns.keep((message.here, None), 0, part, 100, (9, 9), &mut journal);
             acks.queue(Time::ZERO, (message, byte.into()), 9, |_| false);
         }
         let mut packets = Vec::new();
@@ -313,7 +318,7 @@ mod tests {
             surbs: vec![Surb::parse(&[1; sphinx::SURB_LEN]); 5],
         };
         let message = received(1);
-        returns.keep(message.here, 0, part, 100, (9, 9), &mut journal);
+        returns.keep((message.here, None), 0, part, 100, (9, 9), &mut journal);
         acks.queue(Time::ZERO, (message, 0), 9, |_| false);
         let mut next = |acks: &mut Acks, at_s| {
             let now = Time::ZERO.after(Duration::from_secs(at_s));

@@ -1,12 +1,17 @@
 //! A client's own addresses: one for each correspondent, if its owner likes, and each revocable.
 //!
-//! Spec: docs/spec/client.md, rules CLI-31 to CLI-33.
+//! Spec: docs/spec/client.md, rules CLI-31 to CLI-33, CLI-40 and CLI-43.
 //!
 //! | quantity | type       | unit, range                                                         |
 //! |----------|------------|---------------------------------------------------------------------|
-//! | slot     | `u16`      | names an address here and on the mailbox link; never used twice     |
+//! | slot     | `u16`      | names a mailbox here and on its link; never used twice              |
+//! | line     | `u16`      | names an address, also after a move: the slot of its first mailbox  |
 //! | label    | text       | the owner's name for it, 1 to [`LABEL_MAX`] bytes, each once         |
 //! | all      | addresses  | 1 to [`ADDRESSES_MAX`], those revoked since the link came up with it |
+//!
+//! An address that moves gets another mailbox, with other secrets, at another gateway; the former one
+//! is read on until its time is over. What came to an address is known by its line, whichever of its
+//! mailboxes it came to.
 //!
 //! Slot 0 is the identity that the client was made with, and a record like the others. Each address
 //! has secrets drawn for it alone, so that no two can be told to be of one client by what they say. (The gateway that
@@ -23,7 +28,7 @@ use super::{
     came::OwnSecret,
     journal::{Effect, Journal, key, kind},
 };
-use crate::{address::Address, wire::CURSORS_MAX};
+use crate::{NodeId, address::Address, wire::CURSORS_MAX};
 
 /// Addresses of one client: as many as a mailbox link has slots (GW-6).
 pub const ADDRESSES_MAX: usize = CURSORS_MAX;
@@ -35,7 +40,7 @@ pub const FIRST_LABEL: &str = "main";
 /// One of a client's addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnAddress {
-    /// Its number.
+    /// Its number, which it keeps when it moves.
     pub slot: u16,
     /// Its owner's name for it.
     pub label: String,
@@ -56,6 +61,13 @@ pub enum AddressError {
     TooMany,
     /// It is the only one: make another first.
     Last,
+    /// There is no consensus, no calendar or no epoch yet.
+    NotReady,
+    /// To move to: it is no gateway of the network, or the one where the mailbox is; or there is no
+    /// other.
+    NoGateway,
+    /// A move is being written; or as many former gateways are still read as there may be.
+    Moving,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,11 +78,27 @@ enum State {
     Revoked,
 }
 
+/// By which move a mailbox came to be: whose it follows, and until when that one is read.
+#[derive(Clone, Copy)]
+struct Move {
+    from: u16,
+    until_s: u64,
+    /// Ascends with the moves of an address, and tells nothing of the client's others.
+    order: u64,
+}
+
 struct Slot {
     identity: Identity,
     label: String,
     state: State,
+    line: u16,
+    came: Option<Move>,
+    /// It has moved on, and is read until then.
+    until_s: Option<u64>,
 }
+
+/// Mailbox gateways of one client at a time, former ones among them (CLI-44).
+pub const MAILBOX_GATEWAYS_MAX: usize = 4;
 
 #[derive(Default)]
 pub(crate) struct Addresses {
@@ -78,10 +106,16 @@ pub(crate) struct Addresses {
     next: u16,
     /// Grows with every change.
     version: u64,
+    /// A move is not durable yet.
+    moving: bool,
 }
 
 fn record(slot: u16) -> Vec<u8> {
     key(kind::ADDRESS, &[&slot.to_be_bytes()])
+}
+
+fn move_record(slot: u16) -> Vec<u8> {
+    key(kind::MOVE, &[&slot.to_be_bytes()])
 }
 
 fn to_record(slot: u16, identity: &Identity, label: &str) -> (Vec<u8>, Vec<u8>) {
@@ -110,11 +144,17 @@ pub fn founding(identity: &Identity) -> [(Vec<u8>, Vec<u8>); 2] {
 #[must_use]
 pub fn addresses_of(records: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<OwnAddress>> {
     let mut all = Addresses::default();
-    for (key, value) in records {
-        if let Some((&kind::ADDRESS, slot)) = key.split_first()
-            && let Ok(slot) = slot.try_into()
-        {
-            all.restore(u16::from_be_bytes(slot), value);
+    for wanted in [kind::ADDRESS, kind::MOVE] {
+        for (key, value) in records {
+            if let Some((kind, slot)) = key.split_first()
+                && *kind == wanted
+                && let Ok(slot) = slot.try_into().map(u16::from_be_bytes)
+            {
+                let _known = match wanted {
+                    kind::ADDRESS => all.restore(slot, value),
+                    _ => all.restore_move(slot, value),
+                };
+            }
         }
     }
     (all.next > 0).then(|| all.list())
@@ -135,14 +175,42 @@ impl Addresses {
             identity,
             label,
             state: State::Live,
+            line: slot,
+            came: None,
+            until_s: None,
         };
         self.slots.insert(slot, known);
         true
     }
 
+    /// Reads back how a mailbox came to be, after all that there are; `false` if it is no such record.
+    pub(crate) fn restore_move(&mut self, slot: u16, value: &[u8]) -> bool {
+        let parse = || {
+            let (line, rest) = value.split_first_chunk()?;
+            let (from, rest) = rest.split_first_chunk()?;
+            let (until_s, order) = rest.split_first_chunk()?;
+            let came = Move {
+                from: u16::from_be_bytes(*from),
+                until_s: u64::from_be_bytes(*until_s),
+                order: u64::from_be_bytes(order.try_into().ok()?),
+            };
+            Some((u16::from_be_bytes(*line), came))
+        };
+        let Some((line, came)) = parse() else {
+            return false;
+        };
+        if let Some(slot) = self.slots.get_mut(&slot) {
+            (slot.line, slot.came) = (line, Some(came));
+        }
+        if let Some(former) = self.slots.get_mut(&came.from) {
+            former.until_s = Some(came.until_s);
+        }
+        true
+    }
+
     /// Whether there is a live one.
     pub(crate) fn is_some(&self) -> bool {
-        self.live().next().is_some()
+        self.current().next().is_some()
     }
 
     fn those(&self, state: State) -> impl Iterator<Item = (u16, &Slot)> {
@@ -154,10 +222,62 @@ impl Addresses {
         self.those(State::Live)
     }
 
-    /// The number of the address that loops and reply blocks come to: the oldest that is live.
+    /// Those whose addresses the owner gives out.
+    fn current(&self) -> impl Iterator<Item = (u16, &Slot)> {
+        self.live().filter(|(_, of)| of.until_s.is_none())
+    }
+
+    fn oldest(&self) -> (u16, &Slot) {
+        let oldest = self.current().min_by_key(|(_, of)| of.line);
+        oldest.expect("the last one is never revoked")
+    }
+
+    /// The mailbox that loops and reply blocks come to: that of the oldest address that is live.
     pub(crate) fn home(&self) -> (u16, &Identity) {
-        let (number, slot) = self.live().next().expect("the last one is never revoked");
+        let (number, slot) = self.oldest();
         (number, &slot.identity)
+    }
+
+    /// That address.
+    pub(crate) fn home_line(&self) -> u16 {
+        self.oldest().1.line
+    }
+
+    /// The mailbox of an address, and its secrets.
+    pub(crate) fn mailbox_of(&self, line: u16) -> Option<(u16, &Identity)> {
+        let mut current = self.current();
+        let (number, slot) = current.find(|(_, of)| of.line == line)?;
+        Some((number, &slot.identity))
+    }
+
+    /// The address that a mailbox is, or was, of.
+    pub(crate) fn line_of(&self, slot: u16) -> Option<u16> {
+        self.slots.get(&slot).map(|of| of.line)
+    }
+
+    /// By its number, the latest of an address' moves.
+    pub(crate) fn order(&self, slot: u16) -> u64 {
+        let came = self.slots.get(&slot).and_then(|of| of.came);
+        came.map_or(0, |came| came.order)
+    }
+
+    /// Where a mailbox is, though it be revoked.
+    pub(crate) fn at(&self, slot: u16) -> Option<NodeId> {
+        self.slots.get(&slot).map(|of| of.identity.gateway())
+    }
+
+    /// The gateways where mailboxes of the client's are read, that of the home first, and until when
+    /// the others are.
+    pub(crate) fn gateways(&self) -> Vec<(NodeId, Option<u64>)> {
+        let mut all = vec![(self.home().1.gateway(), None)];
+        for (_, of) in self.live() {
+            let gateway = of.identity.gateway();
+            match all.iter_mut().find(|(known, _)| *known == gateway) {
+                Some((_, until_s)) => *until_s = until_s.and(of.until_s.max(*until_s)),
+                None => all.push((gateway, of.until_s)),
+            }
+        }
+        all
     }
 
     /// The secrets of a slot whose packets are read.
@@ -171,24 +291,36 @@ impl Addresses {
         self.those(State::Revoked).any(|(was, _)| was == slot)
     }
 
-    /// Numbers of those to open on a new link, on which none of the revoked ones is.
-    pub(crate) fn reopen(&mut self) -> Vec<u16> {
-        self.slots.retain(|_, slot| slot.state != State::Revoked);
-        self.live().map(|(slot, _)| slot).collect()
+    /// Numbers of those to open on a new link to `gateway`, on which none of the revoked ones is.
+    pub(crate) fn reopen(&mut self, gateway: NodeId) -> Vec<u16> {
+        let here = |of: &Slot| of.identity.gateway() == gateway;
+        self.slots
+            .retain(|_, slot| slot.state != State::Revoked || !here(slot));
+        let live = self.live().filter(|(_, of)| here(of));
+        live.map(|(slot, _)| slot).collect()
     }
 
     pub(crate) fn list(&self) -> Vec<OwnAddress> {
-        let own = |(slot, known): (u16, &Slot)| OwnAddress {
-            slot,
+        let own = |(_, known): (u16, &Slot)| OwnAddress {
+            slot: known.line,
             label: known.label.clone(),
             address: known.identity.address(),
         };
-        self.live().map(own).collect()
+        let mut list: Vec<OwnAddress> = self.current().map(own).collect();
+        list.sort_by_key(|own| own.slot);
+        list
     }
 
     fn named(&self, label: &str) -> Option<u16> {
-        let (slot, _) = self.live().find(|(_, slot)| slot.label == label)?;
-        Some(slot)
+        let (_, of) = self.current().find(|(_, of)| of.label == label)?;
+        Some(of.line)
+    }
+
+    /// Whether `more` mailboxes can be opened at `gateway`, too.
+    fn has_room(&self, gateway: NodeId, more: usize) -> bool {
+        let here = self.slots.values().map(|of| of.identity.gateway());
+        here.filter(|at| *at == gateway).count() + more <= ADDRESSES_MAX
+            && usize::from(self.next) + more <= usize::from(u16::MAX)
     }
 
     /// Draws a new one (CLI-31).
@@ -202,15 +334,18 @@ impl Addresses {
         if !good {
             return Err(AddressError::Label);
         }
+        if self.moving {
+            return Err(AddressError::Moving);
+        }
         let mut others = self.slots.values().filter(|of| of.state != State::Revoked);
         if others.any(|of| of.label == label) {
             return Err(AddressError::Taken);
         }
-        let slot = self.next;
-        if self.slots.len() >= ADDRESSES_MAX || slot == u16::MAX {
+        let (slot, gateway) = (self.next, self.home().1.gateway());
+        if !self.has_room(gateway, 1) {
             return Err(AddressError::TooMany);
         }
-        let identity = Identity::generate(rng, self.home().1.gateway());
+        let identity = Identity::generate(rng, gateway);
         let (key, value) = to_record(slot, &identity, &label);
         journal.put(key, value);
         self.next += 1;
@@ -218,34 +353,143 @@ impl Addresses {
             identity,
             label,
             state: State::Made,
+            line: slot,
+            came: None,
+            until_s: None,
         };
         self.slots.insert(slot, made);
         Ok(slot)
     }
 
-    /// What was made or revoked is durable; whether an address came to life by that.
-    fn durable(&mut self, slot: u16) -> bool {
+    /// What was made or revoked is durable; where an address came to life by that.
+    fn durable(&mut self, slot: u16) -> Option<NodeId> {
         let made = self.slots.get_mut(&slot);
-        let made = made.filter(|slot| slot.state == State::Made);
-        let lives = made.map(|slot| slot.state = State::Live).is_some();
-        self.version += u64::from(lives);
-        lives
+        let made = made.filter(|slot| slot.state == State::Made)?;
+        made.state = State::Live;
+        self.version += 1;
+        Some(made.identity.gateway())
     }
 
-    /// Forgets the secrets of one, for good (CLI-32).
-    fn revoke(&mut self, label: &str, journal: &mut Journal) -> Result<u16, AddressError> {
-        let slot = self.named(label).ok_or(AddressError::Unknown)?;
-        if self.live().nth(1).is_none() {
-            return Err(AddressError::Last);
+    /// Draws a mailbox at `gateway` for each address; those that they have now are read until then
+    /// (CLI-40).
+    pub(super) fn move_to(
+        &mut self,
+        rng: &mut impl CryptoRng,
+        gateway: NodeId,
+        (now_s, until_s): (u64, u64),
+        journal: &mut Journal,
+    ) -> Result<(), AddressError> {
+        let gateways = self.gateways();
+        let known = gateways.iter().any(|(known, _)| *known == gateway);
+        if self.moving || gateways.len() + usize::from(!known) > MAILBOX_GATEWAYS_MAX {
+            return Err(AddressError::Moving);
         }
-        journal.put(record(slot), Vec::new());
-        journal.forget_cursor(slot);
-        journal.erase();
-        if let Some(known) = self.slots.get_mut(&slot) {
-            known.state = State::Revoked;
+        let stays = |of: &&Slot| of.state == State::Revoked || of.until_s.is_some();
+        let go = self.slots.iter().filter(|(_, of)| !stays(of));
+        let go: Vec<u16> = go.map(|(number, _)| *number).collect();
+        if !self.has_room(gateway, go.len()) {
+            return Err(AddressError::TooMany);
+        }
+        for from in go {
+            let (slot, of) = (self.next, &self.slots[&from]);
+            let before = of.came.map_or(0, |came| came.order);
+            let hour = now_s / 3600;
+            let order = ((hour << 32) | u64::from(rng.next_u32())).max(before + 1);
+            let (line, label) = (of.line, of.label.clone());
+            let identity = Identity::generate(rng, gateway);
+            let (key, value) = to_record(slot, &identity, &label);
+            journal.put(key, value);
+            let value = [
+                line.to_be_bytes().as_slice(),
+                &from.to_be_bytes(),
+                &until_s.to_be_bytes(),
+                &order.to_be_bytes(),
+            ]
+            .concat();
+            journal.put(move_record(slot), value);
+            let made = Slot {
+                identity,
+                label,
+                state: State::Made,
+                line,
+                came: Some(Move {
+                    from,
+                    until_s,
+                    order,
+                }),
+                until_s: None,
+            };
+            self.slots.insert(slot, made);
+            self.next += 1;
+        }
+        self.moving = true;
+        Ok(())
+    }
+
+    /// A move is durable.
+    pub(super) fn moved(&mut self) {
+        self.moving = false;
+        let made = self.slots.values_mut().filter(|of| of.came.is_some());
+        let made = made.filter(|of| of.state == State::Made);
+        let came: Vec<Move> = made
+            .filter_map(|of| {
+                of.state = State::Live;
+                of.came
+            })
+            .collect();
+        for came in came {
+            if let Some(former) = self.slots.get_mut(&came.from) {
+                former.until_s = Some(came.until_s);
+            }
         }
         self.version += 1;
-        Ok(slot)
+    }
+
+    /// Forgets former mailboxes whose time is over, secrets and all (CLI-43); their slots.
+    pub(super) fn close(&mut self, now_s: u64, journal: &mut Journal) -> Vec<u16> {
+        let over = |of: &Slot| of.until_s.is_some_and(|until_s| until_s <= now_s);
+        let over: Vec<u16> = self
+            .live()
+            .filter(|(_, of)| over(of))
+            .map(|(slot, _)| slot)
+            .collect();
+        for slot in &over {
+            self.erase(*slot, journal);
+            self.slots.remove(slot);
+        }
+        if !over.is_empty() {
+            journal.erase();
+            self.version += 1;
+        }
+        over
+    }
+
+    fn erase(&self, slot: u16, journal: &mut Journal) {
+        journal.put(record(slot), Vec::new());
+        journal.delete(move_record(slot));
+        journal.forget_cursor(slot);
+    }
+
+    /// Forgets the secrets of one, for good, those of its former mailboxes too (CLI-32).
+    fn revoke(&mut self, label: &str, journal: &mut Journal) -> Result<u16, AddressError> {
+        if self.moving {
+            return Err(AddressError::Moving);
+        }
+        let line = self.named(label).ok_or(AddressError::Unknown)?;
+        if self.current().nth(1).is_none() {
+            return Err(AddressError::Last);
+        }
+        let its = self.live().filter(|(_, of)| of.line == line);
+        let its: Vec<u16> = its.map(|(slot, _)| slot).collect();
+        for slot in its {
+            self.erase(slot, journal);
+            if let Some(known) = self.slots.get_mut(&slot) {
+                (known.state, known.until_s) = (State::Revoked, None);
+            }
+        }
+        journal.erase();
+        self.version += 1;
+        Ok(line)
     }
 }
 
@@ -270,7 +514,7 @@ impl Client {
 
     /// The owner wants one gone.
     pub(super) fn revoke(&mut self, ticket: u64, label: &str) {
-        let home = self.addresses.home().0;
+        let home = self.addresses.home_line();
         let revoked = self.addresses.revoke(label, &mut self.journal);
         if revoked == Ok(home) {
             self.loops.forget(); // they come to another one from now on
@@ -279,14 +523,16 @@ impl Client {
             self.acks.forget(slot);
             self.inbox.forget(slot, &mut self.journal);
             self.outbox.revoked(slot, &mut self.journal);
+            self.contacts.revoked(slot, &mut self.journal);
+            self.plan_notices();
         }
         self.addressed(ticket, revoked);
     }
 
     /// An order for an address is carried out, durably: it may be told now, and opened.
     pub(super) fn address_durable(&mut self, ticket: u64, slot: u16) {
-        if self.addresses.durable(slot) {
-            self.mailbox.open(slot);
+        if let Some(gateway) = self.addresses.durable(slot) {
+            self.mailbox.open(gateway, slot);
         }
         self.out.push_back(Output::Addressed {
             ticket,

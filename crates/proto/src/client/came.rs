@@ -4,7 +4,8 @@
 //!
 //! | quantity | type           | what                                                            |
 //! |----------|----------------|-----------------------------------------------------------------|
-//! | slot     | `u16`          | the address whose mailbox it was read from                      |
+//! | slot     | `u16`          | the address that it came to, whichever mailbox it has           |
+//! | mailbox  | `u16`          | the slot of the mailbox that it was read from                   |
 //! | by       | [`MessageId`]  | the client's own message whose reply block carried it, if one did |
 //! | wire     | [`MessageId`]  | the message's id, as its sender drew it                         |
 //! | here     | [`MessageId`]  | what stands for it in memory, in records and to the application |
@@ -21,6 +22,7 @@ use super::{Identity, MessageId};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Came {
     pub(crate) slot: u16,
+    pub(crate) mailbox: u16,
     pub(crate) by: Option<MessageId>,
 }
 
@@ -73,7 +75,7 @@ impl OwnSecret {
 }
 
 /// Of parts of which at most one has not a length of its own.
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
+pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     use sha2::{Digest, Sha256};
     let mut hash = Sha256::new();
     parts.iter().for_each(|part| hash.update(part));
@@ -91,7 +93,8 @@ mod tests {
         let wire = MessageId([5; 16]);
         let name = |secret: &OwnSecret, slot, by: Option<u8>, wire| {
             let by = by.map(|by| MessageId([by; 16]));
-            secret.received(Came { slot, by }, wire).here
+            let mailbox = slot;
+            secret.received(Came { slot, mailbox, by }, wire).here
         };
         let first = name(&secret, 0, None, wire);
         assert_eq!(first, name(&secret, 0, None, wire));

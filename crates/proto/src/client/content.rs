@@ -1,4 +1,4 @@
-//! What stands in a packet's payload: one of four contents, told apart only by the recipient.
+//! What stands in a packet's payload: one of five contents, told apart only by the recipient.
 //!
 //! Spec: docs/spec/message.md, rules MSG-1 to MSG-8.
 //!
@@ -9,6 +9,7 @@
 //! | ack      | 2    | left u16, count u8 (0 to 101), then count × (id 16, block u32)        |
 //! | loop     | 3    | id 16                                                                 |
 //! | probe    | 4    | id 16, then a return part of reply blocks                             |
+//! | move     | 5    | see `relocation`                                                      |
 //!
 //! | return part (start of a block) | bytes                                                     |
 //! |--------------------------------|-----------------------------------------------------------|
@@ -23,6 +24,7 @@ use sphinx::{MESSAGE_LEN, SURB_LEN, Surb};
 
 use super::{
     fountain::{self, SYMBOL_LEN},
+    relocation::Relocation,
     types::MessageId,
 };
 use crate::{
@@ -34,6 +36,7 @@ const FRAGMENT: u8 = 1;
 const ACK: u8 = 2;
 const LOOP: u8 = 3;
 const PROBE: u8 = 4;
+const MOVE: u8 = 5;
 
 /// Bytes of a fragment before its symbol.
 const FRAGMENT_HEADER_LEN: usize = 1 + 16 + 8 + 4 + 4 + 8 + 2;
@@ -201,6 +204,8 @@ pub enum Content {
         /// Always reply blocks.
         reply: ReturnPart,
     },
+    /// A correspondent has moved.
+    Move(Box<Relocation>),
 }
 
 impl Content {
@@ -243,6 +248,10 @@ impl Content {
                 bytes.extend(message.0);
                 bytes.extend(reply.to_bytes());
             }
+            Self::Move(relocation) => {
+                bytes.push(MOVE);
+                relocation.write(&mut bytes);
+            }
         }
         assert!(bytes.len() <= MESSAGE_LEN, "a content fits one packet");
         bytes
@@ -272,6 +281,7 @@ impl Content {
                 let reply = ReturnPart::parse(rest)?;
                 matches!(reply, ReturnPart::Surbs { .. }).then_some(Self::Probe { message, reply })
             }
+            MOVE => Relocation::parse(rest).map(|of| Self::Move(Box::new(of))),
             _ => None,
         }
     }
@@ -422,6 +432,8 @@ mod tests {
             &[][..],
             &[0],
             &[5; 17],
+            &[5; 320],
+            &[6; 17],
             &[LOOP; 16],
             &[LOOP; 18],
             &[ACK, 0, 0],

@@ -211,14 +211,15 @@ impl Entry {
 }
 
 /// One of `from`, uniformly.
-fn draw(rng: &mut ChaCha20Rng, from: &[NodeId]) -> Option<NodeId> {
+pub(super) fn draw(rng: &mut ChaCha20Rng, from: &[NodeId]) -> Option<NodeId> {
     let at = (!from.is_empty()).then(|| rng.random_range(0..from.len()))?;
     Some(from[at])
 }
 
 impl Client {
     fn good_entries(&self, consensus: &Consensus) -> Vec<NodeId> {
-        route::entries(consensus, &self.mailbox_gateway(), self.config.via.as_ref())
+        let homes = self.mailbox_gateways();
+        route::entries(consensus, &homes, self.config.via.as_ref())
     }
 
     fn now_s(&self) -> Option<u64> {

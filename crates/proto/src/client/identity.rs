@@ -106,11 +106,18 @@ impl Identity {
     /// Proof that the mailbox is one's own, for one link of one network (LNK-4).
     pub(crate) fn open(&self, slot: u16, network: &NetworkId, exporter: &[u8; 32]) -> Open {
         let statement = open_statement(network, &self.mailbox(), exporter);
+        let (key, signature) = self.sign(&statement);
         Open {
             slot,
-            key: self.mailbox.verifying_key().to_bytes(),
-            signature: self.mailbox.sign(&statement).to_bytes(),
+            key,
+            signature,
         }
+    }
+
+    /// The mailbox' key, and its signature over a statement that names its purpose.
+    pub(crate) fn sign(&self, statement: &[u8]) -> ([u8; 32], [u8; 64]) {
+        let key = self.mailbox.verifying_key().to_bytes();
+        (key, self.mailbox.sign(statement).to_bytes())
     }
 }
 

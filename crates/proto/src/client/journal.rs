@@ -5,6 +5,9 @@
 //! | record            | key after its first byte       | value                                      |
 //! |-------------------|--------------------------------|--------------------------------------------|
 //! | `a` address       | slot u16                       | identity 97, label; empty: revoked         |
+//! | `m` move          | slot u16 of the new mailbox    | address u16, former slot u16, until u64,   |
+//! |                   |                                | order u64                                  |
+//! | `h` contact       | address u16, whose 96          | see `contacts`                             |
 //! | `i` own secret    |                                | 32 bytes                                   |
 //! | `c` cursor        | slot u16                       | sequence u64                               |
 //! | `e` entry         |                                | node id 32                                 |
@@ -16,7 +19,7 @@
 //! | `d` delivery      | id 16                          | slot u16, answerable u8, body              |
 //! | `s` finished      | id 16                          | until u64, blocks u32                      |
 //! | `g` floor         |                                | until u64                                  |
-//! | `p` return        | id 16, batch u32               | until u64, return part                     |
+//! | `p` return        | id 16, batch u32               | until u64, address u16, return part        |
 //! | `u` used          | id 16, batch u32               | reply blocks of the batch used, u16        |
 //! | `r` SURB secret   | SURB id 16                     | until u64, own message 16, secret 96       |
 //! | `w` loan          | id 16                          | until u64, reply blocks u8, target         |
@@ -34,28 +37,49 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::came::Received;
 use super::content::ReturnPart;
-use super::types::{Delivery, MessageId, Op, Output, Progress};
+use super::types::{Delivery, MessageId, Op, Output, Progress, Relocated};
 
 /// First byte of a record's key.
 pub(crate) mod kind {
-    pub(crate) const ADDRESS: u8 = b'a';
-    pub(crate) const SECRET: u8 = b'i';
-    pub(crate) const CURSOR: u8 = b'c';
-    pub(crate) const ENTRY: u8 = b'e';
-    pub(crate) const LEFT: u8 = b'l';
-    pub(crate) const TAG: u8 = b't';
-    pub(crate) const FRAGMENT: u8 = b'f';
-    pub(crate) const BLOCK: u8 = b'b';
-    pub(crate) const DELIVERY: u8 = b'd';
-    pub(crate) const FINISHED: u8 = b's';
-    pub(crate) const FLOOR: u8 = b'g';
-    pub(crate) const RETURN: u8 = b'p';
-    pub(crate) const USED: u8 = b'u';
-    pub(crate) const SURB: u8 = b'r';
-    pub(crate) const LOAN: u8 = b'w';
-    pub(crate) const OUTGOING: u8 = b'o';
-    pub(crate) const SENT: u8 = b'n';
-    pub(crate) const ACKED: u8 = b'k';
+    macro_rules! kinds {
+        ($($name:ident = $byte:literal),* $(,)?) => {
+            $(pub(crate) const $name: u8 = $byte;)*
+            const _: () = {
+                let all = [$($byte),*];
+                let mut i = 0;
+                while i < all.len() {
+                    let mut j = 0;
+                    while j < i {
+                        assert!(all[i] != all[j], "two kinds of records have one byte");
+                        j += 1;
+                    }
+                    i += 1;
+                }
+            };
+        };
+    }
+    kinds! {
+        ADDRESS = b'a',
+        MOVE = b'm',
+        CONTACT = b'h',
+        SECRET = b'i',
+        CURSOR = b'c',
+        ENTRY = b'e',
+        LEFT = b'l',
+        TAG = b't',
+        FRAGMENT = b'f',
+        BLOCK = b'b',
+        DELIVERY = b'd',
+        FINISHED = b's',
+        FLOOR = b'g',
+        RETURN = b'p',
+        USED = b'u',
+        SURB = b'r',
+        LOAN = b'w',
+        OUTGOING = b'o',
+        SENT = b'n',
+        ACKED = b'k',
+    }
 }
 
 /// A key: its kind, then its parts.
@@ -82,6 +106,10 @@ pub(crate) enum Effect {
     Progress(Progress),
     /// The owner may hear that this address was made or revoked.
     Addressed { ticket: u64, slot: u16 },
+    /// The client has moved, and its owner may hear so.
+    Moved { ticket: u64 },
+    /// The owner may hear that a correspondent moved.
+    Relocated(Relocated),
 }
 
 #[derive(Default)]

@@ -1,6 +1,6 @@
-//! The client's side of its mailbox link: opening, reading in order, confirming at a constant rate.
+//! The client's side of its mailbox links: opening, reading in order, confirming at a constant rate.
 //!
-//! Spec: docs/spec/client.md, rules CLI-13 to CLI-15.
+//! Spec: docs/spec/client.md, rules CLI-13 to CLI-15, CLI-42.
 //!
 //! | quantity  | type   | unit, range                                                         |
 //! |-----------|--------|---------------------------------------------------------------------|
@@ -9,7 +9,8 @@
 //! | interval  | ms     | between two ticks, from the profile                                 |
 //!
 //! Ticks are constant: they tell neither what came nor how much (CLI-13). One that is late is
-//! left out like any other.
+//! left out like any other. There is one link to each gateway that holds a mailbox of the client's:
+//! one, but for some days after a move.
 
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
@@ -19,13 +20,13 @@ use super::{
     cover::{LATE_MAX, Tick},
 };
 use crate::{
-    NetworkId, Time,
+    NetworkId, NodeId, Time,
     wire::{CURSORS_MAX, Confirmation, Frame},
 };
 
 #[derive(Default)]
 pub(crate) struct Mailbox {
-    link: Option<Link>,
+    links: BTreeMap<NodeId, Link>,
     read: BTreeMap<u16, u64>,
     stored: BTreeMap<u16, u64>,
 }
@@ -50,42 +51,50 @@ impl Mailbox {
     }
 
     /// The link is up: the first tick comes at once, and opens (CLI-14).
-    pub(crate) fn up(&mut self, now: Time, exporter: [u8; 32], slots: Vec<u16>) {
-        self.read.retain(|slot, _| slots.contains(slot));
-        self.stored.retain(|slot, _| slots.contains(slot));
-        self.link = Some(Link {
+    pub(crate) fn up(
+        &mut self,
+        now: Time,
+        gateway: NodeId,
+        exporter: [u8; 32],
+        addresses: &mut Addresses,
+    ) {
+        let opening = addresses.reopen(gateway).into();
+        self.read.retain(|slot, _| addresses.at(*slot).is_some());
+        self.stored.retain(|slot, _| addresses.at(*slot).is_some());
+        let link = Link {
             exporter,
             next: now,
-            opening: slots.into(),
+            opening,
             is_new: true,
             deaf: false,
-        });
+        };
+        self.links.insert(gateway, link);
         // The gateway resends from what was confirmed; what was read but is not yet stored is
         // known by its tags and ids, and by this cursor.
     }
 
-    /// A slot is to be opened on this link, too.
-    pub(crate) fn open(&mut self, slot: u16) {
-        if let Some(link) = &mut self.link {
+    /// A slot is to be opened on the link to its gateway, too.
+    pub(crate) fn open(&mut self, gateway: NodeId, slot: u16) {
+        if let Some(link) = self.links.get_mut(&gateway) {
             link.opening.push_back(slot);
         }
     }
 
-    pub(crate) fn down(&mut self) {
-        self.link = None;
+    pub(crate) fn down(&mut self, gateway: NodeId) {
+        self.links.remove(&gateway);
     }
 
-    pub(crate) fn is_up(&self) -> bool {
-        self.link.is_some()
+    pub(crate) fn is_up(&self, gateway: NodeId) -> bool {
+        self.links.contains_key(&gateway)
     }
 
     pub(crate) fn next(&self) -> Option<Time> {
-        self.link.as_ref().map(|link| link.next)
+        self.links.values().map(|link| link.next).min()
     }
 
-    /// Whether a tick has fallen due; the next one comes an interval later.
-    pub(crate) fn take(&mut self, now: Time, interval: Duration) -> Option<Tick> {
-        let link = self.link.as_mut().filter(|link| link.next <= now)?;
+    /// Whether a tick has fallen due, and on which link; the next one comes an interval later.
+    pub(crate) fn take(&mut self, now: Time, interval: Duration) -> Option<(NodeId, Tick)> {
+        let (gateway, link) = self.links.iter_mut().find(|(_, link)| link.next <= now)?;
         let interval = interval.max(Duration::from_millis(1));
         let late = now.since(link.next);
         let next = link.next.after(interval);
@@ -97,16 +106,17 @@ impl Mailbox {
         // Nothing was promised before the first tick, so that one can't be late (CLI-14).
         let skip = late > LATE_MAX && !link.is_new;
         link.is_new = false;
-        Some(if skip { Tick::Skipped } else { Tick::Due })
+        Some((*gateway, if skip { Tick::Skipped } else { Tick::Due }))
     }
 
-    /// What rides on this tick.
+    /// What rides on this tick of the link to `gateway`.
     pub(crate) fn confirmation(
         &mut self,
+        gateway: NodeId,
         addresses: &Addresses,
         network: &NetworkId,
     ) -> Option<Frame> {
-        let link = self.link.as_mut()?;
+        let link = self.links.get_mut(&gateway)?;
         let mut open = None;
         while open.is_none()
             && let Some(slot) = link.opening.pop_front()
@@ -115,7 +125,9 @@ impl Mailbox {
             let identity = addresses.of(slot);
             open = identity.map(|identity| identity.open(slot, network, &link.exporter));
         }
-        let cursors = self.stored.iter().map(|(slot, seq)| (*slot, *seq));
+        let here = |(slot, _): &(&u16, &u64)| addresses.at(**slot) == Some(gateway);
+        let cursors = self.stored.iter().filter(here);
+        let cursors = cursors.map(|(slot, seq)| (*slot, *seq));
         let cursors = cursors.take(CURSORS_MAX).collect();
         Some(Confirmation { cursors, open }.to_frame())
     }
@@ -129,14 +141,14 @@ impl Mailbox {
         news
     }
 
-    /// Whether frames can be taken.
-    pub(crate) fn hears(&self) -> bool {
-        self.link.as_ref().is_some_and(|link| !link.deaf)
+    /// Whether frames can be taken from the link to `gateway`.
+    pub(crate) fn hears(&self, gateway: NodeId) -> bool {
+        self.links.get(&gateway).is_some_and(|link| !link.deaf)
     }
 
-    /// Takes no more frames until the link is opened again.
-    pub(crate) fn deafen(&mut self) {
-        if let Some(link) = &mut self.link {
+    /// Takes no more frames from that link until it is opened again.
+    pub(crate) fn deafen(&mut self, gateway: NodeId) {
+        if let Some(link) = self.links.get_mut(&gateway) {
             link.deaf = true;
         }
     }

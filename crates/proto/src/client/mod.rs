@@ -1,6 +1,7 @@
 //! A client: cover traffic, messages, a mailbox.
 //!
-//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34; docs/spec/message.md, rules MSG-1 to MSG-22.
+//! Spec: docs/spec/client.md, rules CLI-1 to CLI-34, CLI-40 to CLI-44; docs/spec/message.md, rules
+//! MSG-1 to MSG-22, MSG-24, MSG-25.
 //!
 //! ```text
 //! Send ─ journal ─ outbox ─┐                              ┌─ inbox ─ journal ─ Deliver
@@ -25,6 +26,8 @@
 //! | `alarm`     | whether too many loops are lost, and what to do about it                    |
 //! | `loops`     | which loops came back; the loss of the path                                 |
 //! | `mailbox`   | opening, cursors, confirmations                                             |
+//! | `moving`    | to another gateway, and who is told so, by a `relocation`                   |
+//! | `contacts`  | who knows which address, and where they are now                             |
 //! | `journal`   | what must be durable before anything of it shows                            |
 //!
 //! Invariants: the times at which the entry link is written depend on seed and rates alone; real
@@ -38,6 +41,7 @@ mod acks;
 mod addresses;
 mod alarm;
 mod came;
+mod contacts;
 pub mod content;
 mod cover;
 mod entry;
@@ -47,10 +51,12 @@ mod inbox;
 mod journal;
 mod loops;
 mod mailbox;
+mod moving;
 mod notices;
 mod outbox;
 mod outgoing;
 mod receive;
+mod relocation;
 mod restore;
 mod returns;
 mod route;
@@ -66,7 +72,8 @@ use rand_core::SeedableRng as _;
 
 pub use acks::REST;
 pub use addresses::{
-    ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, OwnAddress, addresses_of, founding,
+    ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, MAILBOX_GATEWAYS_MAX, OwnAddress,
+    addresses_of, founding,
 };
 pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;
@@ -74,12 +81,14 @@ pub(crate) use cover::exponential;
 pub use entry::{Entrance, HELD};
 pub use identity::{IDENTITY_LEN, Identity};
 pub use loops::{LOSS_PRIOR, PATIENCE};
+pub use moving::Moving;
 pub use outbox::BACKOFF_MAX;
+pub use relocation::{RELOCATION_LEN, Relocation};
 pub use restore::{RestoreError, backup};
 pub use returns::RESERVE;
 pub use types::{
     ClientDrop, ClientEvent, Concerns, Config, Delivery, Failure, Input, Limits, MessageId, Op,
-    Output, Progress, ReplyToken, Return, State, Target,
+    Output, Progress, Relocated, ReplyToken, Return, State, Target,
 };
 
 use crate::{
@@ -120,6 +129,10 @@ pub struct Client {
     alarms: alarm::Alarms,
     heard: Heard,
     mailbox: mailbox::Mailbox,
+    contacts: contacts::Contacts,
+    notices: moving::Notices,
+    /// The home has not been open since it moved there.
+    unopened: bool,
     journal: journal::Journal,
     out: VecDeque<Output>,
 }
@@ -143,6 +156,8 @@ pub struct Held {
     pub returns: (usize, usize),
     /// Secrets of own reply blocks.
     pub surbs: usize,
+    /// Correspondents that know an address of the client's.
+    pub contacts: usize,
     /// Loops under way.
     pub loops: usize,
     /// Frames read whose effects are not durable yet.
@@ -181,6 +196,9 @@ impl Client {
             alarms: alarm::Alarms::new(seed, Self::ALARM_STREAM),
             heard: Heard::default(),
             mailbox: mailbox::Mailbox::default(),
+            contacts: contacts::Contacts::default(),
+            notices: moving::Notices::default(),
+            unopened: false,
             journal: journal::Journal::default(),
             out: VecDeque::new(),
         }
@@ -204,10 +222,18 @@ impl Client {
         self.entry.view()
     }
 
-    /// The gateway to hold the mailbox link to.
+    /// The gateway where the client's addresses have their mailboxes.
     #[must_use]
     pub fn mailbox_gateway(&self) -> NodeId {
         self.addresses.home().1.gateway()
+    }
+
+    /// The gateways to hold a mailbox link to: that one, and those where mailboxes from before a move
+    /// are still read (CLI-42).
+    #[must_use]
+    pub fn mailbox_gateways(&self) -> Vec<NodeId> {
+        let all = self.addresses.gateways().into_iter();
+        all.map(|(gateway, _)| gateway).collect()
     }
 
     /// The consensus in force.
@@ -256,6 +282,7 @@ impl Client {
             finished,
             returns: (self.returns.len(), self.returns.held()),
             surbs: self.surbs.len(),
+            contacts: self.contacts.len(),
             loops: self.loops.under_way(),
             unstored: self.journal.unstored(),
         }
@@ -283,14 +310,14 @@ impl Client {
     /// Whether both links are up.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.entry.is_up() && self.mailbox.is_up()
+        self.entry.is_up() && self.mailbox.is_up(self.mailbox_gateway())
     }
 
-    /// Whether frames from the mailbox link are being refused until it is opened again: the
-    /// driver should close and reopen it (CLI-15).
+    /// Whether frames from the link to this mailbox gateway are being refused until it is opened
+    /// again: the driver should close and reopen it (CLI-15).
     #[must_use]
-    pub fn is_deaf(&self) -> bool {
-        self.mailbox.is_up() && !self.mailbox.hears()
+    pub fn is_deaf(&self, gateway: NodeId) -> bool {
+        self.mailbox.is_up(gateway) && !self.mailbox.hears(gateway)
     }
 
     fn event(&mut self, event: ClientEvent) {
@@ -368,24 +395,25 @@ impl Client {
             None => {}
         }
         if let Some(interval) = self.confirm_interval() {
-            match self.mailbox.take(now, interval) {
-                Some(cover::Tick::Due) => self.confirm(),
-                Some(cover::Tick::Skipped) => self.event(ClientEvent::TickSkipped),
-                None => {}
+            while let Some((gateway, tick)) = self.mailbox.take(now, interval) {
+                match tick {
+                    cover::Tick::Due => self.confirm(gateway),
+                    cover::Tick::Skipped => self.event(ClientEvent::TickSkipped),
+                }
             }
         }
         self.journal.flush(false, &mut self.out);
     }
 
     /// A confirmation tick (CLI-13). It is sent only in a valid epoch, like everything else.
-    fn confirm(&mut self) {
+    fn confirm(&mut self, gateway: NodeId) {
         self.journal.flush(true, &mut self.out);
         if self.epoch(self.now).is_some()
-            && let Some(frame) = self
-                .mailbox
-                .confirmation(&self.addresses, &self.config.network)
+            && let Some(frame) =
+                self.mailbox
+                    .confirmation(gateway, &self.addresses, &self.config.network)
         {
-            self.out.push_back(Output::Mailbox(frame));
+            self.out.push_back(Output::Mailbox { gateway, frame });
         }
     }
 
@@ -400,6 +428,7 @@ impl Client {
         self.returns.expire(now_s, epoch, &mut self.journal);
         self.outbox.expire(now_s, &mut self.journal);
         self.entry.expire(now_s, &mut self.journal);
+        self.close_former(now_s);
         if let Some(epoch) = epoch {
             self.fail_replies(epoch);
             self.ask(epoch);
@@ -418,7 +447,25 @@ impl Client {
                 Effect::Deliver(delivery) => self.out.push_back(Output::Deliver(delivery)),
                 Effect::Progress(progress) => self.out.push_back(Output::Progress(progress)),
                 Effect::Addressed { ticket, slot } => self.address_durable(ticket, slot),
+                Effect::Moved { ticket } => self.move_durable(ticket),
+                Effect::Relocated(news) => self.out.push_back(Output::Relocated(news)),
             }
+        }
+    }
+
+    /// The link to a mailbox gateway is up, unless it is of no use any more.
+    fn mailbox_up(&mut self, gateway: NodeId, exporter: [u8; 32]) {
+        if !self.mailbox_gateways().contains(&gateway) {
+            return;
+        }
+        let (now, addresses) = (self.now, &mut self.addresses);
+        self.mailbox.up(now, gateway, exporter, addresses);
+        if gateway == self.mailbox_gateway() {
+            if core::mem::take(&mut self.unopened) {
+                self.loops.forget(); // they came to a mailbox that was not there
+            }
+            self.loops.hears_from = Some(now.after(PATIENCE));
+            self.alarms.warm_up(now);
         }
     }
 
@@ -445,16 +492,14 @@ impl Machine for Client {
             }
             Input::EntryUp { gateway } => self.entry.up(now, gateway),
             Input::EntryDown { gateway } => self.entry.down(now, gateway),
-            Input::MailboxUp { exporter } => {
-                self.mailbox.up(now, exporter, self.addresses.reopen());
-                self.loops.hears_from = Some(now.after(PATIENCE));
-                self.alarms.warm_up(now);
+            Input::MailboxUp { gateway, exporter } => self.mailbox_up(gateway, exporter),
+            Input::MailboxDown { gateway } => {
+                self.mailbox.down(gateway);
+                if gateway == self.mailbox_gateway() {
+                    self.loops.hears_from = None;
+                }
             }
-            Input::MailboxDown => {
-                self.mailbox.down();
-                self.loops.hears_from = None;
-            }
-            Input::Frame(frame) => self.frame(&frame),
+            Input::Frame { gateway, frame } => self.frame(gateway, &frame),
             Input::Send {
                 ticket,
                 to,
@@ -463,6 +508,7 @@ impl Machine for Client {
             } => self.send(ticket, to, body, reply),
             Input::NewAddress { ticket, label } => self.new_address(ticket, label),
             Input::Revoke { ticket, label } => self.revoke(ticket, &label),
+            Input::Move { ticket, to } => self.order_move(ticket, to),
             Input::Taken { message } => self.inbox.taken(message, &mut self.journal),
             Input::Stored { txn } => self.stored(txn),
         }

@@ -27,7 +27,7 @@ use super::{
     outgoing::Outgoing,
     types::{Failure, MessageId, Progress, ReplyToken, State, Target},
 };
-use crate::{Time, calendar::Epoch};
+use crate::{Time, address::Address, calendar::Epoch};
 
 /// Repair symbols made at once: coding a large block costs milliseconds, whatever their number.
 const STOCK: u32 = 32;
@@ -337,6 +337,17 @@ impl Outbox {
             }
         }
         asking
+    }
+
+    /// Messages that name an address of the sender's go where `to` says that its correspondent is
+    /// now (MSG-24). Records stay: they are read back by the same.
+    pub(crate) fn redirect(&mut self, to: impl Fn(u16, &Address) -> Address) {
+        for message in self.messages.values_mut() {
+            let out = &mut message.out;
+            if let (Some(line), Target::Address(address)) = (out.line(), &mut out.to) {
+                *address = to(line, address);
+            }
+        }
     }
 
     /// Where a message goes, while it is on its way.

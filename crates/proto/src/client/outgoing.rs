@@ -132,9 +132,14 @@ impl Outgoing {
         self.returns_by() == part::SURBS
     }
 
-    /// Whether it names this address of the sender's for the way back.
+    /// The address of the sender's that it names for the way back, if it names one.
+    pub(super) fn line(&self) -> Option<u16> {
+        (self.returns_by() == part::ADDRESS).then_some(self.slot)
+    }
+
+    /// Whether it names this one.
     pub(super) fn names(&self, slot: u16) -> bool {
-        self.returns_by() == part::ADDRESS && self.slot == slot
+        self.line() == Some(slot)
     }
 
     /// Whether what came so came by the way back that this message, `id`, named (MSG-19).

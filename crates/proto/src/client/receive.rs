@@ -1,7 +1,7 @@
 //! What a frame from the mailbox does: peel the fifth layer, then act on the content.
 //!
 //! Spec: docs/spec/client.md, rules CLI-15, CLI-19, CLI-27; docs/spec/message.md, MSG-4, MSG-15,
-//! MSG-19, MSG-20.
+//! MSG-19, MSG-20, MSG-24.
 //!
 //! Everything that can be wrong is a count. Whatever a packet is, its sequence counts as read,
 //! nothing is sent for it but what its right content asks for, and that in slots that would have
@@ -10,7 +10,7 @@
 use sphinx::{PAYLOAD_LEN, Packet, Routing, SurbId, Tag, open_one};
 
 use super::{
-    Client, ClientDrop, ClientEvent, MessageId,
+    Client, ClientDrop, ClientEvent,
     came::{Came, Received},
     content::{Content, Fragment, ReturnPart},
     inbox::Finished,
@@ -18,6 +18,7 @@ use super::{
     returns::{self, Way},
 };
 use crate::{
+    NodeId,
     calendar::{Epoch, Schedule, Utc},
     wire::{Frame, Kind},
 };
@@ -30,20 +31,20 @@ struct Peeled {
 }
 
 impl Client {
-    /// A frame from the mailbox link.
-    pub(super) fn frame(&mut self, frame: &Frame) {
+    /// A frame from the link to a mailbox gateway.
+    pub(super) fn frame(&mut self, gateway: NodeId, frame: &Frame) {
         self.entry.heard();
         let event = match frame.kind() {
             Some(Kind::Dummy) => {
-                self.nothing_waits();
+                self.nothing_waits(gateway);
                 Ok(ClientEvent::DummyReceived)
             }
             // It stands where a dummy would.
             Some(Kind::Notice) => {
-                self.nothing_waits();
+                self.nothing_waits(gateway);
                 self.notice(frame)
             }
-            Some(Kind::Packet) => self.packet(frame),
+            Some(Kind::Packet) => self.packet(gateway, frame),
             Some(Kind::Confirm | Kind::Hello | Kind::Certificate | Kind::Blob) | None => {
                 Err(ClientDrop::Frame)
             }
@@ -51,9 +52,10 @@ impl Client {
         self.event(event.unwrap_or_else(ClientEvent::Dropped));
     }
 
-    /// The gateway had nothing: loops due well before are lost (CLI-6).
-    fn nothing_waits(&mut self) {
-        if self.loops.hears_from.is_some_and(|from| from <= self.now)
+    /// The gateway had nothing: loops due well before are lost, if it is theirs (CLI-6).
+    fn nothing_waits(&mut self, gateway: NodeId) {
+        if gateway == self.mailbox_gateway()
+            && self.loops.hears_from.is_some_and(|from| from <= self.now)
             && let Some(utc) = self.utc(self.now)
         {
             let lost = self.loops.read(utc);
@@ -68,8 +70,12 @@ impl Client {
         }
     }
 
-    fn packet(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
+    fn packet(&mut self, gateway: NodeId, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
         let slot = frame.slot();
+        // No gateway moves a cursor of another's mailbox.
+        if self.addresses.at(slot) != Some(gateway) {
+            return Err(ClientDrop::Slot);
+        }
         if self.addresses.was(slot) {
             // Deleted at the gateway and not looked at (CLI-32).
             let (seq, _) = frame.numbers();
@@ -81,8 +87,8 @@ impl Client {
         }
         // CLI-15: what can't be judged or kept now is left to the gateway.
         let full = self.journal.unstored() >= self.config.limits.unstored_max;
-        if !self.mailbox.hears() || full || self.epoch(self.now).is_none() {
-            self.mailbox.deafen();
+        if !self.mailbox.hears(gateway) || full || self.epoch(self.now).is_none() {
+            self.mailbox.deafen(gateway);
             return Err(ClientDrop::Deaf);
         }
         let (seq, stored_s) = frame.numbers();
@@ -112,7 +118,11 @@ impl Client {
         let tag = *opened.tag();
         sphinx::finish(opened, &mut packet);
         let mut payload: [u8; PAYLOAD_LEN] = *sphinx::payload(&packet);
-        let mut came = Came { slot, by: None };
+        let mut came = Came {
+            slot: self.addresses.line_of(slot).ok_or(ClientDrop::Slot)?,
+            mailbox: slot,
+            by: None,
+        };
         if surb_id != SurbId::default() {
             let lent = self.surbs.take(&surb_id, &mut self.journal);
             let (of, secret) = lent.ok_or(ClientDrop::Surb)?; // CLI-19
@@ -135,6 +145,7 @@ impl Client {
                 }
                 for (message, block) in blocks {
                     self.outbox.acked(message, block, &mut self.journal);
+                    self.notice_acked(message, came);
                 }
                 if let Some(of) = came.by {
                     self.bring_more(of, left);
@@ -150,6 +161,7 @@ impl Client {
                 let message = self.secret.received(came, message);
                 self.probe(&tag, message, reply)
             }
+            Content::Move(news) => self.relocation(&tag, came, &news),
         }
     }
 
@@ -191,14 +203,21 @@ impl Client {
             part,
             until_s,
         } = finished;
-        self.keep_return(message.here, block, part, until_s);
+        self.keep_return(message, block, part, until_s);
         self.ack(message, block);
         let finished_max = self.config.limits.finished_max;
         self.inbox
             .deliver(message.here, &self.returns, finished_max, &mut self.journal);
     }
 
-    fn keep_return(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
+    pub(super) fn keep_return(
+        &mut self,
+        message: Received,
+        batch: u32,
+        part: ReturnPart,
+        until_s: u64,
+    ) {
+        let part = self.followed(message, part);
         if let ReturnPart::Surbs { epoch, .. } = part
             && self.taken_until(epoch).is_err()
         {
@@ -207,19 +226,20 @@ impl Client {
         let limits = self.config.limits;
         let ways_max = limits.finished_max.saturating_add(limits.incoming_max);
         let max = (ways_max, limits.held_surbs_max);
-        self.returns
-            .keep(message, batch, part, until_s, max, &mut self.journal);
+        let line = message.came.by.is_none().then_some(message.came.slot);
+        let (whose, journal) = ((message.here, line), &mut self.journal);
+        self.returns.keep(whose, batch, part, until_s, max, journal);
     }
 
     /// Queues a block's ack, once what it confirms is durable (CLI-16).
-    fn ack(&mut self, message: Received, block: u32) {
+    pub(super) fn ack(&mut self, message: Received, block: u32) {
         if self.config.acks && self.returns.has(message.here) {
             self.journal.then(Effect::Ack { message, block });
         }
     }
 
     pub(super) fn queue_ack(&mut self, message: Received, block: u32) {
-        if self.addresses.of(message.came.slot).is_none() {
+        if self.addresses.mailbox_of(message.came.slot).is_none() {
             return; // revoked meanwhile (CLI-32)
         }
         let acks_max = self.config.limits.acks_max;
@@ -248,7 +268,7 @@ impl Client {
         }
         let blocks = self.inbox.finished_blocks(message.here);
         if !blocks.is_empty() {
-            self.keep_return(message.here, returns::probe_batch(tag), reply, until_s);
+            self.keep_return(message, returns::probe_batch(tag), reply, until_s);
             blocks
                 .into_iter()
                 .for_each(|block| self.ack(message, block));
@@ -258,7 +278,7 @@ impl Client {
 
     /// UTC seconds until which what was made in `epoch` is taken, if it still is (MSG-4): for the
     /// expiry, in whole epochs, and one epoch more.
-    fn taken_until(&self, epoch: Epoch) -> Result<u64, ClientDrop> {
+    pub(super) fn taken_until(&self, epoch: Epoch) -> Result<u64, ClientDrop> {
         let (consensus, utc) = self
             .consensus
             .as_ref()

@@ -62,6 +62,8 @@ pub fn backup(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<(Vec<u8>, Vec<u8>)> {
         Some((kind::RETURN, _)) => returns::brings(value) == Some(part::ADDRESS),
         Some((
             kind::ADDRESS
+            | kind::MOVE
+            | kind::CONTACT
             | kind::SECRET
             | kind::ENTRY
             | kind::LEFT
@@ -101,7 +103,7 @@ impl Client {
         if !records.contains_key(&key(kind::SECRET, &[])) {
             return Err(RestoreError { kind: kind::SECRET });
         }
-        let late = [kind::SENT, kind::ACKED, kind::USED];
+        let late = [kind::MOVE, kind::SENT, kind::ACKED, kind::USED];
         let is_late = |key: &[u8]| key.first().is_some_and(|kind| late.contains(kind));
         for pass in [false, true] {
             for (key, value) in records.iter().filter(|(key, _)| is_late(key) == pass) {
@@ -115,6 +117,8 @@ impl Client {
                 kind: kind::ADDRESS,
             });
         }
+        client.follow();
+        client.plan_notices();
         let loss = client.loops.loss();
         let returns = &client.returns;
         let most = |to: &Target| returns.most(to, Epoch(0));
@@ -140,6 +144,11 @@ impl Client {
                 let slot = u16::from_be_bytes(rest.try_into().ok()?);
                 self.addresses.restore(slot, value)
             }
+            kind::MOVE => {
+                let slot = u16::from_be_bytes(rest.try_into().ok()?);
+                self.addresses.restore_move(slot, value)
+            }
+            kind::CONTACT => self.contacts.restore(rest, value),
             kind::ENTRY => {
                 self.entry.restore(NodeId(value.try_into().ok()?));
                 rest.is_empty()

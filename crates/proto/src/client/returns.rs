@@ -5,6 +5,7 @@
 //! | quantity | type     | unit, range                                                          |
 //! |----------|----------|----------------------------------------------------------------------|
 //! | way      | per message | what its blocks and probes brought, until `until`                 |
+//! | line     | `u16`    | the own address that the message came to, if to one (MSG-24)        |
 //! | batch    | number   | the block that brought it, or 2³¹ + 31 bits of its tag for a probe   |
 //! | held     | count    | reply blocks of others, <= `held_surbs_max`                          |
 //! | reserve  | count    | of each message [`RESERVE`] that no answer uses, for acks and asking |
@@ -26,6 +27,8 @@ use crate::{address::Address, calendar::Epoch};
 /// Reply blocks of a message that answers leave for acks, and for asking for more (MSG-21).
 pub const RESERVE: usize = 3;
 
+/// Stands in a record where the message came by a reply block; no address has this number.
+const NO_LINE: u16 = u16::MAX;
 /// The first of the names of batches that probes bring.
 const PROBE_BATCH: u32 = 1 << 31;
 
@@ -66,6 +69,7 @@ struct Batch {
 
 struct Return {
     until_s: u64,
+    line: Option<u16>,
     address: Option<Address>,
     batches: BTreeMap<u32, Batch>,
 }
@@ -85,7 +89,7 @@ fn record(kind: u8, message: MessageId, batch: u32) -> Vec<u8> {
 
 /// What the value of a return part's record brings: the first byte of the part, after its time.
 pub(crate) fn brings(value: &[u8]) -> Option<u8> {
-    let (_until_s, part) = value.split_first_chunk::<8>()?;
+    let (_until_s_and_line, part) = value.split_first_chunk::<10>()?;
     part.first().copied()
 }
 
@@ -97,13 +101,18 @@ pub(crate) fn probe_batch([a, b, c, d, ..]: &Tag) -> u32 {
 impl Returns {
     /// Reads a record of a return part back; `false` if it is none.
     pub(crate) fn restore(&mut self, message: MessageId, batch: u32, value: &[u8]) -> bool {
-        let Some((until_s, part)) = value.split_first_chunk() else {
+        let Some((until_s, rest)) = value.split_first_chunk() else {
             return false;
         };
+        let Some((line, part)) = rest.split_first_chunk() else {
+            return false;
+        };
+        let line = Some(u16::from_be_bytes(*line)).filter(|line| *line != NO_LINE);
         let part = ReturnPart::parse(part);
         let known = part.is_some();
         if let Some(part) = part {
-            self.insert(message, batch, part, u64::from_be_bytes(*until_s));
+            let until_s = u64::from_be_bytes(*until_s);
+            self.insert(message, line, batch, part, until_s);
         }
         known
     }
@@ -124,9 +133,17 @@ impl Returns {
         true
     }
 
-    fn insert(&mut self, message: MessageId, batch: u32, part: ReturnPart, until_s: u64) {
+    fn insert(
+        &mut self,
+        message: MessageId,
+        line: Option<u16>,
+        batch: u32,
+        part: ReturnPart,
+        until_s: u64,
+    ) {
         let way = self.ways.entry(message).or_insert(Return {
             until_s,
+            line,
             address: None,
             batches: BTreeMap::new(),
         });
@@ -150,7 +167,7 @@ impl Returns {
     /// Of more than `ways_max` messages the oldest is forgotten.
     pub(crate) fn keep(
         &mut self,
-        message: MessageId,
+        (message, line): (MessageId, Option<u16>),
         batch: u32,
         part: ReturnPart,
         until_s: u64,
@@ -171,9 +188,14 @@ impl Returns {
             }
         };
         if news {
-            let value = [until_s.to_be_bytes().as_slice(), &part.to_bytes()].concat();
+            let value = [
+                until_s.to_be_bytes().as_slice(),
+                &line.unwrap_or(NO_LINE).to_be_bytes(),
+                &part.to_bytes(),
+            ]
+            .concat();
             journal.put(record(kind::RETURN, message, batch), value);
-            self.insert(message, batch, part, until_s);
+            self.insert(message, line, batch, part, until_s);
         }
         while self.ways.len() > ways_max
             && let Some((_, oldest)) = self.by_until.first().copied()
@@ -221,9 +243,23 @@ impl Returns {
         }
     }
 
+    /// The address that a message brought.
+    pub(crate) fn address(&self, message: MessageId) -> Option<Address> {
+        self.ways.get(&message)?.address
+    }
+
     /// Whether a message brought any way back.
     pub(crate) fn has(&self, message: MessageId) -> bool {
         self.ways.contains_key(&message)
+    }
+
+    /// Answers and acks go where `to` says that the correspondent of an own address is now (MSG-24).
+    pub(crate) fn redirect(&mut self, to: impl Fn(u16, &Address) -> Address) {
+        for way in self.ways.values_mut() {
+            if let (Some(line), Some(address)) = (way.line, &mut way.address) {
+                *address = to(line, address);
+            }
+        }
     }
 
     /// Takes one reply block of a message out, for good.
@@ -334,8 +370,8 @@ mod tests {
     #[test]
     fn reply_blocks_are_used_in_their_epoch_only() {
         let (mut returns, mut journal) = (Returns::default(), Journal::default());
-        returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
-        returns.keep(id(1), 1, surbs(6, &[3]), 100, MAX, &mut journal);
+        returns.keep((id(1), None), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+        returns.keep((id(1), None), 1, surbs(6, &[3]), 100, MAX, &mut journal);
         let way = |returns: &Returns, epoch| returns.way(id(1), Epoch(epoch));
         assert_eq!(way(&returns, 4), Some(Way::Surbs { now: 0, later: 3 }));
         assert_eq!(take(&mut returns, id(1), 4), None);
@@ -354,17 +390,24 @@ mod tests {
     fn ways_back_are_bounded_and_kept_once() {
         let (mut returns, mut journal) = (Returns::default(), Journal::default());
         for _ in 0..2 {
-            returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+            returns.keep((id(1), None), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
         }
         assert_eq!(returns.held(), 2);
         assert_eq!(take(&mut returns, id(1), 5), Some(1));
-        returns.keep(id(1), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
+        returns.keep((id(1), None), 0, surbs(5, &[1, 2]), 100, MAX, &mut journal);
         assert_eq!(returns.held(), 1, "a used batch does not come back");
-        returns.keep(id(2), 0, surbs(5, &[3; 8]), 101, MAX, &mut journal);
+        returns.keep((id(2), None), 0, surbs(5, &[3; 8]), 101, MAX, &mut journal);
         assert!(!returns.has(id(2)), "nine would be held");
         for message in 2..=5 {
             let until_s = 100 + u64::from(message);
-            returns.keep(id(message), 0, surbs(5, &[9]), until_s, MAX, &mut journal);
+            returns.keep(
+                (id(message), None),
+                0,
+                surbs(5, &[9]),
+                until_s,
+                MAX,
+                &mut journal,
+            );
             assert!(returns.len() <= 3 && returns.held() <= 8);
         }
         assert!(
@@ -381,7 +424,14 @@ mod tests {
     fn answers_leave_a_reserve_and_probes_fill_it_up() {
         let (mut returns, mut journal) = (Returns::default(), Journal::default());
         let max = (3, 100);
-        returns.keep(id(1), 0, surbs(5, &[1, 2, 3, 4]), 100, max, &mut journal);
+        returns.keep(
+            (id(1), None),
+            0,
+            surbs(5, &[1, 2, 3, 4]),
+            100,
+            max,
+            &mut journal,
+        );
         let to = Target::Reply(crate::client::ReplyToken(id(1)));
         let way = |returns: &Returns, epoch| returns.way(id(1), Epoch(epoch)).expect("it has one");
         assert!(way(&returns, 5).answers() && !way(&returns, 5).is_low());
@@ -399,7 +449,14 @@ mod tests {
         assert!(returns.is_over(id(1), Epoch(6)));
         for (tag, epoch) in [([7; 32], 5), ([8; 32], 5), ([9; 32], 6)] {
             let batch = probe_batch(&tag);
-            returns.keep(id(1), batch, surbs(epoch, &[9; 2]), 100, max, &mut journal);
+            returns.keep(
+                (id(1), None),
+                batch,
+                surbs(epoch, &[9; 2]),
+                100,
+                max,
+                &mut journal,
+            );
         }
         assert_eq!(way(&returns, 5), Way::Surbs { now: 4, later: 2 });
         for _ in 0..4 {

@@ -178,11 +178,17 @@ fn related(a: &Descriptor, b: &Descriptor) -> bool {
     a.id == b.id || a.family == b.family
 }
 
-/// The gateways by which a client may enter whose mailbox is at `home` (CLI-11): not that one, not
-/// of its family, nor of that of the mix `via` (LOOP-2), as far as there are such.
-pub(crate) fn entries(consensus: &Consensus, home: &NodeId, via: Option<&NodeId>) -> Vec<NodeId> {
-    let own = [Some(home), via].map(|own| own.and_then(|own| consensus.node(own)));
-    let stranger = |node: &&Descriptor| own.iter().flatten().all(|own| !related(node, own));
+/// The gateways by which a client may enter whose mailboxes are at `homes`, that of now first
+/// (CLI-11): none of those, not of their families, nor of that of the mix `via` (LOOP-2), as far as
+/// there are such.
+pub(crate) fn entries(
+    consensus: &Consensus,
+    homes: &[NodeId],
+    via: Option<&NodeId>,
+) -> Vec<NodeId> {
+    let own = homes.iter().chain(via);
+    let own: Vec<&Descriptor> = own.filter_map(|own| consensus.node(own)).collect();
+    let stranger = |node: &&Descriptor| own.iter().all(|own| !related(node, own));
     let list = |good: &dyn Fn(&&Descriptor) -> bool| -> Vec<NodeId> {
         consensus
             .gateways()
@@ -192,7 +198,8 @@ pub(crate) fn entries(consensus: &Consensus, home: &NodeId, via: Option<&NodeId>
     };
     let good = [
         list(&stranger),
-        list(&|node| node.id != *home),
+        list(&|node| !homes.contains(&node.id)),
+        list(&|node| homes.first() != Some(&node.id)),
         list(&|_| true),
     ];
     good.into_iter()

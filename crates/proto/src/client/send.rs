@@ -34,7 +34,7 @@ const SURBS_FOR_ACKS: usize = 4;
 const BACKOFF_MIN: Duration = Duration::from_secs(10);
 
 /// A packet and the mix that it enters by.
-type Ready = (NodeId, Box<Packet>);
+pub(super) type Ready = (NodeId, Box<Packet>);
 
 impl Client {
     /// Calls `f` with the map of routes, if packets can be sent now (CLI-5).
@@ -52,7 +52,7 @@ impl Client {
     }
 
     /// Builds a packet to an address; also how long its mixes will hold it.
-    fn packet_to(
+    pub(super) fn packet_to(
         &mut self,
         map: Map<'_>,
         to: &Address,
@@ -112,7 +112,8 @@ impl Client {
         });
     }
 
-    /// The next real packet: an ack, then a probe, then whose turn it is among the messages.
+    /// The next real packet: an ack, then a probe, then a notice of a move and whose turn it is among
+    /// the messages, one after the other.
     fn real(&mut self, map: Map<'_>) -> Option<Ready> {
         let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
         self.ask_for_more(map.epoch);
@@ -136,6 +137,17 @@ impl Client {
                 return ready;
             }
         }
+        if self.notices_turn()
+            && let Some(ready) = self.next_notice(map)
+        {
+            return Some(ready);
+        }
+        self.fragment_turn(map).or_else(|| self.next_notice(map))
+    }
+
+    /// The next fragment.
+    fn fragment_turn(&mut self, map: Map<'_>) -> Option<Ready> {
+        let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
         let returns = &self.returns;
         let can = |to: &Target| match to {
             Target::Address(address) => known(address),
@@ -189,7 +201,7 @@ impl Client {
     }
 
     /// A cautious guess of the time from a fragment to its ack: both ends' slots and mailboxes.
-    fn backoff_base(&self) -> Duration {
+    pub(super) fn backoff_base(&self) -> Duration {
         let Some((consensus, (_, profile))) = self.consensus.as_ref().zip(self.profile()) else {
             return BACKOFF_MIN;
         };
@@ -206,12 +218,28 @@ impl Client {
         self.rng.fill_bytes(&mut id);
         let id = MessageId(id);
         match self.prepare(id, ticket, to, body, reply) {
-            Ok(out) => self.outbox.queue(id, out, &mut self.journal),
+            Ok(out) => {
+                self.show(&out);
+                self.outbox.queue(id, out, &mut self.journal);
+            }
             Err(why) => self.out.push_back(Output::Progress(Progress {
                 ticket,
                 message: id,
                 state: State::Failed(why),
             })),
+        }
+    }
+
+    /// Whom a message is for knows the address that it names (CLI-41).
+    fn show(&mut self, out: &Outgoing) {
+        let to = match out.to {
+            Target::Address(to) => Some(to),
+            Target::Reply(token) => self.returns.address(token.0),
+        };
+        if let (Some(line), Some(to)) = (out.line(), to)
+            && let Some((mailbox, _)) = self.addresses.mailbox_of(line)
+        {
+            self.meet(line, to, mailbox, true);
         }
     }
 
@@ -245,13 +273,19 @@ impl Client {
         };
         let named = match reply {
             Return::None | Return::Surbs(_) => None,
-            Return::Address => Some(self.addresses.home().0),
+            Return::Address => Some(self.addresses.home_line()),
             Return::At(slot) => Some(slot),
         };
         if let Some(slot) = named {
-            let own = self.addresses.of(slot).ok_or(Failure::NoAddress)?;
+            let (_, own) = self.addresses.mailbox_of(slot).ok_or(Failure::NoAddress)?;
             out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
             out.slot = slot;
+        }
+        if let Target::Address(to) = &mut out.to {
+            *to = named.map_or(*to, |line| self.contacts.now_at(line, to));
+            if self.contacts.has_moved(to) {
+                return Err(Failure::Moved); // MSG-25
+            }
         }
         if let Target::Reply(token) = to {
             match self.returns.way(token.0, epoch) {
@@ -389,7 +423,7 @@ impl Client {
     }
 }
 
-fn is_gateway(consensus: &Consensus, id: &NodeId) -> bool {
+pub(super) fn is_gateway(consensus: &Consensus, id: &NodeId) -> bool {
     consensus
         .node(id)
         .is_some_and(|node| node.role == Role::Gateway)

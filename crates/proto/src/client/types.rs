@@ -131,6 +131,9 @@ pub struct Limits {
     pub loops_max: usize,
     /// Reply blocks of others, held to answer them.
     pub held_surbs_max: usize,
+    /// Correspondents that know an address of the client's by a message; beyond, the oldest is
+    /// forgotten, and not told of a move.
+    pub contacts_max: usize,
     /// Frames read whose effects are not durable yet; beyond, the mailbox is not read (CLI-15).
     pub unstored_max: usize,
 }
@@ -148,6 +151,7 @@ impl Default for Limits {
             surbs_max: 1 << 16,
             loops_max: 1 << 14,
             held_surbs_max: 1 << 16,
+            contacts_max: 4096,
             unstored_max: 1 << 13,
         }
     }
@@ -170,15 +174,25 @@ pub enum Input {
         /// Which.
         gateway: NodeId,
     },
-    /// The link to the mailbox gateway can be written; the exporter of its TLS session.
+    /// The link to a mailbox gateway can be written; the exporter of its TLS session.
     MailboxUp {
+        /// Which: one of [`Client::mailbox_gateways`](super::Client::mailbox_gateways).
+        gateway: NodeId,
         /// 32 bytes that only the two ends of this link know.
         exporter: [u8; 32],
     },
     /// It is lost.
-    MailboxDown,
-    /// A frame from the mailbox link.
-    Frame(Frame),
+    MailboxDown {
+        /// Which.
+        gateway: NodeId,
+    },
+    /// A frame from a mailbox link.
+    Frame {
+        /// Whose.
+        gateway: NodeId,
+        /// What it sent.
+        frame: Frame,
+    },
     /// The owner has something to say.
     Send {
         /// The owner's number for it; comes back in [`Progress`].
@@ -203,6 +217,13 @@ pub enum Input {
         ticket: u64,
         /// Which.
         label: String,
+    },
+    /// The owner wants all mailboxes at another gateway (CLI-40).
+    Move {
+        /// The owner's number for it; comes back in [`Output::Addressed`].
+        ticket: u64,
+        /// Which; none: one is drawn.
+        to: Option<NodeId>,
     },
     /// The application has this message; its body can be forgotten.
     Taken {
@@ -273,6 +294,23 @@ impl fmt::Debug for Delivery {
     }
 }
 
+/// A correspondent that has moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Relocated {
+    /// Which of the client's addresses was told so.
+    pub slot: u16,
+    /// Where the correspondent was.
+    pub from: Address,
+    /// Where it is now.
+    pub to: Address,
+}
+
+impl fmt::Debug for Relocated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Relocated(..)")
+    }
+}
+
 /// How far a message has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -311,6 +349,9 @@ pub enum Failure {
     NoAddress,
     /// The address that its acks would come to was revoked.
     Revoked,
+    /// The address that it is for has moved, and the message does not name the own address that heard
+    /// so: to follow would show whose it is (MSG-25).
+    Moved,
 }
 
 /// News of one message.
@@ -329,8 +370,13 @@ pub struct Progress {
 pub enum Output {
     /// Write this to the entry link.
     Entry(Frame),
-    /// Write this to the mailbox link.
-    Mailbox(Frame),
+    /// Write this to a mailbox link.
+    Mailbox {
+        /// Whose.
+        gateway: NodeId,
+        /// What.
+        frame: Frame,
+    },
     /// Make all of this durable at once, then say [`Input::Stored`]. Transactions come in order,
     /// one at a time.
     Store {
@@ -343,7 +389,9 @@ pub enum Output {
     Deliver(Delivery),
     /// News of an outgoing message.
     Progress(Progress),
-    /// An address was made or revoked, durably; or was not.
+    /// A correspondent has moved.
+    Relocated(Relocated),
+    /// An address was made or revoked, or all have moved, durably; or not.
     Addressed {
         /// The owner's number.
         ticket: u64,
@@ -358,11 +406,12 @@ impl fmt::Debug for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Entry(frame) => write!(f, "Entry({frame:?})"),
-            Self::Mailbox(frame) => write!(f, "Mailbox({frame:?})"),
+            Self::Mailbox { frame, .. } => write!(f, "Mailbox({frame:?})"),
             Self::Store { txn, ops } => write!(f, "Store({txn}, {ops:?})"),
             Self::Deliver(delivery) => delivery.fmt(f),
             Self::Progress(progress) => progress.fmt(f),
             Self::Addressed { .. } => f.write_str("Addressed(..)"),
+            Self::Relocated(_) => f.write_str("Relocated(..)"),
             Self::Event(event) => event.fmt(f),
         }
     }
@@ -371,7 +420,7 @@ impl fmt::Debug for Output {
 /// Something that happened, to be counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ClientEvent {
-    /// A payload slot sent a fragment, an ack or a probe.
+    /// A payload slot sent a fragment, an ack, a probe or a notice of a move.
     PayloadSent,
     /// A payload slot had nothing to say and sent a drop.
     DropSent,
@@ -406,6 +455,8 @@ pub enum ClientEvent {
     AckReceived,
     /// A probe of an anonymous sender.
     ProbeReceived,
+    /// A correspondent says that it has moved.
+    RelocationReceived,
     /// A frame or packet from the mailbox that had no effect.
     Dropped(ClientDrop),
 }
@@ -435,6 +486,10 @@ pub enum ClientDrop {
     Content,
     /// An ack by another way than its message named.
     Way,
+    /// A correspondent's move that its old address' owner does not prove.
+    Forged,
+    /// A move of somebody with whom this address has nothing to do.
+    Stranger,
     /// The packet was seen before.
     Replay,
     /// The fragment was made too long ago, or in the future.

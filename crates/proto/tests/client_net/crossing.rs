@@ -193,6 +193,9 @@ impl Net {
                 self.delays.push(held);
             } else {
                 assert_eq!(delay_ns, 0, "a gateway holds nothing");
+                if self.dead.contains(&at) {
+                    return None;
+                }
                 *self.routes.entry(route).or_default() += 1;
                 return Some((MailboxId(next), packet, delay));
             }

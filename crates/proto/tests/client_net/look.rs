@@ -42,9 +42,10 @@ impl Net {
             .map_or(0, |of| of.packets.len())
     }
 
-    /// Slots that are open on a client's mailbox link.
+    /// Slots that are open on a client's mailbox links.
     pub(crate) fn open_slots(&self, client: usize) -> Vec<u16> {
-        self.peers[client].open.keys().copied().collect()
+        let mail = self.peers[client].mail.values();
+        mail.flat_map(|mail| mail.open.keys().copied()).collect()
     }
 
     /// Packets that wait in a client's mailbox, not confirmed.

@@ -20,7 +20,7 @@ use proto::{
     calendar::{Calendar, Utc},
     client::{
         AddressError, Client, ClientEvent, Config, Delivery, Identity, Input, Limits, MessageId,
-        Op, Output, Progress, Return, State, Target,
+        Op, Output, Progress, Relocated, Return, State, Target,
     },
     directory::{Consensus, Params},
     wire::{Confirmation, Frame, Kind, field_of, open_statement},
@@ -31,9 +31,11 @@ use sphinx::{Packet, SecretKey};
 mod crossing;
 mod document;
 mod look;
+mod mail;
 
 pub(crate) use crossing::{Class, Crossing, Crossings, Hop};
 pub(crate) use document::{consensus, gateway_id, mix_id, own_family, params, rates};
+use mail::{Mail, Mailbox};
 
 pub(crate) const NETWORK: NetworkId = NetworkId([77; 32]);
 /// When the first epoch starts, in UTC seconds.
@@ -67,25 +69,15 @@ pub(crate) fn config() -> Config {
     }
 }
 
-/// A packet in a mailbox.
-struct Kept {
-    stored_at_s: u64,
-    packet: Box<Packet>,
-}
-
-#[derive(Default)]
-struct Mailbox {
-    packets: BTreeMap<u64, Kept>,
-    last: u64,
-    /// Highest sequence sent on the link that is open now.
-    sent: u64,
-}
-
 enum Event {
     /// A packet comes out of the last mix.
     Arrive(MailboxId, Box<Packet>),
     /// A client's downstream tick.
-    Downstream { client: usize, link: u64 },
+    Downstream {
+        client: usize,
+        gateway: NodeId,
+        link: u64,
+    },
     /// A client's store has written.
     Written {
         client: usize,
@@ -115,12 +107,13 @@ pub(crate) struct Peer {
     pub(crate) read: Vec<Time>,
     life: u64,
     link: u64,
-    exporter: [u8; 32],
-    /// Mailboxes that are open on the link, by slot, and whose turn it was.
-    open: BTreeMap<u16, MailboxId>,
-    turn: u16,
-    /// What came of addresses asked for.
+    mail: BTreeMap<NodeId, Mail>,
+    /// What came of addresses asked for, and of moves.
     pub(crate) addressed: Vec<(u64, Result<u16, AddressError>)>,
+    /// Correspondents that moved.
+    pub(crate) relocated: Vec<Relocated>,
+    /// Transactions that were written.
+    pub(crate) writes: u64,
     /// The gateway that its entry link goes to.
     entered: Option<NodeId>,
     /// Whether the application takes what it is offered.
@@ -142,6 +135,8 @@ pub(crate) struct Net {
     pub(crate) peers: Vec<Peer>,
     /// Probability that a packet is lost on the way.
     pub(crate) loss: f64,
+    /// Gateways that are gone: no links, and what comes there is lost.
+    pub(crate) dead: BTreeSet<NodeId>,
     /// Whether an adversary garbles, or takes, what client 0 sends to others.
     pub(crate) garbled: bool,
     pub(crate) taken: bool,
@@ -194,10 +189,10 @@ impl Net {
                 read: Vec::new(),
                 life: 0,
                 link: 0,
-                exporter: [0; 32],
-                open: BTreeMap::new(),
-                turn: 0,
+                mail: BTreeMap::new(),
                 addressed: Vec::new(),
+                relocated: Vec::new(),
+                writes: 0,
                 entered: None,
                 takes: true,
                 online: true,
@@ -215,6 +210,7 @@ impl Net {
             next: 0,
             peers,
             loss: 0.0,
+            dead: BTreeSet::new(),
             garbled: false,
             taken: false,
             duplicates: 0.0,
@@ -274,8 +270,7 @@ impl Net {
         peer.client = None;
         peer.entered = None;
         peer.life += 1;
-        peer.link += 1;
-        peer.open.clear();
+        peer.mail.clear();
         let life = peer.life;
         self.schedule(down, Event::Start { client, life });
     }
@@ -286,13 +281,14 @@ impl Net {
         if up {
             self.connect(client);
         } else {
-            self.peers[client].link += 1;
-            self.peers[client].open.clear();
             self.peers[client].entered = None;
+            let mail = core::mem::take(&mut self.peers[client].mail);
             if let Some(gateway) = self.entry(client) {
                 self.input(client, Input::EntryDown { gateway });
             }
-            self.input(client, Input::MailboxDown);
+            for gateway in mail.into_keys() {
+                self.input(client, Input::MailboxDown { gateway });
+            }
         }
     }
 
@@ -310,16 +306,10 @@ impl Net {
     }
 
     fn connect(&mut self, client: usize) {
-        let exporter = self.rng.random();
-        let peer = &mut self.peers[client];
-        peer.link += 1;
-        peer.open.clear();
-        peer.exporter = exporter;
-        let link = peer.link;
         self.peers[client].entered = None;
+        self.peers[client].mail.clear();
         self.dial(client);
-        self.input(client, Input::MailboxUp { exporter });
-        self.schedule(Duration::ZERO, Event::Downstream { client, link });
+        self.dial_mailboxes(client);
     }
 
     fn start(&mut self, client: usize) {
@@ -395,6 +385,7 @@ impl Net {
                 ops,
             } => {
                 if self.peers[client].life == life {
+                    self.peers[client].writes += 1;
                     for op in ops {
                         match op {
                             Op::Put { key, value } => self.peers[client].records.insert(key, value),
@@ -405,73 +396,12 @@ impl Net {
                     self.input(client, Input::Stored { txn });
                 }
             }
-            Event::Downstream { client, link } => self.downstream(client, link),
+            Event::Downstream {
+                client,
+                gateway,
+                link,
+            } => self.downstream(client, gateway, link),
         }
-    }
-
-    fn store(&mut self, mailbox: MailboxId, packet: Box<Packet>) {
-        if let Some(tap) = &mut self.tap {
-            tap.push((mailbox, packet.clone()));
-        }
-        let stored_at_s = START_S + self.now.as_nanos() / 1_000_000_000;
-        let Some(of) = self.mailboxes.get_mut(&mailbox) else {
-            self.nobodys += 1;
-            return;
-        };
-        let twice = 1 + usize::from(self.rng.random_bool(self.duplicates));
-        for _ in 0..twice {
-            of.last += 1;
-            let packet = packet.clone();
-            of.packets.insert(
-                of.last,
-                Kept {
-                    stored_at_s,
-                    packet,
-                },
-            );
-        }
-    }
-
-    /// Puts a packet straight into a client's mailbox.
-    pub(crate) fn inject(&mut self, client: usize, packet: Box<Packet>) {
-        let mailbox = self.peers[client].identity.mailbox();
-        self.store(mailbox, packet);
-    }
-
-    /// Puts a packet straight into a mailbox.
-    pub(crate) fn inject_at(&mut self, mailbox: MailboxId, packet: Box<Packet>) {
-        self.store(mailbox, packet);
-    }
-
-    fn downstream(&mut self, client: usize, link: u64) {
-        let peer = &self.peers[client];
-        if peer.link != link {
-            return;
-        }
-        // Mailboxes take turns.
-        let (later, sooner) = (
-            peer.open.range(peer.turn + 1..),
-            peer.open.range(..=peer.turn),
-        );
-        let next = later.chain(sooner).find_map(|(slot, id)| {
-            let mailbox = &self.mailboxes[id];
-            let (seq, kept) = mailbox.packets.range(mailbox.sent + 1..).next()?;
-            let field = field_of(*seq, kept.stored_at_s);
-            Some((*slot, *id, *seq, Frame::packet(*slot, field, &kept.packet)))
-        });
-        if let Some((slot, id, seq, frame)) = next {
-            self.peers[client].turn = slot;
-            self.mailboxes.get_mut(&id).expect("open").sent = seq;
-            self.peers[client].read.push(self.now);
-            self.input(client, Input::Frame(frame));
-        }
-        let (_, profile) = self
-            .consensus
-            .params
-            .profile(PROFILE)
-            .expect("the only one");
-        let gap = Duration::from_secs_f64(1e6 / profile.downstream_uhz as f64);
-        self.schedule(gap, Event::Downstream { client, link });
     }
 
     /// Carries a machine's effects out.
@@ -479,7 +409,8 @@ impl Net {
         while let Some(output) = self.peers[client].client.as_mut().and_then(Machine::poll) {
             match output {
                 Output::Entry(frame) => self.enter(client, &frame),
-                Output::Mailbox(frame) => self.confirm(client, &frame),
+                Output::Mailbox { gateway, frame } => self.confirm(client, gateway, &frame),
+                Output::Relocated(news) => self.peers[client].relocated.push(news),
                 Output::Store { txn, ops } => {
                     let lag = Duration::from_secs_f64(self.rng.random::<f64>() * self.store_s);
                     let life = self.peers[client].life;
@@ -514,6 +445,7 @@ impl Net {
         }
         if self.peers[client].entered.is_some() {
             self.dial(client);
+            self.dial_mailboxes(client);
         }
     }
 
@@ -556,30 +488,6 @@ impl Net {
         }
         if !self.rng.random_bool(self.loss) {
             self.schedule(delay, Event::Arrive(mailbox, packet));
-        }
-    }
-
-    fn confirm(&mut self, client: usize, frame: &Frame) {
-        let peer = &mut self.peers[client];
-        let confirmation = Confirmation::parse(frame).expect("a confirmation");
-        for (slot, upto) in confirmation.cursors {
-            let of = peer.open.get(&slot);
-            if let Some(mailbox) = of.and_then(|id| self.mailboxes.get_mut(id)) {
-                mailbox.packets = mailbox.packets.split_off(&(upto + 1));
-            }
-        }
-        if let Some(open) = confirmation.open {
-            let id = MailboxId::of(&open.key);
-            let statement = open_statement(&NETWORK, &id, &peer.exporter);
-            let key = VerifyingKey::from_bytes(&open.key).expect("a key");
-            let signature = Signature::from_bytes(&open.signature);
-            key.verify_strict(&statement, &signature)
-                .expect("its signature");
-            assert!(
-                peer.open.insert(open.slot, id).is_none(),
-                "a slot is opened once"
-            );
-            self.mailboxes.entry(id).or_default().sent = 0;
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Keeps the client's two links alive.
+//! Keeps the client's links alive.
 //!
 //! Spec: docs/spec/link.md; PROTOCOL rules LNK-6, LNK-7, LNK-9 are enforced by [`crate::link`].
 //!
 //! | link    | to                              | up                    | down              |
 //! |---------|---------------------------------|-----------------------|-------------------|
 //! | entry   | the gateway the machine chose   | packets               | nothing           |
-//! | mailbox | the gateway of the address      | confirmation ticks    | packets, dummies  |
+//! | mailbox | a gateway that holds mailboxes  | confirmation ticks    | packets, dummies  |
 //!
 //! | quantity        | value                                                                   |
 //! |-----------------|-------------------------------------------------------------------------|
@@ -58,7 +58,7 @@ pub(super) fn silence(profile: &Profile) -> Duration {
     Duration::from_secs(ticks_s.min(86_400) + 15)
 }
 
-/// One of the two links, as the machine's driver and the status see it.
+/// One of the links, as the machine's driver and the status see it.
 #[derive(Debug)]
 pub struct Port {
     purpose: Purpose,
@@ -164,11 +164,11 @@ impl Port {
                 self.known.send_modify(|known| known.up = false);
             }
             // An entry that can't be reached is news as well (CLI-29).
+            let gateway = to.target.id;
             let down = if self.is_entry() {
-                let gateway = to.target.id;
                 (was_up || lasted.is_err()).then_some(Input::EntryDown { gateway })
             } else {
-                was_up.then_some(Input::MailboxDown)
+                was_up.then_some(Input::MailboxDown { gateway })
             };
             if let Some(down) = down
                 && inbox.send(down).await.is_err()
@@ -239,13 +239,12 @@ impl Port {
             known.trouble.clear();
             (known.failed, known.down_since) = (0, None);
         });
+        let gateway = to.target.id;
         let up = if self.is_entry() {
-            Input::EntryUp {
-                gateway: to.target.id,
-            }
+            Input::EntryUp { gateway }
         } else {
             reader.set_idle(Some(to.silence));
-            Input::MailboxUp { exporter }
+            Input::MailboxUp { gateway, exporter }
         };
         let stopping = |_| LinkError::Closed;
         inbox.send(up).await.map_err(stopping)?;
@@ -255,7 +254,8 @@ impl Port {
             if self.is_entry() {
                 return Err(LinkError::PeerMisbehaved("an entry says nothing"));
             }
-            inbox.send(Input::Frame(frame)).await.map_err(stopping)?;
+            let input = Input::Frame { gateway, frame };
+            inbox.send(input).await.map_err(stopping)?;
         }
     }
 }
