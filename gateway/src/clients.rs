@@ -5,7 +5,7 @@
 //! | quantity         | value                                                                  |
 //! |------------------|------------------------------------------------------------------------|
 //! | link number      | counted up from 0, never given twice                                   |
-//! | queue            | frames before one link's writer, bounded; a full one closes the link   |
+//! | [`QUEUE_MAX`]    | frames before one link's writer; a full one closes the link            |
 //! | [`SILENCE`]      | longest without a frame: every profile speaks several times in it      |
 //!
 //! Invariants: the machine hears of a link before it hears its first frame, and that it is gone
@@ -35,13 +35,16 @@ use tokio::sync::mpsc;
 /// Twice the longest time between two confirmations that parameters allow (LNK-9, DIR-2).
 const SILENCE: Duration = Duration::from_secs(2 * 3600);
 
+/// Frames that wait for one client at most: they come at its profile's rate, so this is more than half a second of
+/// the fastest, besides what the kernel's buffer takes. Many that read nothing must not fill the memory.
+pub(crate) const QUEUE_MAX: usize = 128;
+
 /// All links of clients. Clones share them.
 #[derive(Clone)]
 pub(crate) struct Clients(Arc<Shared>);
 
 struct Shared {
     machine: mpsc::Sender<Input>,
-    queue_max: usize,
     numbered: AtomicU64,
     open: Mutex<BTreeMap<LinkId, Outbox>>,
     entry_in: Cell,
@@ -54,10 +57,9 @@ struct Shared {
 }
 
 impl Clients {
-    pub(crate) fn new(machine: mpsc::Sender<Input>, queue_max: usize, metrics: &Metrics) -> Self {
+    pub(crate) fn new(machine: mpsc::Sender<Input>, metrics: &Metrics) -> Self {
         Self(Arc::new(Shared {
             machine,
-            queue_max,
             numbered: AtomicU64::new(0),
             open: Mutex::default(),
             entry_in: metrics.cell("lacuna_client_frames_in_total", "entry"),
@@ -82,7 +84,7 @@ impl Clients {
     pub(crate) async fn serve(self, incoming: Incoming) {
         let link = LinkId(self.0.numbered.fetch_add(1, Ordering::Relaxed));
         let (hello, exporter) = (incoming.hello, incoming.link.peer.exporter);
-        let (outbox, mut reader) = incoming.link.start(self.0.queue_max);
+        let (outbox, mut reader) = incoming.link.start(QUEUE_MAX);
         reader.set_idle(Some(SILENCE));
         // Removed on every way out, also when the task is dropped as the process stops.
         let _listed = Listed::new(&self, link, outbox);

@@ -30,6 +30,7 @@ use proto::{
 use serde_json::json;
 use shell::{
     accept,
+    budget::QUEUED_LEN,
     clock::Clock,
     dial::Outgoing,
     drive::drive,
@@ -50,7 +51,11 @@ use shell::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, Node, clients::Clients, mailboxes::Mailboxes};
+use crate::{
+    Config, Node,
+    clients::{self, Clients},
+    mailboxes::Mailboxes,
+};
 
 const CALENDAR_EVERY: Duration = Duration::from_secs(30);
 
@@ -82,6 +87,7 @@ impl Node {
         let gateway = Gateway::new(limits, self.network.id, entropy::seed());
 
         let telling = machine.clone();
+        let held_for_clients = held_for_clients(&config);
         let setup = node::Setup {
             keys: Arc::new(self.keys),
             network: Arc::new(self.network),
@@ -94,6 +100,7 @@ impl Node {
             replay_max: config.replay_max,
             tags: tags.map(|tags| Arc::new(tags) as Arc<dyn Tags>),
             pool_max: 0,
+            clients: held_for_clients,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(move |notice| {
                 // A full inbox drops it: clients hear of most through their own loops.
@@ -106,7 +113,7 @@ impl Node {
             clock,
             metrics: metrics.clone(),
         };
-        let clients = Clients::new(machine.clone(), config.link_queue_max, &metrics);
+        let clients = Clients::new(machine.clone(), &metrics);
         let (serving, inputs) = (clients.clone(), machine.clone());
         let handle = move |incoming| serving.clone().serve(incoming);
         let started = node::Node::start(setup, inputs, Input::Peeled, handle, stop.clone());
@@ -191,6 +198,13 @@ fn open_store(
 
 fn store_failed() -> anyhow::Result<()> {
     bail!("the mailbox store failed; the log says why, and a restart shows what it holds")
+}
+
+/// Bytes at most: frames that wait for clients, and packets read ahead for them.
+fn held_for_clients(config: &Config) -> usize {
+    let frames = config.links_max * clients::QUEUE_MAX;
+    let packets = config.mailboxes_max * config.read_ahead;
+    (frames + packets) * QUEUED_LEN
 }
 
 /// Tells the machine the consensus and the time, and the supervisor how things stand.

@@ -48,7 +48,7 @@ pub struct Config {
     pub replay_max: usize,
     /// Most links accepted at once.
     pub links_max: usize,
-    /// Most frames that wait for one link.
+    /// Most frames that wait for one link to a next hop.
     pub link_queue_max: usize,
     /// Most mailboxes.
     pub mailboxes_max: usize,

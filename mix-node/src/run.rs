@@ -66,6 +66,7 @@ impl Node {
             replay_max: config.replay_max,
             tags: None,
             pool_max: config.pool_max,
+            clients: 0,
             link_queue_max: config.link_queue_max,
             tell: Arc::new(|_| ()), // a mix has no clients
             limits: Limits::default(),

@@ -1,7 +1,7 @@
 //! What a node's settings may cost, said at its start: memory at most, and how long its replay set lasts.
 //!
 //! ```text
-//! memory <= base + keys open x replay set + pool + threads x peel queue + next hops x link queue
+//! memory <= base + keys open x replay set + pool + threads x peel queue + clients + next hops x link queue
 //! ```
 //!
 //! | part       | bytes                                                                         |
@@ -11,6 +11,7 @@
 //! | pool       | `pool_max` packets of [`HELD_LEN`] bytes; a gateway has none                   |
 //! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more; at |
 //! |            | a front end of a gateway [`peeler::ASKED_MAX`] batches besides                |
+//! | clients    | at a gateway, what waits for them: see its `run`                                |
 //! | link queue | `link_queue_max` packets of [`QUEUED_LEN`] bytes, for each next hop            |
 //!
 //! [`HELD_LEN`] is measured by `cargo test --release -p proto --test mix_pool -- --ignored`.
@@ -45,6 +46,8 @@ pub struct Budget {
     pub threads: usize,
     /// Most packets of one thread that wait to be opened, or for the store's word.
     pub queued_max: usize,
+    /// Most bytes that a gateway holds for its clients.
+    pub clients: usize,
     /// Most packets that wait for one link.
     pub link_queue_max: usize,
 }
@@ -63,6 +66,7 @@ impl Budget {
                     .tags
                     .as_ref()
                     .map_or(0, |_| peeler::ASKED_MAX * peeler::BATCH_MAX),
+            clients: setup.clients,
             link_queue_max: setup.link_queue_max,
         }
     }
@@ -70,16 +74,17 @@ impl Budget {
     /// Bytes at most with links to `next_hops` nodes.
     #[must_use]
     pub fn bytes(&self, next_hops: usize) -> usize {
-        let [base, replay, pool, peel, link] = self.parts();
-        base + replay + pool + peel + next_hops * link
+        let [base, replay, pool, peel, clients, link] = self.parts();
+        base + replay + pool + peel + clients + next_hops * link
     }
 
-    fn parts(&self) -> [usize; 5] {
+    fn parts(&self) -> [usize; 6] {
         [
             self.base,
             KEYS_OPEN * ReplaySet::memory_of(self.replay_max),
             self.pool_max * HELD_LEN,
             (self.threads * self.queued_max + INBOX) * QUEUED_LEN,
+            self.clients,
             self.link_queue_max * QUEUED_LEN,
         ]
     }
@@ -87,11 +92,11 @@ impl Budget {
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [base, replay, pool, peel, link] = self.parts().map(megabytes);
+        let [base, replay, pool, peel, clients, link] = self.parts().map(megabytes);
         let all = megabytes(self.bytes(0));
         write!(
             f,
-            "at most {all} MB = base {base} + replay sets {replay} + pool {pool} + peel queues {peel}, \
+            "at most {all} MB = base {base} + replay sets {replay} + pool {pool} + peel queues {peel} + clients {clients}, \
              and {link} MB for each next hop that takes no packets"
         )
     }
@@ -152,14 +157,16 @@ mod tests {
             pool_max: 100_000,
             threads: 2,
             queued_max: peeler::QUEUED_MAX,
+            clients: 7_000_000,
             link_queue_max: 1024,
         };
         let text = budget.to_string();
         for part in [
-            "at most 410.4",
+            "at most 417.4",
             "base 20.0",
             "sets 42.6",
             "pool 253.2",
+            "clients 7.0",
             "2.5 MB for each",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -115,7 +115,9 @@ pub struct Setup {
     pub tags: Option<Arc<dyn Tags>>,
     /// Most packets that its machine holds in memory; a gateway's holds none.
     pub pool_max: usize,
-    /// Most frames that wait for one link.
+    /// Most bytes that it holds for clients; a mix has none.
+    pub clients: usize,
+    /// Most frames that wait for one link to a next hop.
     pub link_queue_max: usize,
     /// Hears of each new notice besides the next hops (LOOP-9).
     pub tell: Tell,

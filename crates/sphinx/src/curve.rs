@@ -363,7 +363,11 @@ mod tests {
     #[test]
     #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
     fn pkt_22_a_million_lanes_agree() {
-        assert_eq!(Path::best().require(), Ok(Path::best()));
+        assert_ne!(
+            Path::best(),
+            Path::Assembly,
+            "nothing to compare: this processor has no lanes"
+        );
         println!("path {}", Path::best().name());
         let edges = points().split_off(500);
         for round in 0..(1 << 15) {

@@ -87,8 +87,9 @@ enum What {
         /// Print the result as JSON.
         #[arg(long)]
         json: bool,
-        /// Length of each of the four measured phases, in seconds.
-        #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+        /// Length of each phase in which the load is held, in seconds, at most 7: a longer run would fill the
+        /// node's replay set.
+        #[arg(long, default_value_t = 5.0, value_parser = few_seconds)]
         seconds: f64,
         /// Gateways that send to it, over one link each.
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
@@ -126,6 +127,13 @@ enum What {
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|s| (0.5..=60.0).contains(s));
     seconds.ok_or_else(|| "must be a number of seconds from 0.5 to 60".to_owned())
+}
+
+fn few_seconds(text: &str) -> Result<f64, String> {
+    match seconds(text) {
+        Ok(seconds) if seconds <= 7.0 => Ok(seconds),
+        _ => Err("must be a number of seconds from 0.5 to 7".to_owned()),
+    }
 }
 
 /// Runs the command line `args`, whose first is the program's name.

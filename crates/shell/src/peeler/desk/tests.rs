@@ -237,6 +237,9 @@ async fn a_disk_that_stalls_lets_nothing_through() {
                 });
                 assert!(feed.arrived(arrivals.collect()));
             }
+            while feed.work.capacity() + 1 < feed.work.max_capacity() {
+                thread::yield_now(); // until it has taken the first
+            }
             assert!(!stalls || passed.try_recv().is_err());
             thread
         };

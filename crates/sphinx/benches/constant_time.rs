@@ -1,4 +1,4 @@
-//! `cargo bench -p sphinx --bench timing`: does the time of an unwrap depend on secrets? A statistical
+//! `cargo bench -p sphinx --bench constant_time`: does the time of an unwrap depend on secrets? A statistical
 //! test after Reparaz, Balasch, Verbauwhede, "Dude, is my code constant time?" (2017).
 //!
 //! Two classes of measurements in random order, one of a fixed input, one of a fresh random one. Their
