@@ -473,7 +473,8 @@ mod tests {
     fn what_was_used_stays_used() {
         let mut returns = Returns::default();
         let part = surbs(5, &[1, 2, 3]).to_bytes();
-        let value = [100u64.to_be_bytes().as_slice(), &part].concat();
+        let line = NO_LINE.to_be_bytes();
+        let value = [100u64.to_be_bytes().as_slice(), &line, &part].concat();
         assert!(returns.restore(id(1), 4, &value));
         assert!(returns.restore_used(id(1), 4, &[0, 2]));
         assert_eq!(returns.held(), 1);
