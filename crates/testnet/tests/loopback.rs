@@ -10,6 +10,7 @@
 //! | the command line against a running daemon        | docs/CLIENT.md                              |
 //! | a gateway that stops says so to everyone         | LOOP-8 to LOOP-10                           |
 //! | a client from its backup                         | CLI-34                                      |
+//! | a client moves away from a gateway that is killed| CLI-40, MSG-24                              |
 //!
 //! One test, since starting a network is most of its cost: the steps share it. It waits on events
 //! only, each within a limit. The network's delays are shortened; everything else is as deployed.
@@ -20,7 +21,11 @@ use std::{
     process::{Output, Stdio},
 };
 
-use client::{api::Wait, status::State};
+use client::{
+    api::{Request, Response, Wait},
+    call::Call,
+    status::State,
+};
 use shell::clock::Clock;
 use testnet::{
     conversation::{ALICE, BOB, Conversation},
@@ -41,7 +46,7 @@ fn plan(root: &Path) -> anyhow::Result<Plan> {
     Ok(Plan {
         executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
         mixes_per_layer: 1,
-        gateways: 3,
+        gateways: 4, // one may be the entry that was left, one is killed with a mailbox
         params: PARAMS.to_owned(),
         ..Plan::demo(root)?
     })
@@ -64,6 +69,7 @@ async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
     assert_eq!(seen.node.keys().collect::<Vec<_>>(), [&2432], "LNK-1");
     assert_eq!(talk.ledger.outcome(), (9, 0, 0), "each exactly once");
     by_the_command_line(&mut talk.network).await?;
+    moved_away_from_a_killed_gateway(&mut talk).await?;
     gateway_takes_its_leave(&mut talk).await?;
     talk.network.stop().await
 }
@@ -176,6 +182,30 @@ async fn entry_gateway_killed(talk: &mut Conversation) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The gateway of a mailbox is killed for good. Its client moves; the correspondent, who knows the old
+/// address only, is told and follows.
+async fn moved_away_from_a_killed_gateway(talk: &mut Conversation) -> anyhow::Result<()> {
+    talk.network.kill_gateway(BOB).await?;
+    let mut bob = Call::open(&talk.network.socket("bob")).await?;
+    let moved = bob.ask(&Request::Move { to: None }).await?;
+    let Response::Addresses { addresses } = moved else {
+        anyhow::bail!("asked to move, got {moved:?}");
+    };
+    let mut alice = Call::open(&talk.network.socket("alice")).await?;
+    let told = alice.ask(&Request::Moved { follow: true });
+    let told = tokio::time::timeout(LIMIT, told).await??;
+    let follows = matches!(&told, Response::Moved { to, .. } if *to == addresses[0].address);
+    assert!(follows, "{told:?}");
+    let number = talk.send(ALICE, SHORT, Purpose::Other).await?;
+    talk.until("message to the new gateway, and its ack", |ledger| {
+        ledger.is_opened(number) && ledger.has_reached(number, Wait::Acked)
+    })
+    .await?;
+    let status = talk.status(BOB).await?;
+    assert_eq!((status.state, status.former.len()), (State::Ready, 1));
+    talk.network.start_gateway(BOB).await
+}
+
 /// The withdrawal goes round the layers to the gateway of the client's mailbox, and from there to the
 /// client, which enters by the one that stops.
 async fn gateway_takes_its_leave(talk: &mut Conversation) -> anyhow::Result<()> {
@@ -250,7 +280,8 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     check(lacuna(&["run"], "").await?, 2, "in use by another process");
     let address = check(lacuna(&["address"], "").await?, 0, "lacuna1");
     let address = address.trim();
-    let mistyped = format!("{}q", &address[..address.len() - 1]);
+    let (start, last) = address.split_at(address.len() - 1);
+    let mistyped = format!("{start}{}", if last == "q" { 'p' } else { 'q' });
     check(lacuna(&["send", &mistyped], "hello").await?, 2, "address");
     check(
         lacuna(&["send", address, "--wait", "acked"], "hello").await?,
