@@ -221,6 +221,7 @@ async fn node(
         replay_max: 1000,
         tags: None,
         pool_max: 100,
+        clients: 1 << 20,
         link_queue_max: 100,
         limits: Limits::default(),
         clock: authorities.clock,
