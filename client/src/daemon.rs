@@ -333,6 +333,7 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::AckReceived => "ack_received",
         ClientEvent::ProbeReceived => "probe_received",
         ClientEvent::RelocationReceived => "relocation_received",
+        ClientEvent::ProofReturned => "proof_returned",
         ClientEvent::Dropped(why) => return format!("dropped_{why:?}").to_lowercase(),
     }
     .to_owned()

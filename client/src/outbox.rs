@@ -45,8 +45,8 @@ impl SendError {
                 | Failure::NothingToReplyTo
                 | Failure::TooFewSurbs
                 | Failure::SurbsExpired
-                | Failure::TooManySurbs => true,
-                Failure::NoAddress | Failure::Moved => true,
+                | Failure::TooManySurbs
+                | Failure::NoAddress => true,
                 Failure::NotReady | Failure::OutboxFull | Failure::NoRoute | Failure::Revoked => {
                     false
                 }
@@ -72,7 +72,6 @@ impl core::fmt::Display for SendError {
                 Failure::TooManySurbs => "a message brings at most 96 reply blocks, and fewer while many are under way",
                 Failure::NoAddress => "the address to answer to was revoked: name another one",
                 Failure::Revoked => "the address that its acks would come to was revoked: whether it arrives is not known",
-                Failure::Moved => "this address has moved, see `lacuna moved`: send to the new one, if its owner may know that it is you who sends",
                 Failure::NoRoute => "the network has no route now: try again later",
             },
         })

@@ -66,6 +66,8 @@ pub struct Status {
     pub former: Vec<Former>,
     /// Correspondents that a move is not known to have reached.
     pub untold: u64,
+    /// New mailboxes that are not known to be open: nobody is told of them yet.
+    pub unopened: u64,
     /// What it sends in a day, in bytes, by formula.
     pub up_bytes_per_day: u64,
     /// What it receives in a day, in bytes, by formula.
@@ -347,9 +349,10 @@ impl fmt::Display for Status {
         for former in &self.former {
             writeln!(
                 f,
-                "moving    former mailbox {}; read for {} more hours; {} correspondents may not know yet",
+                "moving    former mailbox {}; read for {} more hours; {} new mailboxes not open yet; {} correspondents may not know yet",
                 link(&former.link),
                 former.seconds.div_ceil(3600),
+                self.unopened,
                 self.untold,
             )?;
         }

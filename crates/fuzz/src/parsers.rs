@@ -204,7 +204,7 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     };
     let (old, new) = (owner([1; 97]), owner([2; 97]));
     let named = (MessageId([5; 16]), Epoch(70));
-    let relocation = Box::new(Relocation::sign(id, named, 9, &old, new.address()));
+    let relocation = Box::new(Relocation::sign(id, named, 9, &old, &new));
     let acks = Content::Acks {
         left: 2,
         blocks: vec![(MessageId([5; 16]), 0), (MessageId([6; 16]), 3)],

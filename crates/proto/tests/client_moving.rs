@@ -4,12 +4,15 @@
 //! |--------------------|-------------------------------------------------------------------------|
 //! | nothing is lost    | CLI-40 to CLI-43, MSG-24, MSG-25: while both write all the time         |
 //! | dead gateway       | MSG-24, MSG-25: what is under way in both directions follows            |
-//! | forged             | MSG-24: only the old address' owner is believed; the control: he is     |
+//! | forged             | MSG-24: only the owner of both addresses is believed; the control: he is |
 //! | lost acks          | MSG-25: notices repeat; repair at the new mailbox is of the old message |
 //! | killed             | CLI-40: after each write, on either side; before it there was no move   |
 //! | revoked, restored  | CLI-32, CLI-34: former mailboxes as well                                |
 //! | entry link         | CLI-2: written at the same instants as without a move                   |
-//! | not named          | MSG-25: who does not name the address that was told is not redirected   |
+//! | not named          | MSG-25: what goes in another name, or none, shows nothing of a move     |
+//! | not open           | CLI-44, MSG-25: of a mailbox that does not open nobody is told          |
+//! | back again         | CLI-40, CLI-14: to a gateway whose link is up                           |
+//! | room               | CLI-15: a former gateway takes none of the new one's                    |
 //! | refusals           | CLI-40, CLI-44: each with its reason                                    |
 
 mod client_net;
@@ -22,12 +25,12 @@ use proto::{
     address::Address,
     calendar::Epoch,
     client::{
-        AddressError, ClientDrop, ClientEvent, Failure, Identity, Input, MAILBOX_GATEWAYS_MAX,
-        MessageId, Relocated, Relocation, Return, State, Target, backup, content::Content,
-        founding,
+        AddressError, ClientDrop, ClientEvent, Identity, Input, MAILBOX_GATEWAYS_MAX, MessageId,
+        Relocated, Relocation, Return, State, Target, backup, content::Content, founding,
     },
+    wire::{Frame, Kind},
 };
-use sphinx::Hop;
+use sphinx::{Hop, Packet};
 
 const EPOCH_S: u32 = 120;
 /// How long mailboxes keep packets, and former mailboxes are read.
@@ -185,44 +188,59 @@ fn messages_follow_from_a_dead_gateway() {
     assert!(net.run(secs(460.0), |net| acked(net, 1, 4)));
 }
 
-/// Puts a notice about a move into the mailbox of client 1.
-fn notice(net: &mut Net, old: &Identity, signs: Option<&Identity>, new: Address) {
+fn relocation(old: &Identity, new: &Identity) -> Relocation {
     let id = (MessageId([9; 16]), Epoch(0));
-    let mut news = Relocation::sign(&NETWORK, id, 1 << 40, old, new);
-    if let Some(signs) = signs {
-        let theirs = Relocation::sign(&NETWORK, id, 1 << 40, signs, new);
-        (news.key, news.signature) = (theirs.key, theirs.signature);
-    }
-    let to = net.peers[1].identity.address();
+    Relocation::sign(&NETWORK, id, 1 << 40, old, new)
+}
+
+/// A packet for one of a mailbox' owner.
+fn packet_for(net: &mut Net, to: Address, content: &Content) -> Box<Packet> {
     let hop = Hop {
         address: to.mailbox.0,
         key: to.key,
         delay_ns: 0,
     };
-    let bytes = Content::Move(Box::new(news)).to_bytes();
-    let packet = sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &bytes);
+    sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &content.to_bytes())
+}
+
+/// Puts a notice about a move into the mailbox of client 1, twice.
+fn notice(net: &mut Net, news: Relocation) {
+    let to = net.peers[1].identity.address();
+    let packet = packet_for(net, to, &Content::Move(Box::new(news)));
     net.inject(1, packet.clone());
     net.inject(1, packet);
     pass(net, 3);
 }
 
-/// MSG-24: a notice that another signed, or about somebody else, redirects nothing; the control: that
-/// of the owner does, and a second time it has no effect.
+/// MSG-24: a notice that another signed, or about somebody else, or to where its sender is not,
+/// redirects nothing; the control: that of the owner does, and a second time it has no effect.
 #[test]
 fn only_the_owner_of_an_address_moves_it() {
     let mut net = net(52, 3);
     acquaint(&mut net, 1, 0);
     let owner = net.peers[0].identity.clone();
-    let (thief, elsewhere) = (net.peers[2].identity.clone(), net.client(2).address());
+    let [victim, third] = [1, 2].map(|of| net.peers[of].identity.clone());
     let dropped = |net: &Net, why| net.count(1, ClientEvent::Dropped(why));
-    notice(&mut net, &owner, Some(&thief), elsewhere);
+    let stolen = Relocation {
+        left: relocation(&third, &owner).left,
+        ..relocation(&owner, &third)
+    };
+    notice(&mut net, stolen);
     assert_eq!(dropped(&net, ClientDrop::Forged), 2);
-    notice(&mut net, &thief, None, owner.address());
+    for (to, drops) in [(&third, 4), (&victim, 6)] {
+        let thrust = Relocation {
+            entered: relocation(&owner, &owner).entered,
+            ..relocation(&owner, to)
+        };
+        notice(&mut net, thrust);
+        assert_eq!(dropped(&net, ClientDrop::Forged), drops);
+    }
+    notice(&mut net, relocation(&third, &owner));
     assert_eq!(dropped(&net, ClientDrop::Stranger), 2);
     assert_eq!(net.count(1, ClientEvent::RelocationReceived), 0);
     net.send(1, 2, 0, body(5, 2), Return::Address);
     assert!(net.run(secs(120.0), |net| acked(net, 1, 2)));
-    notice(&mut net, &owner, None, elsewhere);
+    notice(&mut net, relocation(&owner, &third));
     assert_eq!(net.count(1, ClientEvent::RelocationReceived), 1);
     assert_eq!(dropped(&net, ClientDrop::Replay), 1);
     net.send(1, 3, 0, body(5, 3), Return::Address);
@@ -352,44 +370,105 @@ fn the_entry_link_shows_nothing_of_a_move() {
     assert!(with == run(false) && with.0.len() > 500);
 }
 
-/// MSG-25: a message that does not name the address that was told is refused, not redirected: else
-/// whoever moves could see who writes to it without a name. The control: one that names it follows.
+/// MSG-25, CLI-33: what goes in the name of another address, or in none, is packet for packet as if
+/// nothing had been heard: else whoever moves sees which addresses are one client's. The control:
+/// what names the address that heard so follows.
 #[test]
 fn who_is_not_named_does_not_follow() {
-    let mut net = net(57, 2);
+    let run = |told: bool, replies: [Return; 3]| {
+        let mut net = net(57, 3);
+        net.peers[1].config.acks = false;
+        net.crash(1, Duration::ZERO);
+        net.store_s = 0.0;
+        pass(&mut net, 1);
+        let label = "bob".to_owned();
+        net.input(1, Input::NewAddress { ticket: 1, label });
+        acquaint(&mut net, 1, 0);
+        let [old, new] = [0, 2].map(|of| net.peers[of].identity.clone());
+        let mut news = relocation(&old, &new);
+        news.left.1[0] ^= u8::from(!told);
+        notice(&mut net, news);
+        assert_eq!(net.peers[1].relocated.len(), usize::from(told));
+        net.tap = Some(Vec::new());
+        for (ticket, reply) in (5..).zip(replies) {
+            send(&mut net, 1, ticket, old.address(), reply);
+        }
+        pass(&mut net, 30);
+        assert!((5..8).all(|ticket| net.states(1, ticket).contains(&State::Sent)));
+        net.tap.take().expect("it was asked for")
+    };
+    let unnamed = [Return::None, Return::Surbs(2), Return::At(1)];
+    let told = run(true, unnamed);
+    assert!(told == run(false, unnamed) && told.len() > 50);
+    let named = [Return::Address; 3];
+    assert!(run(true, named) != run(false, named), "the control");
+}
+
+/// CLI-44, MSG-25: a gateway that is full opens nothing and says nothing: nobody is told of a mailbox
+/// that nothing came by, and what the client writes names the former one. Then it has room.
+#[test]
+fn nobody_is_told_of_a_mailbox_that_does_not_open() {
+    let mut net = net(59, 2);
     let label = "bob".to_owned();
-    net.input(1, Input::NewAddress { ticket: 1, label });
-    let label = "carol".to_owned();
-    net.input(1, Input::NewAddress { ticket: 2, label });
+    net.input(0, Input::NewAddress { ticket: 1, label });
+    pass(&mut net, 1);
+    let bob = net.client(0).addresses().1[1].address;
     acquaint(&mut net, 1, 0);
-    let old = net.client(0).address();
-    for (ticket, reply) in [(5, Return::None), (6, Return::Surbs(2)), (7, Return::At(1))] {
-        send(&mut net, 1, ticket, old, reply);
-        pass(&mut net, 2);
-        assert!(
-            net.states(1, ticket).contains(&State::Queued),
-            "the control"
-        );
-    }
+    send(&mut net, 1, 2, bob, Return::Address);
+    net.full.insert(gateway_id(3));
     moves(&mut net, 0, 3);
-    assert!(net.run(secs(200.0), |net| untold(net, 0) == 0));
-    let told = net
-        .client(1)
-        .relocated()
-        .iter()
-        .map(|of| of.slot)
-        .collect::<Vec<_>>();
-    assert_eq!(told, [0, 1], "each of the two that wrote with its name");
-    let refused = [State::Failed(Failure::Moved)];
-    let unnamed = [Return::None, Return::Surbs(2), Return::At(2)];
-    for (ticket, reply) in (15..).zip(unnamed) {
-        send(&mut net, 1, ticket, old, reply);
-        assert_eq!(net.states(1, ticket), refused);
+    pass(&mut net, 60);
+    let waits = |net: &Net| (untold(net, 0), net.client(0).moving().unopened);
+    assert_eq!((waits(&net), net.open_slots(0)), ((2, 2), vec![0, 1]));
+    assert!(net.peers[1].relocated.is_empty());
+    net.send(0, 3, 1, body(5, 3), Return::At(1));
+    assert!(net.run(secs(120.0), |net| acked(net, 1, 2) && acked(net, 0, 3)));
+    net.full.clear();
+    net.links(0, false);
+    net.links(0, true);
+    assert!(net.run(secs(300.0), |net| waits(net) == (0, 0)));
+    assert_eq!(net.peers[1].relocated.len(), 2);
+}
+
+/// CLI-40, CLI-14: back to a gateway whose link is up, since it is read there: the new mailbox is
+/// opened on it, and loops that do not come are lost.
+#[test]
+fn a_move_back_opens_the_new_mailbox_on_the_link_that_is_up() {
+    let mut net = net(60, 2);
+    moves(&mut net, 0, 3);
+    pass(&mut net, 10);
+    moves(&mut net, 0, 0);
+    pass(&mut net, 20);
+    assert_eq!(net.open_slots(0), [0, 2, 1]);
+    acquaint(&mut net, 1, 0);
+    assert_eq!(untold(&net, 0), 1);
+    assert!(net.run(secs(120.0), |net| untold(net, 0) == 0));
+    let lost = |net: &Net| net.count(0, ClientEvent::LoopLost);
+    assert_eq!(lost(&net), 0);
+    net.loss = 1.0;
+    pass(&mut net, 30);
+    net.frame(0, Frame::new(Kind::Dummy, 0, [0; 32]));
+    assert!(lost(&net) > 0);
+}
+
+/// CLI-15: what a former gateway sends takes no room of what comes from the new one.
+#[test]
+fn a_former_gateway_takes_no_room_of_the_new_one() {
+    let mut net = net(61, 1);
+    net.peers[0].config.limits.unstored_max = 20;
+    net.crash(0, Duration::ZERO);
+    pass(&mut net, 1);
+    let old = net.client(0).address();
+    moves(&mut net, 0, 3);
+    pass(&mut net, 5);
+    net.store_s = 1e6;
+    for _ in 0..40 {
+        let packet = packet_for(&mut net, old, &Content::Loop([1; 16]));
+        net.inject_at(old.mailbox, packet);
     }
-    net.tap = Some(Vec::new());
-    send(&mut net, 1, 20, old, Return::Address);
-    assert!(net.run(secs(260.0), |net| acked(net, 1, 20)));
-    assert_eq!(arrived(&mut net, old.mailbox), 0);
+    pass(&mut net, 10);
+    let deaf = [0, 3].map(|of| net.client(0).is_deaf(gateway_id(of)));
+    assert_eq!(deaf, [true, false]);
 }
 
 /// CLI-40, CLI-44

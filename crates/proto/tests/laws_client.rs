@@ -19,8 +19,8 @@ use proto::{
     NodeId, Time,
     calendar::{Calendar, Utc},
     client::{
-        Client, Held, Identity, Input, Limits, MessageId, Output, ReplyToken, Return, State,
-        Target,
+        Client, Held, Identity, Input, Limits, MAILBOX_GATEWAYS_MAX, MessageId, Output, ReplyToken,
+        Return, State, Target,
         content::{Content, Fragment},
         fountain,
     },
@@ -202,7 +202,8 @@ fn within(held: Held, limits: Limits) -> Result<(), TestCaseError> {
     prop_assert!(held.acks <= limits.acks_max, "{held:?}");
     prop_assert!(held.surbs <= limits.surbs_max, "{held:?}");
     prop_assert!(held.loops <= limits.loops_max, "{held:?}");
-    prop_assert!(held.unstored <= limits.unstored_max, "{held:?}");
+    let unstored_max = MAILBOX_GATEWAYS_MAX * limits.unstored_max;
+    prop_assert!(held.unstored <= unstored_max, "{held:?}");
     prop_assert!(held.returns.0 <= limits.finished_max + limits.incoming_max);
     prop_assert!(held.returns.1 <= limits.held_surbs_max);
     prop_assert!(held.contacts <= limits.contacts_max, "{held:?}");
@@ -234,7 +235,7 @@ proptest! {
         let mut client = client(limits);
         for (now, input) in calls {
             // A payload, a loop, a tick, and for each an event; what was stored; what expired.
-            let most = 16 + 8 * limits.unstored_max + 4 * limits.outgoing_max;
+            let most = 16 + 8 * MAILBOX_GATEWAYS_MAX * limits.unstored_max + 4 * limits.outgoing_max;
             prop_assert!(call(&mut client, now, input).len() <= most);
             within(client.held(), limits)?;
         }

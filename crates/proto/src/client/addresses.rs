@@ -17,10 +17,14 @@
 //! has secrets drawn for it alone, so that no two can be told to be of one client by what they say. (The gateway that
 //! keeps their mailboxes on one link can; see docs/THREAT_MODEL.md.)
 //!
-//! Not done here: who was given which address.
+//! Not done here: how they move (`moves`), who was given which address.
+
+mod moves;
 
 use std::collections::BTreeMap;
 
+pub use moves::MAILBOX_GATEWAYS_MAX;
+use moves::{Move, move_record};
 use rand_core::CryptoRng;
 
 use super::{
@@ -78,15 +82,6 @@ enum State {
     Revoked,
 }
 
-/// By which move a mailbox came to be: whose it follows, and until when that one is read.
-#[derive(Clone, Copy)]
-struct Move {
-    from: u16,
-    until_s: u64,
-    /// Ascends with the moves of an address, and tells nothing of the client's others.
-    order: u64,
-}
-
 struct Slot {
     identity: Identity,
     label: String,
@@ -95,10 +90,9 @@ struct Slot {
     came: Option<Move>,
     /// It has moved on, and is read until then.
     until_s: Option<u64>,
+    /// Something came by it since the start: its gateway keeps it.
+    open: bool,
 }
-
-/// Mailbox gateways of one client at a time, former ones among them (CLI-44).
-pub const MAILBOX_GATEWAYS_MAX: usize = 4;
 
 #[derive(Default)]
 pub(crate) struct Addresses {
@@ -112,10 +106,6 @@ pub(crate) struct Addresses {
 
 fn record(slot: u16) -> Vec<u8> {
     key(kind::ADDRESS, &[&slot.to_be_bytes()])
-}
-
-fn move_record(slot: u16) -> Vec<u8> {
-    key(kind::MOVE, &[&slot.to_be_bytes()])
 }
 
 fn to_record(slot: u16, identity: &Identity, label: &str) -> (Vec<u8>, Vec<u8>) {
@@ -178,33 +168,9 @@ impl Addresses {
             line: slot,
             came: None,
             until_s: None,
+            open: false,
         };
         self.slots.insert(slot, known);
-        true
-    }
-
-    /// Reads back how a mailbox came to be, after all that there are; `false` if it is no such record.
-    pub(crate) fn restore_move(&mut self, slot: u16, value: &[u8]) -> bool {
-        let parse = || {
-            let (line, rest) = value.split_first_chunk()?;
-            let (from, rest) = rest.split_first_chunk()?;
-            let (until_s, order) = rest.split_first_chunk()?;
-            let came = Move {
-                from: u16::from_be_bytes(*from),
-                until_s: u64::from_be_bytes(*until_s),
-                order: u64::from_be_bytes(order.try_into().ok()?),
-            };
-            Some((u16::from_be_bytes(*line), came))
-        };
-        let Some((line, came)) = parse() else {
-            return false;
-        };
-        if let Some(slot) = self.slots.get_mut(&slot) {
-            (slot.line, slot.came) = (line, Some(came));
-        }
-        if let Some(former) = self.slots.get_mut(&came.from) {
-            former.until_s = Some(came.until_s);
-        }
         true
     }
 
@@ -255,12 +221,6 @@ impl Addresses {
         self.slots.get(&slot).map(|of| of.line)
     }
 
-    /// By its number, the latest of an address' moves.
-    pub(crate) fn order(&self, slot: u16) -> u64 {
-        let came = self.slots.get(&slot).and_then(|of| of.came);
-        came.map_or(0, |came| came.order)
-    }
-
     /// Where a mailbox is, though it be revoked.
     pub(crate) fn at(&self, slot: u16) -> Option<NodeId> {
         self.slots.get(&slot).map(|of| of.identity.gateway())
@@ -291,13 +251,18 @@ impl Addresses {
         self.those(State::Revoked).any(|(was, _)| was == slot)
     }
 
-    /// Numbers of those to open on a new link to `gateway`, on which none of the revoked ones is.
+    /// Numbers of those to open on a new link to `gateway`, former ones last; none of the revoked ones
+    /// is on it.
     pub(crate) fn reopen(&mut self, gateway: NodeId) -> Vec<u16> {
         let here = |of: &Slot| of.identity.gateway() == gateway;
         self.slots
             .retain(|_, slot| slot.state != State::Revoked || !here(slot));
         let live = self.live().filter(|(_, of)| here(of));
-        live.map(|(slot, _)| slot).collect()
+        let mut live: Vec<_> = live
+            .map(|(slot, of)| (of.until_s.is_some(), slot))
+            .collect();
+        live.sort_unstable();
+        live.into_iter().map(|(_, slot)| slot).collect()
     }
 
     pub(crate) fn list(&self) -> Vec<OwnAddress> {
@@ -356,6 +321,7 @@ impl Addresses {
             line: slot,
             came: None,
             until_s: None,
+            open: false,
         };
         self.slots.insert(slot, made);
         Ok(slot)
@@ -368,100 +334,6 @@ impl Addresses {
         made.state = State::Live;
         self.version += 1;
         Some(made.identity.gateway())
-    }
-
-    /// Draws a mailbox at `gateway` for each address; those that they have now are read until then
-    /// (CLI-40).
-    pub(super) fn move_to(
-        &mut self,
-        rng: &mut impl CryptoRng,
-        gateway: NodeId,
-        (now_s, until_s): (u64, u64),
-        journal: &mut Journal,
-    ) -> Result<(), AddressError> {
-        let gateways = self.gateways();
-        let known = gateways.iter().any(|(known, _)| *known == gateway);
-        if self.moving || gateways.len() + usize::from(!known) > MAILBOX_GATEWAYS_MAX {
-            return Err(AddressError::Moving);
-        }
-        let stays = |of: &&Slot| of.state == State::Revoked || of.until_s.is_some();
-        let go = self.slots.iter().filter(|(_, of)| !stays(of));
-        let go: Vec<u16> = go.map(|(number, _)| *number).collect();
-        if !self.has_room(gateway, go.len()) {
-            return Err(AddressError::TooMany);
-        }
-        for from in go {
-            let (slot, of) = (self.next, &self.slots[&from]);
-            let before = of.came.map_or(0, |came| came.order);
-            let hour = now_s / 3600;
-            let order = ((hour << 32) | u64::from(rng.next_u32())).max(before + 1);
-            let (line, label) = (of.line, of.label.clone());
-            let identity = Identity::generate(rng, gateway);
-            let (key, value) = to_record(slot, &identity, &label);
-            journal.put(key, value);
-            let value = [
-                line.to_be_bytes().as_slice(),
-                &from.to_be_bytes(),
-                &until_s.to_be_bytes(),
-                &order.to_be_bytes(),
-            ]
-            .concat();
-            journal.put(move_record(slot), value);
-            let made = Slot {
-                identity,
-                label,
-                state: State::Made,
-                line,
-                came: Some(Move {
-                    from,
-                    until_s,
-                    order,
-                }),
-                until_s: None,
-            };
-            self.slots.insert(slot, made);
-            self.next += 1;
-        }
-        self.moving = true;
-        Ok(())
-    }
-
-    /// A move is durable.
-    pub(super) fn moved(&mut self) {
-        self.moving = false;
-        let made = self.slots.values_mut().filter(|of| of.came.is_some());
-        let made = made.filter(|of| of.state == State::Made);
-        let came: Vec<Move> = made
-            .filter_map(|of| {
-                of.state = State::Live;
-                of.came
-            })
-            .collect();
-        for came in came {
-            if let Some(former) = self.slots.get_mut(&came.from) {
-                former.until_s = Some(came.until_s);
-            }
-        }
-        self.version += 1;
-    }
-
-    /// Forgets former mailboxes whose time is over, secrets and all (CLI-43); their slots.
-    pub(super) fn close(&mut self, now_s: u64, journal: &mut Journal) -> Vec<u16> {
-        let over = |of: &Slot| of.until_s.is_some_and(|until_s| until_s <= now_s);
-        let over: Vec<u16> = self
-            .live()
-            .filter(|(_, of)| over(of))
-            .map(|(slot, _)| slot)
-            .collect();
-        for slot in &over {
-            self.erase(*slot, journal);
-            self.slots.remove(slot);
-        }
-        if !over.is_empty() {
-            journal.erase();
-            self.version += 1;
-        }
-        over
     }
 
     fn erase(&self, slot: u16, journal: &mut Journal) {

@@ -7,11 +7,14 @@
 //! | day          | 4       | of the last message with a return, UTC days                         |
 //! | knows        | 2       | slot of the mailbox to which they write, as far as we know          |
 //! | ours         | 1       | 1: the owner wrote there                                            |
-//! | moved        | 0 or 104| order u64 and the address that they have moved to                   |
+//! | order        | 8       | of the last move that was taken; 0: none was                        |
+//! | moved_s      | 8       | when it was taken, UTC seconds                                      |
+//! | was          | n × 96  | addresses that led here, the last one last, 0 to [`WAS_MAX`]        |
 //!
-//! A contact is a pair of an own address and a correspondent's. Nothing that came to one of the own
-//! addresses changes what is sent in another's name: else whoever moved could see that two are one
-//! client's (CLI-33). Bounded: those that never heard from the owner are forgotten first.
+//! A contact is a pair of an own address and a correspondent's, the one where they are now: whoever
+//! moves, however often, takes one place. Nothing that came to one of the own addresses changes what
+//! is sent in another's name: else whoever moved could see that two are one client's (CLI-33).
+//! Bounded: those that never heard from the owner are forgotten first.
 //!
 //! Not done here: telling them (`moving`).
 
@@ -20,20 +23,37 @@ use std::collections::BTreeMap;
 use super::journal::{Journal, key, kind};
 use crate::address::{ADDRESS_LEN, Address};
 
-/// Moves in a row that a message follows.
-const HOPS_MAX: usize = 8;
+/// Former addresses of a correspondent that lead to where they are now.
+const WAS_MAX: usize = 8;
+/// Seconds between two moves of one correspondent, that nobody floods the application with them.
+/// Owners move three times in 14 days; a notice that comes too early is not acknowledged, so it comes
+/// again.
+const REST_S: u64 = 3600;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 struct Contact {
     day: u32,
     knows: u16,
     ours: bool,
-    moved: Option<(u64, Address)>,
+    order: u64,
+    moved_s: u64,
+    was: Vec<Address>,
+}
+
+/// That of these addresses the owner is at the second one now, as is proven.
+pub(crate) struct Move {
+    pub(crate) from: Address,
+    pub(crate) to: Address,
+    pub(crate) order: u64,
+    /// When it came.
+    pub(crate) now_s: u64,
 }
 
 #[derive(Default)]
 pub(crate) struct Contacts {
     all: BTreeMap<(u16, Address), Contact>,
+    /// Where those are that were elsewhere.
+    now_at: BTreeMap<(u16, Address), Address>,
     /// Grows whenever a correspondent moves.
     version: u64,
 }
@@ -43,14 +63,14 @@ fn record(line: u16, who: &Address) -> Vec<u8> {
 }
 
 impl Contact {
-    fn to_bytes(self) -> Vec<u8> {
+    fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = self.day.to_be_bytes().to_vec();
         bytes.extend(self.knows.to_be_bytes());
         bytes.push(self.ours.into());
-        if let Some((order, to)) = self.moved {
-            bytes.extend(order.to_be_bytes());
-            bytes.extend(to.to_bytes());
-        }
+        bytes.extend(self.order.to_be_bytes());
+        bytes.extend(self.moved_s.to_be_bytes());
+        let was = self.was.iter().flat_map(Address::to_bytes);
+        bytes.extend(was);
         bytes
     }
 
@@ -58,18 +78,17 @@ impl Contact {
         let (day, rest) = bytes.split_first_chunk()?;
         let (knows, rest) = rest.split_first_chunk()?;
         let (ours, rest) = rest.split_first()?;
-        let moved = if rest.is_empty() {
-            None
-        } else {
-            let (order, to) = rest.split_first_chunk()?;
-            let to = Address::from_bytes(to.try_into().ok()?).ok()?;
-            Some((u64::from_be_bytes(*order), to))
-        };
-        Some(Self {
+        let (order, rest) = rest.split_first_chunk()?;
+        let (moved_s, rest) = rest.split_first_chunk()?;
+        let (was, odd) = rest.as_chunks::<ADDRESS_LEN>();
+        let was: Result<Vec<Address>, _> = was.iter().map(Address::from_bytes).collect();
+        odd.is_empty().then_some(Self {
             day: u32::from_be_bytes(*day),
             knows: u16::from_be_bytes(*knows),
             ours: *ours == 1,
-            moved,
+            order: u64::from_be_bytes(*order),
+            moved_s: u64::from_be_bytes(*moved_s),
+            was: was.ok().filter(|was| was.len() <= WAS_MAX)?,
         })
     }
 }
@@ -97,33 +116,41 @@ impl Contacts {
         let Some((whose, of)) = parse() else {
             return false;
         };
-        self.version += u64::from(of.moved.is_some());
-        self.all.insert(whose, of);
+        self.version += u64::from(!of.was.is_empty());
+        self.insert(whose, of);
         true
+    }
+
+    fn insert(&mut self, whose: (u16, Address), of: Contact) {
+        let (line, who) = whose;
+        self.now_at
+            .extend(of.was.iter().map(|was| ((line, *was), who)));
+        self.all.insert(whose, of);
     }
 
     fn set(&mut self, line: u16, who: Address, to: Contact, journal: &mut Journal) {
         journal.put(record(line, &who), to.to_bytes());
-        self.all.insert((line, who), to);
+        self.insert((line, who), to);
     }
 
     /// Remembers a correspondent (CLI-41). One who writes to a mailbox that has moved since is told
     /// again, whatever we thought that he knows.
     pub(crate) fn met(&mut self, met: Meeting, contacts_max: usize, journal: &mut Journal) {
-        let known = self.all.get(&(met.line, met.who)).copied();
-        let mut now = known.unwrap_or(Contact {
+        let who = self.now_at(met.line, &met.who);
+        let known = self.all.get(&(met.line, who)).cloned();
+        let mut now = known.clone().unwrap_or(Contact {
             day: met.day,
             knows: met.mailbox,
             ours: met.ours,
-            moved: None,
+            ..Contact::default()
         });
         now.day = met.day.max(now.day);
         now.ours |= met.ours;
         if !met.ours {
             now.knows = met.mailbox.min(now.knows);
         }
-        if known != Some(now) {
-            self.set(met.line, met.who, now, journal);
+        if known.as_ref() != Some(&now) {
+            self.set(met.line, who, now, journal);
         }
         self.bound(contacts_max, journal);
     }
@@ -136,21 +163,25 @@ impl Contacts {
             let Some(whose) = first.map(|(whose, _)| *whose) else {
                 return;
             };
-            self.forget(whose, journal);
+            self.take(whose.0, whose.1, journal);
         }
     }
 
-    fn forget(&mut self, whose: (u16, Address), journal: &mut Journal) {
-        self.all.remove(&whose);
-        journal.delete(record(whose.0, &whose.1));
+    fn take(&mut self, line: u16, who: Address, journal: &mut Journal) -> Option<Contact> {
+        let of = self.all.remove(&(line, who))?;
+        for was in &of.was {
+            self.now_at.remove(&(line, *was));
+        }
+        journal.delete(record(line, &who));
+        Some(of)
     }
 
     fn forget_those(&mut self, goes: impl Fn(u16, &Contact) -> bool, journal: &mut Journal) {
         let those = self.all.iter().filter(|((line, _), of)| goes(*line, of));
         let those: Vec<_> = those.map(|(whose, _)| *whose).collect();
-        those
-            .into_iter()
-            .for_each(|whose| self.forget(whose, journal));
+        for (line, who) in those {
+            self.take(line, who, journal);
+        }
     }
 
     /// An own address is revoked.
@@ -160,80 +191,82 @@ impl Contacts {
 
     /// A mailbox is closed for good: who knows nothing newer can't be told any more.
     pub(crate) fn closed(&mut self, mailbox: u16, journal: &mut Journal) {
-        let goes = |of: &Contact| of.knows == mailbox && of.moved.is_none();
+        let goes = |of: &Contact| of.knows == mailbox && of.was.is_empty();
         self.forget_those(|_, of| goes(of), journal);
     }
 
     /// Whether an own address has to do with this correspondent.
     pub(crate) fn knows(&self, line: u16, who: &Address) -> bool {
-        self.all.contains_key(&(line, *who))
+        self.all.contains_key(&(line, self.now_at(line, who)))
     }
 
-    /// A correspondent of an own address has moved, as is proven; whether that is news.
-    pub(crate) fn moved(
-        &mut self,
-        line: u16,
-        (old, new): (Address, Address),
-        order: u64,
-        contacts_max: usize,
-        journal: &mut Journal,
-    ) -> bool {
-        let known = self.all.get(&(line, old)).copied();
-        let older = |of: &Contact| of.moved.is_none_or(|(before, _)| before < order);
-        let Some(mut contact) = known.filter(older) else {
+    /// A correspondent of an own address has moved, as is proven: the new address takes the place of
+    /// the old one. Whether that is news: the higher order holds, and the next one can wait.
+    pub(crate) fn moved(&mut self, line: u16, news: &Move, journal: &mut Journal) -> bool {
+        let before = self.now_at(line, &news.from);
+        let Some(known) = self.all.get(&(line, before)) else {
             return false;
         };
-        if !self.knows(line, &new) {
-            let next = Contact {
-                moved: None,
-                ..contact
-            };
-            self.set(line, new, next, journal);
+        let rested = known.order == 0 || known.moved_s.saturating_add(REST_S) <= news.now_s;
+        if news.order <= known.order || !rested {
+            return false;
         }
-        contact.moved = Some((order, new));
-        self.set(line, old, contact, journal);
-        self.bound(contacts_max, journal);
+        let there = self.now_at(line, &news.to);
+        let mut next = self.take(line, before, journal).unwrap_or_default();
+        next.was.push(before);
+        (next.order, next.moved_s) = (news.order, news.now_s);
+        let mut now_at = news.to;
+        // Who wrote from there before this came is known by that, too.
+        if let Some(met) = self.take(line, there, journal) {
+            next.day = met.day.max(next.day);
+            next.knows = met.knows;
+            next.ours |= met.ours;
+            next.was.extend(met.was);
+            next.was.push(there);
+            if met.order > news.order {
+                (next.order, now_at) = (met.order, there);
+            }
+        }
+        next.was.retain(|of| *of != now_at);
+        next.was.drain(..next.was.len().saturating_sub(WAS_MAX));
+        self.set(line, now_at, next, journal);
         self.version += 1;
         true
     }
 
-    /// Where what an own address sends to `who` goes now.
-    pub(crate) fn now_at(&self, line: u16, who: &Address) -> Address {
-        let mut at = *who;
-        for _ in 0..HOPS_MAX {
-            match self.all.get(&(line, at)).and_then(|of| of.moved) {
-                Some((_, next)) => at = next,
-                None => break,
-            }
-        }
-        at
+    /// Whether this move of an own address' correspondent, or a later one, is in force.
+    pub(crate) fn is_past(&self, line: u16, news: &Move) -> bool {
+        let at = self.now_at(line, &news.from);
+        let of = self.all.get(&(line, at));
+        of.is_some_and(|of| of.order > news.order || of.order == news.order && at == news.to)
     }
 
-    /// Whether any own address heard that this one has moved.
-    pub(crate) fn has_moved(&self, who: &Address) -> bool {
-        let mut all = self.all.iter();
-        all.any(|((_, of), contact)| of == who && contact.moved.is_some())
+    /// Where what an own address sends to `who` goes now.
+    pub(crate) fn now_at(&self, line: u16, who: &Address) -> Address {
+        *self.now_at.get(&(line, *who)).unwrap_or(who)
     }
 
     /// All that have moved: of which own address, whence and where to.
     pub(crate) fn relocated(&self) -> impl Iterator<Item = (u16, Address, Address)> {
-        let all = self.all.iter();
-        all.filter_map(|((line, old), of)| Some((*line, *old, of.moved?.1)))
+        let all = self.now_at.iter();
+        all.map(|((line, old), now)| (*line, *old, *now))
     }
 
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Those that have not moved: own address, whose, and which mailbox of it they know.
+    /// All where they are now: own address, whose, and which mailbox of it they know.
     pub(crate) fn present(&self) -> impl Iterator<Item = (u16, Address, u16)> {
-        let present = self.all.iter().filter(|(_, of)| of.moved.is_none());
-        present.map(|((line, who), of)| (*line, *who, of.knows))
+        self.all
+            .iter()
+            .map(|((line, who), of)| (*line, *who, of.knows))
     }
 
     /// A correspondent has acknowledged to know this mailbox.
     pub(crate) fn told(&mut self, line: u16, who: Address, mailbox: u16, journal: &mut Journal) {
-        if let Some(mut of) = self.all.get(&(line, who)).copied() {
+        let who = self.now_at(line, &who);
+        if let Some(mut of) = self.all.get(&(line, who)).cloned() {
             of.knows = mailbox;
             self.set(line, who, of, journal);
         }
@@ -300,30 +333,80 @@ mod tests {
         assert_eq!(known(&contacts), []);
     }
 
-    /// MSG-24: the higher order holds; moves in a row are followed, in a circle not for ever, and of
-    /// one own address only.
+    fn step(from: u8, to: u8, order: u64, now_s: u64) -> Move {
+        let (from, to) = (address(from), address(to));
+        Move {
+            from,
+            to,
+            order,
+            now_s,
+        }
+    }
+
+    fn reads_back(contacts: &Contacts) {
+        let mut again = Contacts::default();
+        for ((line, who), contact) in &contacts.all {
+            let key = record(*line, who);
+            assert!(again.restore(&key[1..], &contact.to_bytes()));
+            assert!(!again.restore(&key, &contact.to_bytes()));
+        }
+        assert!(again.all == contacts.all && again.now_at == contacts.now_at);
+    }
+
+    /// MSG-24: the higher order holds; moves in a row are followed, whichever comes first, and of one
+    /// own address only.
     #[test]
     fn moves_are_followed_in_their_order() {
         let (mut contacts, mut journal) = (Contacts::default(), Journal::default());
         contacts.met(met(1, 0, true, 1), 9, &mut journal);
         let mut moved = |contacts: &mut Contacts, from, to, order| {
-            let addresses = (address(from), address(to));
-            contacts.moved(0, addresses, order, 9, &mut journal)
+            let news = step(from, to, order, order * REST_S);
+            let is_news = contacts.moved(0, &news, &mut journal);
+            reads_back(contacts);
+            (is_news, contacts.is_past(0, &news))
         };
-        assert!(!moved(&mut contacts, 7, 8, 1), "a stranger");
-        assert!(moved(&mut contacts, 1, 2, 5) && moved(&mut contacts, 2, 3, 6));
-        assert!(!moved(&mut contacts, 1, 9, 5) && !moved(&mut contacts, 1, 9, 4));
-        assert_eq!(contacts.now_at(0, &address(1)), address(3));
-        assert_eq!(contacts.now_at(1, &address(1)), address(1));
-        assert!(contacts.has_moved(&address(2)) && !contacts.has_moved(&address(3)));
-        assert!(moved(&mut contacts, 3, 1, 7));
-        let _ends = contacts.now_at(0, &address(1));
-        for ((line, who), contact) in &contacts.all {
-            let mut again = Contacts::default();
-            let key = record(*line, who);
-            assert!(again.restore(&key[1..], &contact.to_bytes()));
-            assert!(again.all == [((*line, *who), *contact)].into());
-            assert!(!again.restore(&key, &contact.to_bytes()));
+        assert_eq!(moved(&mut contacts, 7, 8, 1), (false, false), "a stranger");
+        assert_eq!(moved(&mut contacts, 1, 2, 5), (true, true));
+        assert_eq!(moved(&mut contacts, 2, 3, 6), (true, true));
+        assert_eq!(moved(&mut contacts, 1, 9, 6), (false, false), "another");
+        assert_eq!(moved(&mut contacts, 1, 9, 5), (false, true));
+        assert_eq!(moved(&mut contacts, 2, 3, 6), (false, true));
+        for old in [1, 2, 3] {
+            assert_eq!(contacts.now_at(0, &address(old)), address(3));
         }
+        assert_eq!(contacts.now_at(1, &address(1)), address(1));
+        // In a circle, and with one whom he was thought not to be.
+        assert_eq!(moved(&mut contacts, 3, 1, 8), (true, true));
+        assert_eq!(known(&contacts), [1]);
+        let mut journal = Journal::default();
+        contacts.met(met(6, 0, true, 1), 9, &mut journal);
+        assert!(contacts.moved(0, &step(6, 7, 30, 30 * REST_S), &mut journal));
+        assert!(contacts.moved(0, &step(1, 6, 20, 20 * REST_S), &mut journal));
+        assert_eq!(known(&contacts), [7], "the later one holds");
+        assert_eq!(contacts.now_at(0, &address(3)), address(7));
+        reads_back(&contacts);
+    }
+
+    /// MSG-24, CLI-41: whoever moves, however often, takes one place and drives out nobody, and not
+    /// more often than once an hour. The control: as many who write drive others out.
+    #[test]
+    fn one_who_moves_and_moves_drives_out_nobody() {
+        let (mut contacts, mut journal) = (Contacts::default(), Journal::default());
+        for who in 1..=8 {
+            contacts.met(met(who, 0, true, u32::from(who)), 8, &mut journal);
+        }
+        for to in 8..=100 {
+            let (order, day_s) = (u64::from(to), 86_400);
+            let news = step(to, to + 1, order, order * day_s);
+            assert!(contacts.moved(0, &news, &mut journal));
+            let again = step(to + 1, to + 2, order + 1, order * day_s + REST_S - 1);
+            assert!(!contacts.moved(0, &again, &mut journal) && !contacts.is_past(0, &again));
+            contacts.met(met(to + 1, 0, true, 1000), 8, &mut journal);
+        }
+        assert_eq!(known(&contacts), [1, 2, 3, 4, 5, 6, 7, 101]);
+        assert_eq!(contacts.relocated().count(), WAS_MAX);
+        reads_back(&contacts);
+        contacts.met(met(200, 0, true, 1000), 8, &mut journal);
+        assert_eq!(known(&contacts), [2, 3, 4, 5, 6, 7, 101, 200]);
     }
 }

@@ -38,6 +38,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::came::Received;
 use super::content::ReturnPart;
 use super::types::{Delivery, MessageId, Op, Output, Progress, Relocated};
+use crate::NodeId;
 
 /// First byte of a record's key.
 pub(crate) mod kind {
@@ -112,12 +113,15 @@ pub(crate) enum Effect {
     Relocated(Relocated),
 }
 
+/// How many were read, from each mailbox gateway.
+type Frames = BTreeMap<NodeId, usize>;
+
 #[derive(Default)]
 pub(crate) struct Journal {
     last_txn: u64,
-    under_way: Option<(u64, usize, Vec<Effect>)>,
+    under_way: Option<(u64, Frames, Vec<Effect>)>,
     ops: Vec<Op>,
-    frames: usize,
+    frames: Frames,
     effects: Vec<Effect>,
     /// Only the highest sequence of a slot is worth writing.
     cursors: BTreeMap<u16, u64>,
@@ -150,9 +154,9 @@ impl Journal {
 
     /// A frame was read and all it does is written above. Alone it can wait for a confirmation
     /// tick, which is when it is of use (CLI-17).
-    pub(crate) fn cursor(&mut self, slot: u16, seq: u64) {
+    pub(crate) fn cursor(&mut self, gateway: NodeId, slot: u16, seq: u64) {
         self.cursors.insert(slot, seq);
-        self.frames += 1;
+        *self.frames.entry(gateway).or_default() += 1;
     }
 
     /// The cursor of a slot is of no use any more.
@@ -161,10 +165,20 @@ impl Journal {
         self.delete(key(kind::CURSOR, &[&slot.to_be_bytes()]));
     }
 
+    fn frames(&self) -> impl Iterator<Item = (&NodeId, &usize)> {
+        let under_way = self.under_way.iter().flat_map(|(_, frames, _)| frames);
+        self.frames.iter().chain(under_way)
+    }
+
     /// Frames whose effects are not durable yet.
     pub(crate) fn unstored(&self) -> usize {
-        let under_way = self.under_way.as_ref().map_or(0, |(_, frames, _)| *frames);
-        self.frames + under_way
+        self.frames().map(|(_, frames)| frames).sum()
+    }
+
+    /// Those from one gateway: none can use up what is another's (CLI-15).
+    pub(crate) fn unstored_from(&self, gateway: NodeId) -> usize {
+        let its = self.frames().filter(|(from, _)| **from == gateway);
+        its.map(|(_, frames)| frames).sum()
     }
 
     /// Starts a transaction, if none is under way and something is worth it: anything at a
@@ -205,6 +219,8 @@ impl Journal {
 mod tests {
     use super::*;
 
+    const GATEWAY: NodeId = NodeId([1; 32]);
+
     fn flush(journal: &mut Journal, at_tick: bool) -> Option<(u64, usize)> {
         let mut out = VecDeque::new();
         journal.flush(at_tick, &mut out);
@@ -219,15 +235,17 @@ mod tests {
     fn one_transaction_at_a_time_and_effects_after_it() {
         let mut journal = Journal::default();
         journal.put(vec![1], vec![2]);
-        journal.cursor(0, 1);
+        journal.cursor(GATEWAY, 0, 1);
         journal.then(Effect::Send(MessageId([1; 16])));
         assert_eq!(flush(&mut journal, false), Some((1, 2)));
         journal.put(vec![3], vec![4]);
         journal.delete(vec![1]);
         journal.then(Effect::Send(MessageId([2; 16])));
         assert_eq!(flush(&mut journal, true), None, "one is under way");
-        journal.cursor(0, 2);
+        journal.cursor(GATEWAY, 0, 2);
         assert_eq!(journal.unstored(), 2);
+        assert_eq!(journal.unstored_from(GATEWAY), 2);
+        assert_eq!(journal.unstored_from(NodeId([2; 32])), 0);
         assert!(journal.stored(7).is_empty(), "of another number");
         assert!(matches!(
             journal.stored(1)[..],
@@ -242,8 +260,8 @@ mod tests {
     #[test]
     fn a_cursor_alone_waits_for_a_tick() {
         let mut journal = Journal::default();
-        journal.cursor(0, 5);
-        journal.cursor(0, 6);
+        journal.cursor(GATEWAY, 0, 5);
+        journal.cursor(GATEWAY, 0, 6);
         assert_eq!(flush(&mut journal, false), None);
         assert_eq!(flush(&mut journal, true), Some((1, 1)));
         assert!(matches!(

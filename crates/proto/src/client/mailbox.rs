@@ -80,6 +80,12 @@ impl Mailbox {
         }
     }
 
+    /// Whether that slot was asked to be opened on the link that is up.
+    pub(crate) fn has_asked(&self, gateway: NodeId, slot: u16) -> bool {
+        let link = self.links.get(&gateway);
+        link.is_some_and(|link| !link.opening.contains(&slot))
+    }
+
     pub(crate) fn down(&mut self, gateway: NodeId) {
         self.links.remove(&gateway);
     }

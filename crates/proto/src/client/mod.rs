@@ -131,7 +131,7 @@ pub struct Client {
     mailbox: mailbox::Mailbox,
     contacts: contacts::Contacts,
     notices: moving::Notices,
-    /// The home has not been open since it moved there.
+    /// The home was not asked to be opened since it moved there.
     unopened: bool,
     journal: journal::Journal,
     out: VecDeque<Output>,
@@ -414,7 +414,24 @@ impl Client {
                     .confirmation(gateway, &self.addresses, &self.config.network)
         {
             self.out.push_back(Output::Mailbox { gateway, frame });
+            self.home_asked(gateway);
         }
+    }
+
+    /// Once a home that is new was asked to be opened, loops come to it: those from before came to a
+    /// mailbox that was not there.
+    fn home_asked(&mut self, gateway: NodeId) {
+        let (slot, home) = self.addresses.home();
+        if self.unopened && home.gateway() == gateway && self.mailbox.has_asked(gateway, slot) {
+            self.unopened = false;
+            self.loops.forget();
+            self.home_hears();
+        }
+    }
+
+    fn home_hears(&mut self) {
+        self.loops.hears_from = Some(self.now.after(PATIENCE));
+        self.alarms.warm_up(self.now);
     }
 
     /// Forgets what has expired, and asks again for acks that have no way back any more.
@@ -460,12 +477,9 @@ impl Client {
         }
         let (now, addresses) = (self.now, &mut self.addresses);
         self.mailbox.up(now, gateway, exporter, addresses);
-        if gateway == self.mailbox_gateway() {
-            if core::mem::take(&mut self.unopened) {
-                self.loops.forget(); // they came to a mailbox that was not there
-            }
-            self.loops.hears_from = Some(now.after(PATIENCE));
-            self.alarms.warm_up(now);
+        self.notices.link_up();
+        if gateway == self.mailbox_gateway() && !self.unopened {
+            self.home_hears();
         }
     }
 

@@ -7,6 +7,7 @@
 //! | notice   | one for each correspondent that knows a former mailbox and none that followed it   |
 //! | id       | 128 bits that only the correspondent learns: its ack is no one else's             |
 //! | wait     | doubles with each notice from the base of MSG-13 to [`WAIT_MAX`], jittered        |
+//! | proof    | what the client sends to a new mailbox; nobody is told before something came by it |
 //!
 //! Which notices are due follows from addresses and contacts; of its own it keeps nothing that must
 //! survive a restart.
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use super::{
     AddressError, Client, ClientDrop, ClientEvent, MessageId, Output, Relocated,
     came::{Came, Received},
-    contacts::Meeting,
+    contacts::{self, Meeting},
     content::{Content, ReturnPart},
     cover::uniform,
     entry::draw,
@@ -40,6 +41,12 @@ struct Notice {
     /// The mailbox that they know, and the one to tell them of.
     from: u16,
     to: u16,
+    next: Repeated,
+}
+
+/// When something is sent again, and how often it was.
+#[derive(Clone, Copy)]
+struct Repeated {
     due: Time,
     round: u32,
 }
@@ -47,6 +54,8 @@ struct Notice {
 #[derive(Default)]
 pub(crate) struct Notices {
     all: BTreeMap<MessageId, Notice>,
+    /// Proofs that were sent, by slot, since a link came up.
+    proofs: BTreeMap<u16, Repeated>,
     /// The last packet that was real was a notice: a fragment's turn.
     last: bool,
 }
@@ -58,6 +67,15 @@ pub struct Moving {
     pub former: Vec<(NodeId, u64)>,
     /// Correspondents that have not acknowledged to know.
     pub untold: usize,
+    /// New mailboxes that are not known to be open: nobody is told of them yet.
+    pub unopened: usize,
+}
+
+impl Notices {
+    /// A link is up, on which mailboxes are opened again.
+    pub(super) fn link_up(&mut self) {
+        self.proofs.clear();
+    }
 }
 
 impl Client {
@@ -70,6 +88,7 @@ impl Client {
                 .filter_map(|(gateway, until_s)| Some((gateway, until_s?)))
                 .collect(),
             untold: self.notices.all.len(),
+            unopened: self.addresses.unopened().count(),
         }
     }
 
@@ -120,12 +139,16 @@ impl Client {
         let now_s = utc.as_secs();
         let times = (now_s, now_s + u64::from(consensus.params.expiry_s));
         self.addresses
-            .move_to(&mut self.rng, to, times, &mut self.journal)
+            .move_to(&mut self.rng, &self.secret, to, times, &mut self.journal)
     }
 
     /// The client has moved, durably: loops come to the new home, which is not open yet.
     pub(super) fn move_durable(&mut self, ticket: u64) {
-        self.addresses.moved();
+        let slots = self.addresses.moved();
+        let home = self.mailbox_gateway();
+        for slot in slots {
+            self.mailbox.open(home, slot); // if the link is up: it was there before
+        }
         self.loops.forget();
         self.loops.hears_from = None;
         self.unopened = true;
@@ -187,35 +210,64 @@ impl Client {
                 who,
                 from,
                 to,
-                due: self.now,
-                round: 0,
+                next: Repeated {
+                    due: self.now,
+                    round: 0,
+                },
             });
             self.notices.all.insert(id, notice);
         }
     }
 
-    /// The next notice that is due, in a slot that would have sent a drop; never two in a row while
-    /// there is a fragment. Nobody is told of a mailbox that is not open (MSG-25).
+    /// The next notice that is due, or a proof, in a slot that would have sent a drop; never two in a
+    /// row while there is a fragment.
     pub(super) fn next_notice(&mut self, map: Map<'_>) -> Option<Ready> {
-        if !self.mailbox.is_up(self.mailbox_gateway()) {
-            return None;
-        }
-        let (now, base) = (self.now, self.backoff_base());
-        let mut all = self.notices.all.iter_mut();
-        let known = |of: &Address| is_gateway(map.consensus, &of.gateway);
-        let (id, notice) = all.find(|(_, of)| of.due <= now && known(&of.who))?;
-        let wait = base.saturating_mul(1 << notice.round.min(20)).min(WAIT_MAX);
-        notice.due = now.after(wait.mul_f64(0.5 + uniform(&mut self.rng)));
-        notice.round += 1;
-        let (id, who) = ((*id, map.epoch), notice.who);
-        let old = self.addresses.of(notice.from)?;
-        let (_, new) = self.addresses.mailbox_of(notice.line)?;
+        self.tell(map).or_else(|| self.prove(map))
+    }
+
+    /// Nobody is told of a mailbox that nothing has come by (MSG-25).
+    fn tell(&mut self, map: Map<'_>) -> Option<Ready> {
+        let unopened: Vec<u16> = self.addresses.unopened().collect();
+        let mut all = self.notices.all.iter();
+        let can =
+            |of: &Notice| !unopened.contains(&of.to) && is_gateway(map.consensus, &of.who.gateway);
+        let (id, notice) = all.find(|(_, of)| of.next.due <= self.now && can(of))?;
+        let (id, who, round) = (*id, notice.who, notice.next.round);
         let order = self.addresses.order(notice.to);
+        let [old, new] = [notice.from, notice.to].map(|slot| self.addresses.of(slot));
         let network = &self.config.network;
-        let relocation = Relocation::sign(network, id, order, old, new.address());
+        let relocation = Relocation::sign(network, (id, map.epoch), order, old?, new?);
         let content = Content::Move(Box::new(relocation)).to_bytes();
-        let built = self.packet_to(map, &who, &content);
-        built.ok().map(|(ready, _)| ready)
+        let (ready, _) = self.packet_to(map, &who, &content).ok()?;
+        let next = self.after(round);
+        self.notices.all.get_mut(&id)?.next = next;
+        Some(ready)
+    }
+
+    /// A packet to a new mailbox, once it was asked to be opened.
+    fn prove(&mut self, map: Map<'_>) -> Option<Ready> {
+        let (home, proofs) = (self.mailbox_gateway(), &self.notices.proofs);
+        let is_due = |slot: &u16| proofs.get(slot).is_none_or(|of| of.due <= self.now);
+        let can = |slot: &u16| self.mailbox.has_asked(home, *slot) && is_due(slot);
+        let slot = self.addresses.unopened().find(can)?;
+        let round = proofs.get(&slot).map_or(0, |of| of.round);
+        let to = self.addresses.of(slot)?.address();
+        let content = Content::Loop(self.secret.proof(slot)).to_bytes();
+        let (ready, _) = self.packet_to(map, &to, &content).ok()?;
+        let next = self.after(round);
+        self.notices.proofs.insert(slot, next);
+        Some(ready)
+    }
+
+    /// When what was sent so often before is sent again.
+    fn after(&mut self, round: u32) -> Repeated {
+        let base = self.backoff_base();
+        let wait = base.saturating_mul(1 << round.min(20)).min(WAIT_MAX);
+        let wait = wait.mul_f64(0.5 + uniform(&mut self.rng));
+        Repeated {
+            due: self.now.after(wait),
+            round: round + 1,
+        }
     }
 
     /// A payload slot sends a notice before a fragment, unless the last one did.
@@ -256,20 +308,25 @@ impl Client {
         if self.inbox.seen(tag, until_s, tags_max, &mut self.journal) {
             return Err(ClientDrop::Replay);
         }
-        let (addresses, order) = ((old, new), news.order);
-        let contacts_max = self.config.limits.contacts_max;
-        let (contacts, journal) = (&mut self.contacts, &mut self.journal);
-        if contacts.moved(line, addresses, order, contacts_max, journal) {
+        let news_of = contacts::Move {
+            from: old,
+            to: new,
+            order: news.order,
+            now_s: self.utc(self.now).map_or(0, |utc| utc.as_secs()),
+        };
+        if self.contacts.moved(line, &news_of, &mut self.journal) {
             self.follow();
             self.plan_notices();
-            let slot = line;
-            let (from, to) = addresses;
+            let (slot, from, to) = (line, old, self.contacts.now_at(line, &old));
             let relocated = Relocated { slot, from, to };
             self.journal.then(Effect::Relocated(relocated));
         }
-        let message = self.secret.received(came, news.id);
-        self.keep_return(message, 0, ReturnPart::Address(new), until_s);
-        self.ack(message, 0);
+        if self.contacts.is_past(line, &news_of) {
+            let message = self.secret.received(came, news.id);
+            let now_at = self.contacts.now_at(line, &old);
+            self.keep_return(message, 0, ReturnPart::Address(now_at), until_s);
+            self.ack(message, 0);
+        }
         Ok(ClientEvent::RelocationReceived)
     }
 
@@ -295,6 +352,12 @@ impl Client {
 }
 
 impl super::came::OwnSecret {
+    /// What the client sends itself to see whether a mailbox is open.
+    pub(super) fn proof(&self, slot: u16) -> [u8; 16] {
+        let seed = self.seed(b"lacuna proof v1", slot.into());
+        core::array::from_fn(|i| seed[i])
+    }
+
     fn notice(&self, from: u16, to: u16, who: &Address) -> MessageId {
         let which = (u64::from(from) << 16) | u64::from(to);
         let key = self.seed(b"lacuna notice v1", which);

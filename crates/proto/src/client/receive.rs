@@ -86,7 +86,7 @@ impl Client {
             return Err(ClientDrop::Slot);
         }
         // CLI-15: what can't be judged or kept now is left to the gateway.
-        let full = self.journal.unstored() >= self.config.limits.unstored_max;
+        let full = self.journal.unstored_from(gateway) >= self.config.limits.unstored_max;
         if !self.mailbox.hears(gateway) || full || self.epoch(self.now).is_none() {
             self.mailbox.deafen(gateway);
             return Err(ClientDrop::Deaf);
@@ -96,6 +96,9 @@ impl Client {
             return Err(ClientDrop::Sequence);
         }
         let peeled = self.peel(slot, frame.to_packet());
+        if peeled.is_ok() {
+            self.addresses.opened(slot);
+        }
         // A packet read in order of storage from the mailbox that loops come to: loops due well
         // before it are lost (CLI-6), this one apart.
         let event = peeled.and_then(|peeled| self.content(peeled));
@@ -103,7 +106,7 @@ impl Client {
             let lost = self.loops.read(Utc::from_secs(stored_s));
             self.lost(lost);
         }
-        self.journal.cursor(slot, seq);
+        self.journal.cursor(gateway, slot, seq);
         event
     }
 
@@ -151,6 +154,9 @@ impl Client {
                     self.bring_more(of, left);
                 }
                 Ok(ClientEvent::AckReceived)
+            }
+            Content::Loop(id) if id == self.secret.proof(came.mailbox) => {
+                Ok(ClientEvent::ProofReturned)
             }
             Content::Loop(id) => {
                 let latency = self.loops.returned(&id, self.now).ok_or(ClientDrop::Loop)?;

@@ -237,7 +237,7 @@ impl Client {
             Target::Reply(token) => self.returns.address(token.0),
         };
         if let (Some(line), Some(to)) = (out.line(), to)
-            && let Some((mailbox, _)) = self.addresses.mailbox_of(line)
+            && let Some((mailbox, _)) = self.addresses.shown(line)
         {
             self.meet(line, to, mailbox, true);
         }
@@ -277,14 +277,11 @@ impl Client {
             Return::At(slot) => Some(slot),
         };
         if let Some(slot) = named {
-            let (_, own) = self.addresses.mailbox_of(slot).ok_or(Failure::NoAddress)?;
-            out.returns = vec![ReturnPart::Address(own.address()).to_bytes()];
+            let (_, own) = self.addresses.shown(slot).ok_or(Failure::NoAddress)?;
+            out.returns = vec![ReturnPart::Address(own).to_bytes()];
             out.slot = slot;
-        }
-        if let Target::Address(to) = &mut out.to {
-            *to = named.map_or(*to, |line| self.contacts.now_at(line, to));
-            if self.contacts.has_moved(to) {
-                return Err(Failure::Moved); // MSG-25
+            if let Target::Address(to) = &mut out.to {
+                *to = self.contacts.now_at(slot, to); // MSG-25: in this name alone
             }
         }
         if let Target::Reply(token) = to {

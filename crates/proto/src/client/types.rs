@@ -349,9 +349,6 @@ pub enum Failure {
     NoAddress,
     /// The address that its acks would come to was revoked.
     Revoked,
-    /// The address that it is for has moved, and the message does not name the own address that heard
-    /// so: to follow would show whose it is (MSG-25).
-    Moved,
 }
 
 /// News of one message.
@@ -457,6 +454,8 @@ pub enum ClientEvent {
     ProbeReceived,
     /// A correspondent says that it has moved.
     RelocationReceived,
+    /// What the client sent itself came by a mailbox that it has moved to.
+    ProofReturned,
     /// A frame or packet from the mailbox that had no effect.
     Dropped(ClientDrop),
 }

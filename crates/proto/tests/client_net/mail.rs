@@ -168,6 +168,9 @@ impl Net {
             let signature = Signature::from_bytes(&open.signature);
             key.verify_strict(&statement, &signature)
                 .expect("its signature");
+            if self.full.contains(&gateway) && !self.mailboxes.contains_key(&id) {
+                return;
+            }
             assert!(
                 mail.open.insert(open.slot, id).is_none(),
                 "a slot is opened once"

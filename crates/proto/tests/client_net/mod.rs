@@ -137,6 +137,8 @@ pub(crate) struct Net {
     pub(crate) loss: f64,
     /// Gateways that are gone: no links, and what comes there is lost.
     pub(crate) dead: BTreeSet<NodeId>,
+    /// Gateways that open no mailbox which they do not have (GW-8).
+    pub(crate) full: BTreeSet<NodeId>,
     /// Whether an adversary garbles, or takes, what client 0 sends to others.
     pub(crate) garbled: bool,
     pub(crate) taken: bool,
@@ -211,6 +213,7 @@ impl Net {
             peers,
             loss: 0.0,
             dead: BTreeSet::new(),
+            full: BTreeSet::new(),
             garbled: false,
             taken: false,
             duplicates: 0.0,
