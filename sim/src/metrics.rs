@@ -7,6 +7,7 @@
 //! | metric                | formula                     | source                                   |
 //! |-----------------------|-----------------------------|------------------------------------------|
 //! | Shannon entropy       | −Σ p log₂ p                 | Serjantov, Danezis 2002; Diaz et al. 2002 |
+//! | varentropy            | Σ p (log₂ p)² − H², bits²   | Kontoyiannis, Verdú 2014                 |
 //! | effective set         | 2^H, in candidates          | Serjantov, Danezis 2002                  |
 //! | degree                | H / log₂ N, no unit         | Diaz et al. 2002                         |
 //! | min-entropy           | −log₂ max p                 | Rényi 1961, order ∞; Smith 2009          |
@@ -28,6 +29,15 @@ pub fn shannon_bits(p: &[f64]) -> f64 {
 #[must_use]
 pub fn surprise(p: f64) -> f64 {
     if p > 0.0 { -p * p.log2() } else { 0.0 }
+}
+
+/// Variance of −log₂ p of the one that it is.
+#[must_use]
+pub fn varentropy_bits2(p: &[f64]) -> f64 {
+    let candidates = p.iter().filter(|&&p| p > 0.0);
+    let square: f64 = candidates.map(|&p| p * p.log2().powi(2)).sum();
+    // Rounding may leave less than nothing.
+    (square - shannon_bits(p).powi(2)).max(0.0)
 }
 
 /// Entropy of a coin that falls heads with probability `p`.
@@ -94,6 +104,7 @@ mod tests {
             (shannon_bits(&p), 1.875),
             (min_entropy_bits(&p), 1.0),
             (renyi2_bits(&p), 1.573_735),
+            (varentropy_bits2(&p), 1.109_375),
             (effective_set(&p), 3.668_016),
             (inverse_simpson(&p), 2.976_744),
             (degree(&p), 0.807_519),

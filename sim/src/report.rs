@@ -354,9 +354,10 @@ fn figure_row(figure: &Figure) -> [String; 7] {
 
 /// A figure's label, with the unit that ends its name.
 fn with_unit(figure: &Figure) -> String {
-    const UNITS: [(&str, &str); 9] = [
+    const UNITS: [(&str, &str); 10] = [
         ("_bytes_per_s", "B/s"),
         ("_packets_per_s", "packets/s"),
+        ("_per_s", "1/s"),
         ("_packets2", "packets²"),
         ("_packets", "packets"),
         ("_bytes", "B"),
@@ -446,6 +447,24 @@ mod tests {
             (f64::NAN, "unknown"),
         ] {
             assert_eq!(short(x), shown);
+        }
+    }
+
+    #[test]
+    fn a_rate_is_shown_per_second() {
+        for (name, shown) in [
+            ("payload_per_s", "λ (1/s)"),
+            ("cost_bytes_per_s", "λ (B/s)"),
+            ("wait_s", "λ (s)"),
+            ("share", "λ"),
+        ] {
+            let figure = Figure {
+                name: name.to_owned(),
+                label: "λ".to_owned(),
+                estimate: crate::stats::Estimate::exact(1.0),
+                expected: None,
+            };
+            assert_eq!(with_unit(&figure), shown);
         }
     }
 }

@@ -10,6 +10,10 @@
 /// The 97.5 % quantile of the normal law.
 const NORMAL_975: f64 = 1.959_963_985;
 
+/// How far from an expected 0 a value may be without chance: the mass that is left when a target is
+/// finished, and rounding. In batches every posterior is uniform, and there is nothing but this.
+const ROUNDING: f64 = 1e-6;
+
 /// A value with its standard error.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -94,11 +98,17 @@ impl Estimate {
     }
 
     /// Standard errors between the value and `expected`; 0 for less than a ten-millionth of
-    /// it, which is what finishing a target at a residual mass leaves open.
+    /// it, which is what finishing a target at a residual mass leaves open, and for less than a
+    /// millionth where 0 is expected.
     #[must_use]
     pub fn z(&self, expected: f64) -> f64 {
         let difference = self.value - expected;
-        if difference.abs() <= 1e-7 * expected.abs() {
+        let without_chance = if expected == 0.0 {
+            ROUNDING
+        } else {
+            1e-7 * expected.abs()
+        };
+        if difference.abs() <= without_chance {
             0.0
         } else {
             difference / self.standard_error
@@ -219,6 +229,12 @@ mod tests {
         // Sample standard deviation 1.290994 over the square root of 4.
         assert!((estimate.standard_error - 0.645_497).abs() < 1e-6);
         assert!((estimate.z(2.5)).abs() < 1e-12);
+        let noise = Estimate {
+            value: 3e-15,
+            standard_error: 4e-17,
+            ..estimate
+        };
+        assert!(noise.z(0.0).abs() < 1e-12);
         let (low, high) = estimate.interval();
         assert!((high - low - 2.0 * 0.645_497 * student_975(3)).abs() < 1e-5);
     }

@@ -11,7 +11,10 @@
 //! permanent.
 
 use super::posterior::LANES;
-use crate::{metrics::surprise, random::Stream};
+use crate::{
+    metrics::{shannon_bits, varentropy_bits2},
+    random::Stream,
+};
 
 /// Receivers, and the contacts of each target's sender.
 #[derive(Clone, Debug)]
@@ -92,29 +95,38 @@ impl Contacts {
         }
     }
 
-    /// Entropy over receivers, and −log₂ of the probability of the right one, given the
-    /// contacts of target `lane` and what share `mass` each receiver got of it. Zeros without
-    /// contacts.
-    pub(super) fn known(&self, lane: usize, mass: impl Fn(usize) -> f64) -> (f64, f64) {
+    /// What is known of the receiver, given the contacts of target `lane` and what share `mass` each
+    /// receiver got of it. Zeros without contacts.
+    pub(super) fn known(&self, lane: usize, mass: impl Fn(usize) -> f64) -> Known {
         let mut contacts = self.of[lane].clone();
         contacts.sort_unstable();
-        let weights = contacts.chunk_by(|a, b| a == b).map(|same| {
-            #[expect(clippy::cast_precision_loss, reason = "contacts are few")]
-            let times = same.len() as f64;
-            (same[0], mass(same[0]) * times / self.popularity(same[0]))
-        });
-        let weights: Vec<(usize, f64)> = weights.collect();
-        let all: f64 = weights.iter().map(|(_, weight)| weight).sum();
-        let bits = weights
-            .iter()
-            .map(|(_, weight)| surprise(weight / all))
-            .sum();
-        let right = weights.iter().find(|(who, _)| *who == self.written[lane]);
-        (
-            bits,
-            right.map_or(0.0, |(_, weight)| -(weight / all).log2()),
-        )
+        let (who, mut shares): (Vec<usize>, Vec<f64>) = contacts
+            .chunk_by(|a, b| a == b)
+            .map(|same| {
+                #[expect(clippy::cast_precision_loss, reason = "contacts are few")]
+                let times = same.len() as f64;
+                (same[0], mass(same[0]) * times / self.popularity(same[0]))
+            })
+            .unzip();
+        let all: f64 = shares.iter().sum();
+        shares.iter_mut().for_each(|share| *share /= all);
+        let right = who.iter().position(|who| *who == self.written[lane]);
+        Known {
+            entropy: shannon_bits(&shares),
+            varentropy: varentropy_bits2(&shares),
+            log_loss: right.map_or(0.0, |place| -shares[place].log2()),
+        }
     }
+}
+
+/// Over the receivers that a sender may have written to.
+pub(super) struct Known {
+    /// Shannon entropy, bits.
+    pub(super) entropy: f64,
+    /// Variance of the log-loss, bits².
+    pub(super) varentropy: f64,
+    /// −log₂ of the probability of the right one.
+    pub(super) log_loss: f64,
 }
 
 #[cfg(test)]

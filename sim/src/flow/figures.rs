@@ -29,10 +29,6 @@ const LATENCY_QUANTILES: [(f64, &str); 5] = [
     (0.999, "p999"),
 ];
 
-/// Log-loss less entropy may be this far from 0 without chance: the mass that is left when a
-/// target is finished. In batches every posterior is uniform, and there is nothing but this.
-const ROUNDING_BITS: f64 = 1e-6;
-
 /// Bars in a histogram.
 const BARS: usize = 48;
 
@@ -106,7 +102,7 @@ impl Reader<'_> {
             ..
         } = gap.estimate;
         let z = normal_score(gap.z()?, sections.saturating_sub(1));
-        (z.abs() > Z_MAX && value.abs() > ROUNDING_BITS).then(|| {
+        (z.abs() > Z_MAX).then(|| {
             format!(
                 "calibration failed: log-loss exceeds entropy by {value:.5} ± {standard_error:.5} bits \
                  (z {z:+.1}, allowed ±{Z_MAX}): the posteriors, and every figure from them, are wrong"
@@ -145,6 +141,18 @@ impl Reader<'_> {
     fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
         let n = self.all.targets.len() as u64;
         self.estimate(n, |section| mean(&section.column(metric)))
+    }
+
+    /// Log-loss less entropy. Its error is at least what the posteriors themselves allow to chance: a
+    /// rare outcome that none of the targets had leaves no trace in the spread between sections.
+    #[expect(clippy::cast_precision_loss, reason = "targets fit in memory")]
+    fn gap(&self, metric: fn(&Target) -> f64, variance: fn(&Target) -> f64) -> Estimate {
+        let gap = self.of_targets(metric);
+        let chance = (mean(&self.all.column(variance)) / gap.n as f64).sqrt();
+        Estimate {
+            standard_error: gap.standard_error.max(chance),
+            ..gap
+        }
     }
 
     /// Whether pools are Poisson(ρ).
@@ -333,7 +341,10 @@ impl Reader<'_> {
             loss,
             None,
         );
-        let gap = self.of_targets(|target| target.log_loss - target.entropy);
+        let gap = self.gap(
+            |target| target.log_loss - target.entropy,
+            |target| target.varentropy,
+        );
         self.push(
             "calibration_gap_bits",
             "Calibration: log-loss less entropy",

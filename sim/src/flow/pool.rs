@@ -107,8 +107,9 @@ impl Mix {
         }
     }
 
-    /// Takes those that leave out of the batch, chosen at random: a share `fraction` of all,
-    /// rounded down, but none of the last `kept`.
+    /// Takes those that leave out of the batch, chosen at random and in random order: a share
+    /// `fraction` of all, rounded down, but none of the last `kept`. Packets of a pool are alike, so
+    /// their order must tell nothing: where they meet a batch that is nearly full, or a line, it decides.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -118,18 +119,12 @@ impl Mix {
     pub(super) fn leaving(&mut self, kept: usize, fraction: f64) -> Vec<u32> {
         let all = self.batch.len();
         let share = (all as f64 * fraction) as usize;
-        let leave = share.min(all.saturating_sub(kept));
-        // The fewer, those that leave or those that stay, are drawn to the front.
-        let stay = all - leave;
-        for place in 0..leave.min(stay) {
-            let other = place + self.choice.index(all - place);
+        let stay = all - share.min(all.saturating_sub(kept));
+        for place in (stay..all).rev() {
+            let other = self.choice.index(place + 1);
             self.batch.swap(place, other);
         }
-        if leave < stay {
-            self.batch.drain(..leave).collect()
-        } else {
-            self.batch.split_off(stay)
-        }
+        self.batch.split_off(stay)
     }
 }
 
@@ -261,5 +256,27 @@ mod tests {
             compared += 1;
         }
         assert!(compared > 200, "{compared}");
+    }
+
+    /// Each of those that leave is in each place equally often.
+    #[test]
+    fn packets_leave_in_random_order() {
+        for (all, kept) in [(4, 0), (5, 1), (9, 5)] {
+            let mut mix = Mix::new(false, |purpose| Stream::new(3, 0, SOURCE, purpose));
+            let (mut found, rounds) = (vec![[0_u32; 4]; all], 20_000);
+            for _ in 0..rounds {
+                mix.batch = (0..u32::try_from(all).expect("few")).collect();
+                let left = mix.leaving(kept, 1.0);
+                assert_eq!((left.len(), mix.batch.len()), (4, kept));
+                for (place, id) in left.iter().enumerate() {
+                    found[*id as usize][place] += 1;
+                }
+            }
+            let expected = f64::from(rounds) / f64::from(u32::try_from(all).expect("few"));
+            for counted in found.iter().flatten() {
+                let z = (f64::from(*counted) - expected) / expected.sqrt();
+                assert!(z.abs() < 4.0, "{all} {kept}: {found:?}");
+            }
+        }
     }
 }

@@ -42,12 +42,17 @@ pub struct Target {
     /// −log₂ of the share of the packet that was the target; of all that is left in the network
     /// if the target is still there.
     pub log_loss: f64,
+    /// Variance of the log-loss if the posterior is right, Σ p (log₂ p)² − H²: what chance alone
+    /// may put between log-loss and entropy.
+    pub varentropy: f64,
     /// Shannon entropy over receivers, bits; 0 if not measured.
     pub receiver_entropy: f64,
     /// The same to an adversary who knows the sender's contacts; 0 if not measured.
     pub contact_entropy: f64,
     /// −log₂ of the probability that it gives to the right receiver; 0 if not measured.
     pub contact_log_loss: f64,
+    /// Variance of the latter, as `varentropy`; 0 if not measured.
+    pub contact_varentropy: f64,
     /// Expected guesses among exit packets; 0 if not measured.
     pub guesswork: f64,
 }
@@ -60,6 +65,8 @@ pub struct Target {
 #[derive(Debug)]
 pub(crate) struct Posterior {
     entropy: Lanes,
+    /// Σ p (log₂ p)².
+    surprise2: Lanes,
     square: Lanes,
     largest: Lanes,
     total: Lanes,
@@ -77,6 +84,7 @@ impl Posterior {
         let zero = [0.0; LANES];
         Self {
             entropy: zero,
+            surprise2: zero,
             square: zero,
             largest: zero,
             total: zero,
@@ -106,6 +114,8 @@ impl Posterior {
     ) {
         for lane in 0..LANES {
             self.entropy[lane] += spent[lane];
+            // Nothing is spent where p is 0.
+            self.surprise2[lane] += spent[lane] * spent[lane] / p[lane].max(f64::MIN_POSITIVE);
             self.square[lane] += p[lane] * p[lane];
             self.largest[lane] = self.largest[lane].max(p[lane]);
             self.total[lane] += p[lane];
@@ -168,11 +178,14 @@ impl Posterior {
     /// Divides the shares of a lane by the mass that arrived.
     fn condition(&mut self, lane: usize) {
         let total = self.total[lane];
-        self.entropy[lane] = self.entropy[lane] / total + total.log2();
+        let bits = total.log2();
+        self.surprise2[lane] =
+            (self.surprise2[lane] + 2.0 * bits * self.entropy[lane]) / total + bits * bits;
+        self.entropy[lane] = self.entropy[lane] / total + bits;
         self.square[lane] /= total * total;
         self.largest[lane] /= total;
         if let Some(loss) = &mut self.log_loss[lane] {
-            *loss += total.log2();
+            *loss += bits;
         }
         for receiver in &mut self.receivers {
             receiver[lane] /= total;
@@ -190,11 +203,14 @@ impl Posterior {
 
     fn target(&mut self, lane: usize) -> Target {
         let mass = |receiver: usize| self.receivers[receiver][lane];
-        let (contact_entropy, contact_log_loss) = self.contacts.known(lane, mass);
+        let known = self.contacts.known(lane, mass);
+        let entropy = self.entropy[lane];
         Target {
-            contact_entropy,
-            contact_log_loss,
-            entropy: self.entropy[lane],
+            contact_entropy: known.entropy,
+            contact_log_loss: known.log_loss,
+            contact_varentropy: known.varentropy,
+            entropy,
+            varentropy: (self.surprise2[lane] - entropy * entropy).max(0.0),
             min_entropy: -self.largest[lane].log2(),
             renyi2: -self.square[lane].log2(),
             // A target still inside is one more outcome. Counted as 0, log-loss less entropy would
@@ -236,12 +252,35 @@ mod tests {
             (target.min_entropy, metrics::min_entropy_bits(&p)),
             (target.renyi2, metrics::renyi2_bits(&p)),
             (target.log_loss, 3.0),
+            (target.varentropy, metrics::varentropy_bits2(&p)),
             (target.guesswork, metrics::guesswork(&mut p.clone())),
             (target.receiver_entropy, 0.0),
         ] {
             assert!((value - expected).abs() < 1e-12, "{value} for {expected}");
         }
         assert!(!posterior.finished(RESIDUAL));
+    }
+
+    /// With packets lost, all is that of the posterior over those that arrive.
+    #[test]
+    fn a_loss_is_divided_out_of_every_sum() {
+        let p = [0.5, 0.25, 0.125];
+        let mut receiver = Stream::new(1, 0, SOURCE, Purpose::Receiver);
+        let mut posterior = Posterior::new(Contacts::new(0, 0, 0.0), false);
+        posterior.lose(Some(&[0.125; LANES]), None);
+        for share in p {
+            let shares = [share; LANES];
+            posterior.leave(&shares, &shares.map(surprise), None, &mut receiver);
+        }
+        let (target, arrived) = (posterior.take()[0], p.map(|share| share / 0.875));
+        for (value, expected) in [
+            (target.entropy, metrics::shannon_bits(&arrived)),
+            (target.varentropy, metrics::varentropy_bits2(&arrived)),
+            (target.min_entropy, metrics::min_entropy_bits(&arrived)),
+            (target.renyi2, metrics::renyi2_bits(&arrived)),
+        ] {
+            assert!((value - expected).abs() < 1e-12, "{value} for {expected}");
+        }
     }
 
     #[test]

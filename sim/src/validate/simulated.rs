@@ -6,7 +6,7 @@
 use super::{Check, Error, Level, beyond, loopix, told};
 use crate::{
     closed,
-    flow::{Pool, Route, Sabotage, Section, Setup, study},
+    flow::{Links, Pool, Route, Sabotage, Section, Setup, study},
     stats::{Estimate, mean},
 };
 
@@ -55,6 +55,7 @@ pub(super) fn checks(
     studies.extend(beyond::studies(level));
     studies.extend(loopix::studies(level));
     studies.extend(told::studies(level));
+    studies.extend(meeting_batches(level));
     #[expect(clippy::cast_precision_loss, reason = "a progress bar")]
     let weights: Vec<f64> = studies
         .iter()
@@ -415,6 +416,57 @@ fn pools(level: Level) -> Vec<Study> {
         });
     }
     studies
+}
+
+/// Threshold mixes behind each other whose batches do not coincide: what leaves together is cut by
+/// the next batch, so that its order must tell nothing. Entropies are those of a simulation of its
+/// own (Python, mass by mass, 60 000 messages).
+fn meeting_batches(level: Level) -> Vec<Study> {
+    let targets = match level {
+        Level::Quick => 8_000,
+        Level::Full => 40_000,
+    };
+    let lossy = Links {
+        loss: 0.2,
+        ..Links::default()
+    };
+    [
+        ("3 × 2 mixes of 10", 2, None, (5.2215, 0.0010)),
+        (
+            "cascade of 3 mixes of 10, a fifth of packets lost on each link",
+            1,
+            Some(lossy),
+            (3.8954, 0.0016),
+        ),
+    ]
+    .into_iter()
+    .map(|(name, width, links, (entropy, error))| Study {
+        setup: Setup {
+            layers: 3,
+            width,
+            rate: 10.0,
+            pool: Some(Pool {
+                batch: Some(10),
+                ..Pool::default()
+            }),
+            links,
+            ..Setup::default()
+        },
+        targets,
+        judge: Box::new(move |_, sections| {
+            let found = sections.estimate(|section| mean(&section.column(|target| target.entropy)));
+            let entropy = Check {
+                section: "3.6",
+                name: format!("simulated E[H], {name}"),
+                value: found.value,
+                expected: entropy,
+                error: Error::Standard(found.standard_error.hypot(error)),
+                at_most: false,
+            };
+            vec![entropy, calibration("3.6", name, sections)]
+        }),
+    })
+    .collect()
 }
 
 /// Mean time in a pool mix.

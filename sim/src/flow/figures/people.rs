@@ -43,7 +43,10 @@ impl Reader<'_> {
         let over = self.of_targets(|target| target.contact_entropy);
         let label = "Shannon entropy over the sender's contacts, known, mean";
         self.push("contact_entropy_mean_bits", label, over, None);
-        let gap = self.of_targets(|target| target.contact_log_loss - target.contact_entropy);
+        let gap = self.gap(
+            |target| target.contact_log_loss - target.contact_entropy,
+            |target| target.contact_varentropy,
+        );
         let label = "Calibration over the sender's contacts";
         let expected = Some(Expected::Equals(0.0));
         self.push("contact_calibration_gap_bits", label, gap, expected);
