@@ -329,11 +329,13 @@ pub fn measure(
 fn column(given: &Given, one: &Capacity) -> Vec<(&'static str, String)> {
     let mega = |x: f64| short(x / 1e6);
     let seconds = |at: usize| one.latency_s.map_or("–".to_owned(), |s| short(s[at]));
-    let measured = |of: fn(&Measured) -> Estimate| {
-        one.measured.as_ref().map_or("–".to_owned(), |measured| {
-            let bits = of(measured);
-            format!("{:.2} ± {:.2}", bits.value, bits.standard_error)
-        })
+    let measured = |of: fn(&Measured) -> Option<Estimate>| {
+        one.measured
+            .as_ref()
+            .and_then(of)
+            .map_or("–".to_owned(), |bits| {
+                format!("{:.2} ± {:.2}", bits.value, bits.standard_error)
+            })
     };
     let document_a_day = one.download_bytes * 86_400.0 / one.period_s;
     vec![
@@ -369,7 +371,7 @@ fn column(given: &Given, one: &Capacity) -> Vec<(&'static str, String)> {
             format!("{:.2}", one.bound_bits),
         ),
         ("log₂ users", format!("{:.2}", (one.users as f64).log2())),
-        ("entropy measured, mean", measured(|one| one.mean)),
+        ("entropy measured, mean", measured(|one| Some(one.mean))),
         ("entropy measured, p05", measured(|one| one.p05)),
         (
             "paths corrupt throughout, %",

@@ -71,6 +71,37 @@ pub fn compare(a: &Value, b: &Value) -> Result<Vec<Difference>, String> {
     Ok(names.into_iter().map(difference).collect())
 }
 
+/// What a summary is of, on one line.
+#[must_use]
+pub fn identity(summary: &Value) -> String {
+    let text = |key: &str| summary[key].as_str().unwrap_or("unknown").to_owned();
+    let start = |key: &str| text(key).chars().take(16).collect::<String>();
+    let (seed, commit) = (&summary["seed"], start("commit"));
+    let what = if summary["scenario_sha256"].is_string() {
+        let (engine, scenario) = (text("engine"), start("scenario_sha256"));
+        format!("{engine} engine, commit {commit}, scenario {scenario}")
+    } else {
+        format!("commit {commit}, {}", text("settings"))
+    };
+    format!("{:?}, seed {seed}, {what}", text("title"))
+}
+
+/// Why a difference may be no difference of what was measured, or none of chance.
+#[must_use]
+pub fn warnings(a: &Value, b: &Value) -> Vec<&'static str> {
+    let mut warnings = Vec::new();
+    if a["engine"] != b["engine"] {
+        warnings.push("another engine: figures of one name may be measured differently");
+    }
+    if a["scenario_sha256"] != b["scenario_sha256"] || a["settings"] != b["settings"] {
+        warnings.push("another scenario: differences are of that, not of chance alone");
+    }
+    if a["seed"] == b["seed"] {
+        warnings.push("one seed: the runs are not independent, and z is too small");
+    }
+    warnings
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -15,6 +15,54 @@ use std::collections::BTreeMap;
 
 use crate::stats::Estimate;
 
+/// Names of all figures that runs have, of both engines: a sweep can be planned for no other.
+pub const FIGURES: [&str; 44] = [
+    "bayes_vulnerability_mean",
+    "calibration_gap_bits",
+    "contact_calibration_gap_bits",
+    "contact_entropy_mean_bits",
+    "effective_set_mean_packets",
+    "entropy_mean_bits",
+    "entropy_p01_bits",
+    "entropy_p05_bits",
+    "entropy_p50_bits",
+    "entropy_unwatched_bits",
+    "first_alarm_s",
+    "first_hold_s",
+    "guesswork_mean_packets",
+    "latency_mean_ms",
+    "latency_p50_ms",
+    "latency_p90_ms",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "latency_p999_ms",
+    "log_loss_mean_bits",
+    "loop_latency_mean_ms",
+    "loop_latency_p50_ms",
+    "loop_latency_p95_ms",
+    "loop_latency_p99_ms",
+    "loopix_delta",
+    "loopix_epsilon_mean",
+    "message_latency_mean_ms",
+    "message_latency_p50_ms",
+    "message_latency_p95_ms",
+    "message_latency_p99_ms",
+    "min_entropy_mean_bits",
+    "mix_bytes_per_s",
+    "mix_packets_per_s",
+    "occupancy_mean_packets",
+    "occupancy_variance_packets2",
+    "receiver_degree_mean",
+    "receiver_entropy_mean_bits",
+    "renyi2_mean_bits",
+    "unlinkability_advantage_mean",
+    "user_entropy_least_mean_bits",
+    "user_entropy_p01_bits",
+    "user_entropy_p05_bits",
+    "user_entropy_p50_bits",
+    "user_upstream_bytes_per_s",
+];
+
 /// One estimated number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {

@@ -110,6 +110,8 @@ impl Estimate {
         };
         if difference.abs() <= without_chance {
             0.0
+        } else if self.trials {
+            binomial_score(self.value, self.n, expected)
         } else {
             difference / self.standard_error
         }
@@ -152,9 +154,47 @@ pub fn normal_score(t: f64, freedom: usize) -> f64 {
     size.copysign(t)
 }
 
+/// The normal deviate as unlikely as a share `found` of `n` trials of probability `p`, by the exact
+/// tail with half of what is as far (mid-p): no spread is needed, so that none and all have one.
+#[expect(clippy::cast_precision_loss, reason = "counts stay below 2^53")]
+fn binomial_score(found: f64, n: u64, p: f64) -> f64 {
+    if found < p {
+        return -binomial_score(1.0 - found, n, 1.0 - p);
+    }
+    let n = n as f64;
+    let hits = (found * n).round();
+    // Stirling's series: ln k! to 0.05 %.
+    let factorial = |k: f64| match k {
+        0.0 => 0.0,
+        _ => k * k.ln() - k + 0.5 * (core::f64::consts::TAU * k).ln() + 1.0 / (12.0 * k),
+    };
+    let ways = factorial(n) - factorial(hits) - factorial(n - hits);
+    let misses = if hits < n {
+        (n - hits) * (-p).ln_1p()
+    } else {
+        0.0
+    };
+    let (mut term, mut sum, mut k) = (1.0, 0.5, hits);
+    while k < n && term > 1e-12 * sum {
+        term *= (n - k) / (k + 1.0) * p / (1.0 - p);
+        sum += term;
+        k += 1.0;
+    }
+    let tail = ways + hits * p.ln() + misses + sum.ln();
+    // Abramowitz and Stegun 26.2.23, within 0.0005.
+    let t = (-2.0 * tail.min(-core::f64::consts::LN_2)).sqrt();
+    if t.is_infinite() {
+        return t; // what cannot be has happened
+    }
+    let high = 2.515_517 + t * (0.802_853 + t * 0.010_328);
+    let low = 1.0 + t * (1.432_788 + t * (0.189_269 + t * 0.001_308));
+    (t - high / low).max(0.0)
+}
+
 /// How many of `sections` (consecutive ones joined) to estimate a `q`-quantile from, when there
 /// are `n` observations in all: each should have some ten beyond the quantile, and four are the
-/// least that show a spread.
+/// least that show a spread. None if there are not ten beyond it in all: such a quantile says more
+/// of chance than of what was measured.
 #[must_use]
 #[expect(
     clippy::cast_precision_loss,
@@ -162,9 +202,10 @@ pub fn normal_score(t: f64, freedom: usize) -> f64 {
     clippy::cast_sign_loss,
     reason = "sections are few"
 )]
-pub fn quantile_groups(sections: usize, n: u64, q: f64) -> usize {
-    let wanted = (n as f64 * q.min(1.0 - q) / 10.0) as usize;
-    wanted.clamp(4.min(sections), sections)
+pub fn quantile_groups(sections: usize, n: u64, q: f64) -> Option<usize> {
+    // Rounding must not put ten below ten.
+    let wanted = (n as f64 * q.min(1.0 - q) / 10.0 + 1e-9) as usize;
+    (wanted > 0).then(|| wanted.clamp(4.min(sections), sections))
 }
 
 /// The mean of `values`; NaN if there are none.
@@ -255,6 +296,44 @@ mod tests {
         }
         let (low, high) = Estimate::share(20, 20).interval();
         assert!((1.0 - low - 0.1611).abs() < 5.1e-5 && (high - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_quantile_needs_ten_observations_beyond_it() {
+        for (n, q, groups) in [
+            (999, 0.01, None),
+            (1000, 0.01, Some(4)),
+            (1000, 0.99, Some(4)),
+            (19, 0.5, None),
+            (20, 0.5, Some(4)),
+            (3200, 0.05, Some(16)),
+            (1_000_000, 0.5, Some(64)),
+        ] {
+            assert_eq!(quantile_groups(64, n, q), groups, "{n} {q}");
+        }
+    }
+
+    /// Tails by hand: 2⁻¹⁰ / 2 (3.2972); of 100 coins more than 60, and half of 60 (1.9951); one hit of
+    /// 4.1 · 10⁻⁶ expected; e⁻² / 2 for none of 2 expected (1.4925 with 1000 trials).
+    #[test]
+    fn shares_are_as_unlikely_as_binomial_tails() {
+        for (part, n, p, z) in [
+            (10, 10, 0.5, 3.2972),
+            (0, 10, 0.5, -3.2972),
+            (60, 100, 0.5, 1.9951),
+            (1, 4096, 1e-9, 4.607),
+            (0, 1000, 0.002, -1.4925),
+            (5, 10, 0.5, 0.0),
+            (10, 10, 1.0, 0.0),
+        ] {
+            let found = Estimate::share(part, n).z(p);
+            assert!((found - z).abs() < 5e-3, "{part}/{n} {p}: {found}");
+        }
+        let impossible = [
+            Estimate::share(1, 10).z(0.0),
+            -Estimate::share(9, 10).z(1.0),
+        ];
+        assert_eq!(impossible, [f64::INFINITY; 2]);
     }
 
     #[test]

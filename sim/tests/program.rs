@@ -100,14 +100,35 @@ fn a_trace_and_regions_are_read_from_files() {
     assert!((near[0] - 50.0).abs() < 1e-6, "{near:?}");
     // Two links of 52.5 ms on average.
     assert!((far[1] - near[1] - 105.0).abs() < 40.0, "{near:?} {far:?}");
-    let bad = file("bad.csv", "3\n2\n");
-    let output = lacuna_sim(&[&run[..], &["--trace", bad.as_str()]].concat());
-    assert_eq!(output.status.code(), Some(2));
-    assert!(
-        error(&output).contains("traffic.trace_s"),
-        "{}",
-        error(&output)
-    );
+    for (flag, text, says) in [
+        (
+            "--trace",
+            "1\n3\n2\n",
+            "bad.csv: line 3: \"2\": must be a time in seconds",
+        ),
+        (
+            "--trace",
+            "1\n2, x\n",
+            "bad.csv: line 2: \"x\": must be a time in seconds",
+        ),
+        ("--trace", "0\n", "bad.csv: must hold at least one time"),
+        (
+            "--regions",
+            "5,1\n\n1\n",
+            "bad.csv: line 3: \"1\": must be 2 numbers from 0",
+        ),
+        (
+            "--regions",
+            "5,1\n1,-5\n",
+            "bad.csv: line 2: \"1,-5\": must be 2 numbers from 0",
+        ),
+        ("--regions", "\n", "bad.csv: 0 lines: must be from 1"),
+    ] {
+        let bad = file("bad.csv", text);
+        let output = lacuna_sim(&[&run[..], &[flag, bad.as_str()]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(error(&output).contains(says), "{}", error(&output));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 
 use sim::{
+    outcome::FIGURES,
     scenario::{
         Engine, Scenario,
         keys::{KEYS, Value},
@@ -352,6 +353,9 @@ fn every_example_runs() {
         let scenario = Scenario::parse_with(&text, small(&whole)).unwrap();
         let outcome = sim::run(&scenario, 1, &|_| ()).unwrap();
         assert_eq!(outcome.failures, Vec::<String>::new(), "{name}");
+        for figure in &outcome.figures {
+            assert!(FIGURES.contains(&figure.name.as_str()), "{}", figure.name);
+        }
         match whole.engine {
             Engine::Flow => {
                 let entropy = outcome.figure("entropy_mean_bits").expect("always there");

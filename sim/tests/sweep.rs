@@ -101,6 +101,20 @@ fn any_cut_gives_the_same_bytes() {
     );
 }
 
+/// A plan into a used folder takes away what was merged before; a shard makes the folder of results.
+#[test]
+fn a_plan_starts_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sweep = planned(folder.path(), "sweep", 4);
+    fs::remove_dir(sweep.join("runs")).expect("removed");
+    shard(&sweep, 0, 1);
+    merged(&sweep);
+    planned(folder.path(), "sweep", 8);
+    for name in ["sweep.csv", "sweep.parquet", "sweep.html"] {
+        assert!(!sweep.join(name).exists(), "{name}");
+    }
+}
+
 #[test]
 fn bad_requests_exit_with_2() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -145,9 +159,13 @@ fn the_examples_for_clusters_call_the_program_as_it_is() {
             .env("PATH", &path)
             .env("SWEEP", &sweep)
             .env("SLURM_ARRAY_TASK_ID", index)
-            .env("SLURM_ARRAY_TASK_COUNT", "2")
+            .env("SLURM_ARRAY_TASK_COUNT", "1") // as if each were submitted again alone
+            .env("COUNT", "2")
             .status();
         assert!(run.expect("bash runs").success());
+        // A share, and not all of it.
+        let runs = fs::read_dir(sweep.join("runs")).expect("made").count();
+        assert_eq!(runs, if index == "0" { 4 } else { 8 });
     }
     merged(&sweep);
     // The command of the Kubernetes job, taken out of its file.
@@ -274,6 +292,21 @@ fn messages_and_comparison() {
     }
     let [a, b] = ["a", "b"].map(|name| folder.path().join(name));
     done(&["compare", text(&a), text(&b), "--fail-above", "5"]);
+    let says = |a: &Path, b: &Path| {
+        let output = sim(&["compare", text(a), text(b)]);
+        String::from_utf8(output.stdout).expect("utf-8")
+    };
+    let differ = says(&a, &b);
+    assert!(
+        differ.starts_with("a: ") && differ.contains("seed 2, flow engine, commit"),
+        "{differ}"
+    );
+    assert!(!differ.contains("warning"), "{differ}");
+    assert!(says(&a, &a).contains("warning: one seed"));
+    let other = folder.path().join("other");
+    let pool = Path::new(ROOT).join("scenarios/threshold-pool.toml");
+    done(&["run", text(&pool), "--out", text(&other), "--quiet"]);
+    assert!(says(&other, &b).contains("warning: another scenario"));
     let apart = sim(&["compare", text(&a), text(&b), "--fail-above", "0.0001"]);
     assert_eq!(apart.status.code(), Some(1));
     assert_eq!(

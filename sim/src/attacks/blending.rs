@@ -4,7 +4,7 @@
 
 pub use proto::watch::Detector;
 
-use super::{figure, line, mean_of, plot, reference, replicate};
+use super::{figure, line, mean_of, plot, reference, replicate, share_of};
 use crate::{outcome::Outcome, random::Stream, stats::Estimate};
 
 /// Settings.
@@ -59,13 +59,12 @@ fn run_once(detector: Detector, loss: f64, stream: &mut Stream) -> f64 {
 
 impl Played for Detector {
     fn simulate_within(self, loss: f64, loops: u32, replications: u64, seed: u64) -> Estimate {
-        mean_of(&replicate(seed, replications, |stream| {
+        share_of(&replicate(seed, replications, |stream| {
             let mut sum = 0;
-            let alarmed = (0..loops).any(|_| {
+            (0..loops).any(|_| {
                 sum = self.next(sum, stream.coin(loss));
                 sum >= self.alarm
-            });
-            f64::from(u8::from(alarmed))
+            })
         }))
     }
 

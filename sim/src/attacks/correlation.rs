@@ -10,7 +10,11 @@
 //! to send, and receives at a constant rate; the attacker sees neither flow.
 
 use super::{estimate, figure, line, plot, reference, replicate};
-use crate::{outcome::Outcome, random::Stream, stats::Estimate};
+use crate::{
+    outcome::Outcome,
+    random::Stream,
+    stats::{Estimate, quantile_groups},
+};
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
@@ -180,6 +184,15 @@ fn found_at(pairs: &[Pair], false_rate: f64) -> f64 {
     pairs.iter().filter(|(own, _)| *own > threshold).count() as f64 / pairs.len() as f64
 }
 
+/// The same with its error, from parts that have enough of the others; none if all have too few.
+fn rate_found(pairs: &[Vec<Pair>], false_rate: f64) -> Option<Estimate> {
+    let all = pairs.iter().map(Vec::len).sum::<usize>() as u64;
+    let groups = quantile_groups(pairs.len(), all, false_rate)?;
+    let joined = pairs.chunks(pairs.len().div_ceil(groups));
+    let joined: Vec<Vec<Pair>> = joined.map(<[_]>::concat).collect();
+    Some(estimate(&joined, |part| found_at(part, false_rate)))
+}
+
 fn auc_and_rate_of(pairs: &[Vec<Pair>]) -> (Estimate, Estimate) {
     (
         estimate(pairs, area),
@@ -203,26 +216,28 @@ pub fn cross_auc_and_rate(settings: &Correlation, seed: u64) -> (Estimate, Estim
 #[must_use]
 pub fn run(settings: &Correlation, seed: u64) -> Outcome {
     let rates = [
-        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9, 1.0,
+        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9,
     ];
     let (mut figures, mut series) = (Vec::new(), Vec::new());
     let names = [("", "likelihood ratio"), ("cross_", "cross-correlation")];
     for ((prefix, name), pairs) in names.into_iter().zip(settings.pairs(seed)) {
-        let found = |rate: f64| estimate(&pairs, |all| found_at(all, rate));
+        let found = |rate: f64| rate_found(&pairs, rate);
         for (figure_name, label, value) in [
-            ("auc", "area under the ROC curve", estimate(&pairs, area)),
+            (
+                "auc",
+                "area under the ROC curve",
+                Some(estimate(&pairs, area)),
+            ),
             ("tpr_at_1e-2", "found at 1 % false", found(0.01)),
             ("tpr_at_1e-3", "found at 0.1 % false", found(0.001)),
         ] {
-            let label = format!("{label}, {name}");
-            figures.push(figure(
-                &format!("{prefix}{figure_name}"),
-                &label,
-                value,
-                None,
-            ));
+            let (name, label) = (format!("{prefix}{figure_name}"), format!("{label}, {name}"));
+            figures.extend(value.map(|value| figure(&name, &label, value, None)));
         }
-        let curve = rates.iter().map(|rate| (*rate, found(*rate).value));
+        let all = pairs.concat();
+        let curve = rates.iter().filter(|rate| found(**rate).is_some());
+        let curve = curve.map(|rate| (*rate, found_at(&all, *rate)));
+        let curve = curve.chain([(1.0, 1.0)]);
         series.push(line(
             name,
             core::iter::once((0.0, 0.0)).chain(curve).collect(),

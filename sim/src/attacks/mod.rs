@@ -71,6 +71,13 @@ fn mean_of(sections: &[Vec<f64>]) -> Estimate {
     estimate(sections, mean)
 }
 
+/// How often it happens, of independent replications.
+fn share_of(sections: &[Vec<bool>]) -> Estimate {
+    let all = sections.iter().flatten();
+    let happened = all.clone().filter(|happened| **happened).count();
+    Estimate::share(happened as u64, all.count() as u64)
+}
+
 fn figure(name: &str, label: &str, estimate: Estimate, expected: Option<f64>) -> Figure {
     Figure {
         name: name.to_owned(),

@@ -12,7 +12,7 @@
 //! guard's luck is drawn anew too: each period is a trial of its own. Packets are all that a user sends,
 //! cover and acks too: each is a chance.
 
-use super::{figure, line, mean_of, plot, reference, replicate};
+use super::{figure, line, plot, reference, replicate, share_of};
 use crate::{outcome::Outcome, random::Stream, stats::Estimate};
 
 /// Settings.
@@ -108,8 +108,8 @@ impl Path {
     /// Share of users with a bad path after all their packets, simulated.
     #[must_use]
     pub fn compromised(&self, strategy: Strategy, seed: u64) -> Estimate {
-        mean_of(&replicate(seed, self.replications, |stream| {
-            f64::from(u8::from(self.first_bad(strategy, stream).is_some()))
+        share_of(&replicate(seed, self.replications, |stream| {
+            self.first_bad(strategy, stream).is_some()
         }))
     }
 }
@@ -127,12 +127,12 @@ pub fn run(settings: &Path, seed: u64) -> Outcome {
             settings.first_bad(strategy, stream)
         });
         let until = |look: u64| {
-            let hit = |first: &Option<u64>| f64::from(u8::from(first.is_some_and(|at| at <= look)));
-            let sections: Vec<Vec<f64>> = first
+            let hit = |first: &Option<u64>| first.is_some_and(|at| at <= look);
+            let sections: Vec<Vec<bool>> = first
                 .iter()
                 .map(|section| section.iter().map(hit).collect())
                 .collect();
-            mean_of(&sections)
+            share_of(&sections)
         };
         let law = (settings.period == 0).then(|| settings.law(strategy, settings.packets));
         let label = format!("users with a path of corrupt mixes alone, routes: {name}");

@@ -11,7 +11,7 @@
 //! timeout on; it takes for a resend more frames than half of one beyond the mean. That is the likelihood
 //! ratio test, since counts of slots are Poisson.
 
-use super::{figure, line, mean_of, plot, reference, replicate};
+use super::{figure, line, plot, reference, replicate, share_of};
 use crate::{outcome::Outcome, random::Stream, stats::Estimate};
 
 /// Settings.
@@ -106,8 +106,8 @@ impl Resend {
     /// How often the recipient's gateway is found; by chance, in one of `gateways` attacks.
     #[must_use]
     pub fn found(&self, repair: Repair, seed: u64) -> Estimate {
-        mean_of(&replicate(seed, self.replications, |stream| {
-            f64::from(u8::from(self.search(repair, stream)))
+        share_of(&replicate(seed, self.replications, |stream| {
+            self.search(repair, stream)
         }))
     }
 }

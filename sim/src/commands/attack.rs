@@ -120,7 +120,7 @@ enum Attack {
         #[arg(long)]
         shaped: bool,
         /// Pairs of each kind
-        #[arg(long, default_value_t = 1500, value_parser = replications)]
+        #[arg(long, default_value_t = 10_000, value_parser = replications)]
         replications: u64,
     },
     /// (n−1): blocking at a mix, noticed by its loops

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use serde_json::{Value, json};
 use sim::{
-    compare::{Difference, compare},
+    compare::{Difference, compare, identity, warnings},
     report::{short, show_z},
 };
 
@@ -56,6 +56,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             .collect();
         println!("{}", serde_json::to_string_pretty(&rows).map_err(running)?);
     } else {
+        println!("a: {}\nb: {}", identity(&a), identity(&b));
+        for warning in warnings(&a, &b) {
+            println!("warning: {warning}");
+        }
         println!(
             "{:<32} {:>12} {:>12} {:>12} {:>10} {:>7}",
             "figure", "a", "b", "difference", "std. error", "z"

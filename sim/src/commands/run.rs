@@ -10,7 +10,7 @@ use sim::{
     flow::Target,
     outcome::{Outcome, RunError},
     report,
-    scenario::{Engine, FlowSettings, keys::Value},
+    scenario::{Engine, FlowSettings, keys::Value, regions_fault, trace_fault},
     table::{Cells, Table},
 };
 
@@ -70,10 +70,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     if let Some(trace) = trace {
         with.push(("traffic.pattern", Value::Text("trace".into())));
-        with.push(("traffic.trace_s", text(&trace)?));
+        with.push(("traffic.trace_s", text(&trace, trace_fault)?));
     }
     if let Some(regions) = regions {
-        with.push(("links.regions_ms", text(&regions)?));
+        with.push(("links.regions_ms", text(&regions, regions_fault)?));
     }
     let scenario = read(&path, with)?;
     if scenario.engine == Engine::Packet && !messages.is_empty() {
@@ -128,12 +128,15 @@ pub(crate) fn all_well(outcome: &Outcome) -> Result<(), Failure> {
     }
 }
 
-/// A file as the value of a key.
-fn text(path: &Path) -> Result<Value, Failure> {
+/// A file as the value of a key; what `fault` says of it names the file.
+fn text(path: &Path, fault: fn(&str) -> Option<String>) -> Result<Value, Failure> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("reading {}", path.display()))
         .map_err(usage)?;
-    Ok(Value::Text(text.into()))
+    match fault(&text) {
+        Some(why) => Err(usage(anyhow::anyhow!("{}: {why}", path.display()))),
+        None => Ok(Value::Text(text.into())),
+    }
 }
 
 /// One row for each message that was measured, one column for each figure that the scenario measures.
@@ -183,7 +186,7 @@ pub(crate) fn show_figures(outcome: &Outcome) {
         if figure.estimate.trials {
             let (low, high) = figure.estimate.interval();
             let [low, high] = [low, high].map(report::short);
-            println!("{:<32} {value:>12}, 95 %: {low} to {high}", figure.name);
+            println!("{:<32} {value:>12}, 95 %: {low} to {high}{z}", figure.name);
             continue;
         }
         let error = if figure.estimate.n == 0 {

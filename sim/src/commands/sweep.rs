@@ -7,7 +7,7 @@
 //! | `sweep.csv`, `.parquet`, `.html` | merge | all figures; the pictures                   |
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,9 @@ use sim::{
 };
 
 use super::{Failure, advance, bar, running, usage, with_threads, write};
+
+/// What `merge` writes.
+const MERGED: [&str; 3] = ["sweep.csv", "sweep.parquet", "sweep.html"];
 
 /// What `sweep` takes.
 #[derive(clap::Args)]
@@ -105,6 +108,16 @@ fn plan(grid: &Path, out: &Path) -> Result<(), Failure> {
     fs::create_dir_all(out.join("runs"))
         .with_context(|| format!("making {}", out.display()))
         .map_err(usage)?;
+    // What was merged from another plan would pass for this one's.
+    for name in MERGED {
+        match fs::remove_file(out.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let what = format!("removing {}", out.join(name).display());
+                return Err(running(anyhow::Error::new(error).context(what)));
+            }
+            _ => {}
+        }
+    }
     let bytes = serde_json::to_vec_pretty(&plan).map_err(running)?;
     write::whole(&out.join("plan.json"), &bytes).map_err(running)?;
     println!(
@@ -158,6 +171,7 @@ fn shard(
         .shard(index, count)
         .filter(|(number, _)| result(folder, plan, *number).is_none())
         .collect();
+    fs::create_dir_all(folder.join("runs")).map_err(running)?;
     let bar = bar(quiet);
     for (done, (number, run)) in mine.iter().enumerate() {
         let scenario = Scenario::parse(&run.scenario)
@@ -204,9 +218,10 @@ fn merge(folder: &Path, quiet: bool) -> Result<(), Failure> {
     let merged = sweep::merge(&plan, &results).map_err(|why| running(anyhow!(why)))?;
     let write = |name: &str, bytes: &[u8]| write::whole(&folder.join(name), bytes);
     let all = || -> anyhow::Result<()> {
-        write("sweep.csv", &write::csv(&merged.table)?)?;
-        write("sweep.parquet", &write::parquet(&merged.table)?)?;
-        write("sweep.html", report::sweep_page(&plan, &merged).as_bytes())
+        let [csv, parquet, page] = MERGED;
+        write(csv, &write::csv(&merged.table)?)?;
+        write(parquet, &write::parquet(&merged.table)?)?;
+        write(page, report::sweep_page(&plan, &merged).as_bytes())
     };
     all().map_err(running)?;
     if !quiet {

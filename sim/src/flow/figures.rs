@@ -127,15 +127,25 @@ impl Reader<'_> {
         Estimate::from_sections(estimator(&self.all), n, &parts)
     }
 
-    /// The same for an estimator of the `q`-quantile, whose sections must be large.
-    fn estimate_quantile(&self, n: u64, q: f64, estimator: impl Fn(&Section) -> f64) -> Estimate {
-        let groups = quantile_groups(self.sections.len(), n, q);
+    /// The same for an estimator of the `q`-quantile, whose sections must be large; pushed if there
+    /// are enough observations.
+    fn push_quantile(
+        &mut self,
+        (name, label): (&str, &str),
+        (n, q): (u64, f64),
+        estimator: impl Fn(&Section) -> f64,
+        expected: Option<Expected>,
+    ) {
+        let Some(groups) = quantile_groups(self.sections.len(), n, q) else {
+            return;
+        };
         let parts: Vec<f64> = self
             .sections
             .chunks(self.sections.len().div_ceil(groups))
             .map(|group| estimator(&Section::sum(group)))
             .collect();
-        Estimate::from_sections(estimator(&self.all), n, &parts)
+        let estimate = Estimate::from_sections(estimator(&self.all), n, &parts);
+        self.push(name, label, estimate, expected);
     }
 
     fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
@@ -281,12 +291,13 @@ impl Reader<'_> {
             ),
             (0.5, "p50", "Shannon entropy, median"),
         ] {
-            let estimate = self.estimate_quantile(entropy.n, q, |section| {
+            let name = format!("entropy_{name}_bits");
+            let of = |section: &Section| {
                 let mut column = section.column(|target| target.entropy);
                 column.sort_unstable_by(f64::total_cmp);
                 quantile(&column, q)
-            });
-            self.push(&format!("entropy_{name}_bits"), label, estimate, None);
+            };
+            self.push_quantile((&name, label), (entropy.n, q), of, None);
         }
         let set = self.of_targets(|target| target.entropy.exp2());
         self.push(
@@ -378,15 +389,16 @@ impl Reader<'_> {
         let expected = expected.map(|units| Expected::Equals(ms(units, unit_s)));
         self.push("latency_mean_ms", "Latency, mean", estimate, expected);
         for (q, name) in LATENCY_QUANTILES {
-            let estimate = self.estimate_quantile(self.all.exits, q, |section| {
-                ms(section.latency_quantile(q), unit_s)
-            });
             let erlang = ms(closed::erlang_quantile(layers, 1.0, q), unit_s);
-            self.push(
-                &format!("latency_{name}_ms"),
-                &format!("Latency, {} % arrive within", q * 100.0),
-                estimate,
-                self.erlang().then_some(Expected::Equals(erlang)),
+            let erlang = self.erlang().then_some(Expected::Equals(erlang));
+            self.push_quantile(
+                (
+                    &format!("latency_{name}_ms"),
+                    &format!("Latency, {} % arrive within", q * 100.0),
+                ),
+                (self.all.exits, q),
+                |section| ms(section.latency_quantile(q), unit_s),
+                erlang,
             );
         }
     }

@@ -70,10 +70,9 @@ impl Plan {
                     "{:.2} ± {:.2}",
                     one.entropy.mean.value, one.entropy.mean.standard_error
                 ),
-                format!(
-                    "{:.2} ± {:.2}",
-                    one.entropy.p05.value, one.entropy.p05.standard_error
-                ),
+                one.entropy.p05.map_or("–".to_owned(), |p05| {
+                    format!("{:.2} ± {:.2}", p05.value, p05.standard_error)
+                }),
                 format!("{:.2}", one.point.bound_bits),
                 format!("{} %", short(100.0 * one.network.corrupt_paths())),
                 format!("{:.1}", candidate.bytes_per_day() / 1e6),
@@ -173,20 +172,17 @@ impl Plan {
             ),
         ];
         let exact = exact.map(|(name, label, x)| (name, label, Estimate::exact(x)));
-        let measured = [
-            (
-                "entropy_mean_bits",
-                "Shannon entropy, mean",
-                chosen.entropy.mean,
-            ),
-            (
-                "entropy_p05_bits",
-                "Shannon entropy, p05",
-                chosen.entropy.p05,
-            ),
-        ];
+        let p05 = chosen.entropy.p05;
+        let p05 = p05.map(|bits| ("entropy_p05_bits", "Shannon entropy, p05", bits));
+        let mean = chosen.entropy.mean;
+        let measured = [("entropy_mean_bits", "Shannon entropy, mean", mean)];
         Outcome {
-            figures: measured.into_iter().chain(exact).map(figure).collect(),
+            figures: measured
+                .into_iter()
+                .chain(p05)
+                .chain(exact)
+                .map(figure)
+                .collect(),
             plots: vec![self.plot()],
             ..Outcome::default()
         }
@@ -200,21 +196,21 @@ impl Plan {
                 .collect()
         };
         let deployed = |one: &&Finalist| one.point.candidate.layers == super::DEPLOYED;
-        let measured = |bits: fn(&Finalist) -> f64| -> Vec<(f64, f64)> {
+        let measured = |bits: fn(&Finalist) -> Option<f64>| -> Vec<(f64, f64)> {
             let all = self.finalists.iter().filter(deployed);
-            all.map(|one| (one.point.latency_p95_s, bits(one)))
+            all.filter_map(|one| Some((one.point.latency_p95_s, bits(one)?)))
                 .collect()
         };
         let mut series = vec![
             (
                 "measured, mean",
                 Mark::Dots,
-                measured(|one| one.entropy.mean.value),
+                measured(|one| Some(one.entropy.mean.value)),
             ),
             (
                 "measured, p05",
                 Mark::Dots,
-                measured(|one| one.entropy.p05.value),
+                measured(|one| one.entropy.p05.map(|p05| p05.value)),
             ),
             ("limit, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
             ("limit, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),

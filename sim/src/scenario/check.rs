@@ -467,6 +467,52 @@ fn numbers(text: &str) -> Option<Vec<f64>> {
         .collect()
 }
 
+/// What is wrong with a file of times for `traffic.trace_s`, and in which line of it.
+#[must_use]
+pub fn trace_fault(text: &str) -> Option<String> {
+    let mut last = 0.0;
+    for (line, row) in (1..).zip(text.lines()) {
+        for word in row.split(',').map(str::trim) {
+            let time = match numbers(word).as_deref() {
+                Some([]) => continue,
+                Some([time, ..]) if *time >= last => *time,
+                _ => {
+                    return Some(format!(
+                        "line {line}: {word:?}: must be a time in seconds, not before {last}: they ascend"
+                    ));
+                }
+            };
+            last = time;
+        }
+    }
+    (last <= 0.0).then(|| "must hold at least one time in seconds above 0".to_owned())
+}
+
+/// The same of a file of delays for `links.regions_ms`.
+#[must_use]
+pub fn regions_fault(text: &str) -> Option<String> {
+    let rows = (1..).zip(text.lines());
+    let rows: Vec<(usize, &str)> = rows.filter(|(_, row)| !row.trim().is_empty()).collect();
+    if rows.is_empty() || rows.len() > REGIONS_MAX {
+        let many = rows.len();
+        return Some(format!(
+            "{many} lines: must be from 1 to {REGIONS_MAX}, one for each region"
+        ));
+    }
+    rows.iter().find_map(|(line, row)| {
+        let many = rows.len();
+        let good = numbers(row).filter(|found| {
+            found.len() == many && found.iter().all(|ms| (0.0..=REGION_MS_MAX).contains(ms))
+        });
+        good.is_none().then(|| {
+            format!(
+                "line {line}: {row:?}: must be {many} numbers from 0 to {REGION_MS_MAX}, one for each \
+                 line, separated by commas"
+            )
+        })
+    })
+}
+
 /// `links.regions_ms`, in seconds.
 pub(super) fn regions_s(v: &Values) -> Result<Arc<[Vec<f64>]>, ScenarioError> {
     let name = "links.regions_ms";

@@ -10,7 +10,7 @@ pub mod keys;
 mod parts;
 mod read;
 
-pub use check::IN_FLIGHT_MIN;
+pub use check::{IN_FLIGHT_MIN, regions_fault, trace_fault};
 use keys::Value;
 pub use parts::{
     Adversary, Capacity, Engine, FlowSettings, Links, Network, PacketSettings, Pattern, Placement,

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{Plan, RUNS_MAX, Run};
+use crate::outcome::FIGURES;
 use crate::scenario::{
     Scenario,
     keys::{KEYS, Kind, Value, find},
@@ -68,6 +69,22 @@ pub(super) fn plan(
     }
     if grid.seeds.is_empty() {
         return Err(fault("seeds = []: must name at least one seed"));
+    }
+    for (at, seed) in grid.seeds.iter().enumerate() {
+        if grid.seeds[..at].contains(seed) {
+            return Err(fault(format!(
+                "seeds: {seed} is there twice: must be different seeds, or a run would be counted twice"
+            )));
+        }
+    }
+    for figure in &grid.figures {
+        if !FIGURES.contains(&figure.as_str()) {
+            let distance = |known: &&&str| strsim::osa_distance(known, figure);
+            let nearest = FIGURES.iter().min_by_key(distance).unwrap_or(&"");
+            return Err(fault(format!(
+                "figures: no run has a figure {figure}; did you mean {nearest}?"
+            )));
+        }
     }
     let scenario =
         base(&grid.base).map_err(|why| fault(format!("base = {:?}: {why}", grid.base)))?;
@@ -141,6 +158,14 @@ fn choices(grid: &Grid) -> Result<Vec<Choice>, GridError> {
             .iter()
             .map(|value| read(name, value))
             .collect::<Result<_, _>>()?;
+        for (at, value) in values.iter().enumerate() {
+            if values[..at].contains(value) {
+                return Err(fault(format!(
+                    "grid.{name}: {} is there twice: must be different values",
+                    value.1
+                )));
+            }
+        }
         choices = multiply(
             &choices,
             &values.into_iter().map(|one| vec![one]).collect::<Vec<_>>(),
@@ -277,6 +302,22 @@ mod tests {
             (
                 "version = 1\nbase = \"base.toml\"\nseeds = []".to_owned(),
                 "seeds = []: must name at least one",
+            ),
+            (
+                "version = 1\nbase = \"base.toml\"\nseeds = [1, 2, 1]".to_owned(),
+                "seeds: 1 is there twice: must be different seeds",
+            ),
+            (
+                format!("{grid}\"network.layers\" = [2, 3, 2]"),
+                "grid.network.layers: 2 is there twice: must be different values",
+            ),
+            (
+                format!("{grid}\"mix.delay_mean_ms\" = [20, 20.0]"),
+                "is there twice",
+            ),
+            (
+                "version = 1\nbase = \"base.toml\"\nfigures = [\"entropy_mean_bit\"]".to_owned(),
+                "figures: no run has a figure entropy_mean_bit; did you mean entropy_mean_bits?",
             ),
             (
                 "version = 1\nbase = \"base.toml\"\nx = \"mix.kept\"\n[grid]\n\"network.layers\" = [1]"

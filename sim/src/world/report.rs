@@ -150,7 +150,9 @@ fn latency(outcome: &mut Outcome, what: &str, label: &str, latencies_s: &[f64]) 
         estimate(&milliseconds, SECTIONS, mean),
     );
     for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
-        let stretches = quantile_groups(SECTIONS, milliseconds.len() as u64, q);
+        let Some(stretches) = quantile_groups(SECTIONS, milliseconds.len() as u64, q) else {
+            continue;
+        };
         push(
             outcome,
             format!("{what}_latency_{name}_ms"),

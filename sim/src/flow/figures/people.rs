@@ -24,12 +24,13 @@ impl Reader<'_> {
             ),
             (0.5, "p50", "Mean entropy of a user's 8 messages, median"),
         ] {
-            let estimate = self.estimate_quantile(n, q, |section| {
+            let name = format!("user_entropy_{name}_bits");
+            let of = |section: &Section| {
                 let mut column: Vec<f64> = section.users.iter().map(|user| user.0).collect();
                 column.sort_unstable_by(f64::total_cmp);
                 quantile(&column, q)
-            });
-            self.push(&format!("user_entropy_{name}_bits"), label, estimate, None);
+            };
+            self.push_quantile((&name, label), (n, q), of, None);
         }
         let least = self.estimate(n, |section| {
             mean(&section.users.iter().map(|user| user.1).collect::<Vec<_>>())
