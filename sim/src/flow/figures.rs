@@ -5,6 +5,7 @@
 //! single-mix entropy for one honest Poisson mix; the network limit, an upper bound where at least two
 //! packets enter in a mean delay.
 
+mod calibration;
 mod cost;
 mod people;
 
@@ -16,8 +17,7 @@ use crate::{
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
     report::show_z,
     scenario::Scenario,
-    stats::{Estimate, mean, normal_score, quantile, quantile_groups},
-    validate::Z_MAX,
+    stats::{Estimate, mean, quantile, quantile_groups},
 };
 
 /// Quantiles of latency that are reported, with their names.
@@ -91,25 +91,6 @@ pub(super) fn outcome(
 }
 
 impl Reader<'_> {
-    /// Says so if posteriors are not what they claim to be: log-loss and entropy differ by more
-    /// than chance allows. The bound is that of four normal standard errors, however few the sections.
-    fn miscalibrated(&self, name: &str) -> Option<String> {
-        let gap = self.figures.iter().find(|figure| figure.name == name)?;
-        let Estimate {
-            value,
-            standard_error,
-            sections,
-            ..
-        } = gap.estimate;
-        let z = normal_score(gap.z()?, sections.saturating_sub(1));
-        (z.abs() > Z_MAX).then(|| {
-            format!(
-                "calibration failed: log-loss exceeds entropy by {value:.5} ± {standard_error:.5} bits \
-                 (z {z:+.1}, allowed ±{Z_MAX}): the posteriors, and every figure from them, are wrong"
-            )
-        })
-    }
-
     fn push(&mut self, name: &str, label: &str, estimate: Estimate, expected: Option<Expected>) {
         self.figures.push(Figure {
             name: name.to_owned(),
@@ -151,18 +132,6 @@ impl Reader<'_> {
     fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
         let n = self.all.targets.len() as u64;
         self.estimate(n, |section| mean(&section.column(metric)))
-    }
-
-    /// Log-loss less entropy. Its error is at least what the posteriors themselves allow to chance: a
-    /// rare outcome that none of the targets had leaves no trace in the spread between sections.
-    #[expect(clippy::cast_precision_loss, reason = "targets fit in memory")]
-    fn gap(&self, metric: fn(&Target) -> f64, variance: fn(&Target) -> f64) -> Estimate {
-        let gap = self.of_targets(metric);
-        let chance = (mean(&self.all.column(variance)) / gap.n as f64).sqrt();
-        Estimate {
-            standard_error: gap.standard_error.max(chance),
-            ..gap
-        }
     }
 
     /// Whether pools are Poisson(ρ).
