@@ -89,16 +89,7 @@ fn arrived(net: &mut Net, at: MailboxId) -> usize {
 }
 
 fn send(net: &mut Net, from: usize, ticket: u64, to: Address, reply: Return) {
-    let (to, body) = (Target::Address(to), body(5, 7));
-    net.input(
-        from,
-        Input::Send {
-            ticket,
-            to,
-            body,
-            reply,
-        },
-    );
+    net.send_to(from, ticket, to, body(5, 7), reply);
 }
 
 /// CLI-40, CLI-41, CLI-42, CLI-43, MSG-24, MSG-25: while both write all the time, one to the old

@@ -247,7 +247,19 @@ impl Net {
         body: Vec<u8>,
         reply: Return,
     ) {
-        let to = Target::Address(self.peers[to].identity.address());
+        let to = self.peers[to].identity.address();
+        self.send_to(from, ticket, to, body, reply);
+    }
+
+    pub(crate) fn send_to(
+        &mut self,
+        from: usize,
+        ticket: u64,
+        to: proto::address::Address,
+        body: Vec<u8>,
+        reply: Return,
+    ) {
+        let to = Target::Address(to);
         self.input(
             from,
             Input::Send {
