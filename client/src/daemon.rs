@@ -331,6 +331,7 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::FragmentReceived => "fragment_received",
         ClientEvent::SpareReceived => "spare_received",
         ClientEvent::AckReceived => "ack_received",
+        ClientEvent::AckForgotten => "ack_forgotten",
         ClientEvent::ProbeReceived => "probe_received",
         ClientEvent::RelocationReceived => "relocation_received",
         ClientEvent::ProofReturned => "proof_returned",

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use chacha20::ChaCha12Rng;
 use client_net::{Net, params, rates, secs};
 use proto::{
-    NodeId,
+    MailboxId, NodeId,
     address::Address,
     calendar::Epoch,
     client::{
@@ -65,6 +65,16 @@ fn fragment(message: u8, length: u64, esi: u32) -> Fragment {
         return_len: 1,
         symbol: vec![0; fountain::SYMBOL_LEN],
     }
+}
+
+/// A message of one packet that brings this way back.
+fn whole(message: u8, back: &ReturnPart) -> Content {
+    let block = back.to_bytes();
+    Content::Fragment(Fragment {
+        return_len: u16::try_from(block.len()).expect("short"),
+        symbol: fountain::source_symbol([&block, &[1; 10]], 0),
+        ..fragment(message, 10, 0)
+    })
 }
 
 /// CLI-27, p08, g04: each kind of garbage is counted under its reason, sends nothing, keeps
@@ -471,28 +481,56 @@ fn acks_that_go_nowhere_make_room() {
             1 => surbs(u64::MAX),
             _ => nowhere(&net),
         };
-        let block = block.to_bytes();
-        let symbol = fountain::source_symbol([&block, &[1; 10]], 0);
-        let return_len = u16::try_from(block.len()).expect("short");
         for message in 0..6 {
-            let symbol = symbol.clone();
-            let of = fragment(message, 10, 0);
-            let of = Fragment {
-                return_len,
-                symbol,
-                ..of
-            };
-            inject(&mut net, &Content::Fragment(of));
+            inject(&mut net, &whole(message, &block));
         }
         settle(&mut net, 11);
         assert_eq!(net.peers[0].taken.len(), 6);
         assert_eq!(net.client(0).held().acks, waiting, "kind {kind}");
+        let forgotten = net.count(0, ClientEvent::AckForgotten);
+        assert!(kind > 0 || forgotten == 2, "each is counted");
         assert_eq!(net.client(0).held().returns.1, held, "kind {kind}");
         net.send(1, 1, 0, vec![1; 10], Return::Address);
         let acked = |net: &Net| net.states(1, 1).contains(&State::Acked);
         let until = net.now.after(Duration::from_secs(15));
         assert!(net.run(until, acked), "kind {kind}");
     }
+}
+
+/// CLI-9, CLI-21, g04: who sends message upon message of one packet, each with another address for
+/// its ack so that no two acks share a packet, takes no more than every second slot from what the
+/// client sends of its own, and lets who writes to its other address wait for a slot or two.
+#[test]
+fn a_flood_of_acks_leaves_others_their_slots() {
+    // Slots until a message of 21 symbols has left.
+    let slots = |flood: u8| {
+        let mut net = quiet(12);
+        let label = "other".to_owned();
+        net.input(0, Input::NewAddress { ticket: 0, label });
+        settle(&mut net, 5);
+        let other = net.client(0).addresses().1[1].address;
+        for message in 0..flood {
+            let back = ReturnPart::Address(Address {
+                mailbox: MailboxId([message; 32]),
+                ..net.peers[1].identity.address()
+            });
+            inject(&mut net, &whole(message, &back));
+        }
+        settle(&mut net, 2);
+        assert_eq!(net.peers[0].taken.len(), usize::from(flood));
+        net.send(0, 1, 1, vec![1; 20 * fountain::SYMBOL_LEN], Return::None);
+        net.send_to(1, 1, other, vec![1; 10], Return::Address);
+        let slots = |net: &Net| net.peers[0].written.len();
+        let before = slots(&net);
+        let sent = |net: &Net| net.states(0, 1).contains(&State::Sent);
+        assert!(net.run(secs(600.0), sent));
+        let took = slots(&net) - before;
+        assert_eq!(net.states(1, 1).last(), Some(&State::Acked));
+        assert!(net.client(0).held().acks >= usize::from(flood / 2));
+        took
+    };
+    let (undisturbed, flooded) = (slots(0), slots(250));
+    assert!(flooded <= 2 * undisturbed + 1, "{undisturbed} {flooded}");
 }
 
 /// CLI-15: what can't be kept now is left with the gateway, and comes again on the next link.

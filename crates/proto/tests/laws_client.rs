@@ -19,8 +19,8 @@ use proto::{
     NodeId, Time,
     calendar::{Calendar, Utc},
     client::{
-        Client, Held, Identity, Input, Limits, MAILBOX_GATEWAYS_MAX, MessageId, Output, ReplyToken,
-        Return, State, Target,
+        ADDRESSES_MAX, Client, Held, Identity, Input, Limits, MAILBOX_GATEWAYS_MAX, MessageId,
+        Output, ReplyToken, Return, State, Target,
         content::{Content, Fragment},
         fountain,
     },
@@ -199,7 +199,7 @@ fn within(held: Held, limits: Limits) -> Result<(), TestCaseError> {
     prop_assert!(held.incoming <= limits.incoming_max, "{held:?}");
     prop_assert!(held.tags <= limits.tags_max, "{held:?}");
     prop_assert!(held.finished <= limits.finished_max, "{held:?}");
-    prop_assert!(held.acks <= limits.acks_max, "{held:?}");
+    prop_assert!(held.acks <= ADDRESSES_MAX * limits.acks_max, "{held:?}");
     prop_assert!(held.surbs <= limits.surbs_max, "{held:?}");
     prop_assert!(held.loops <= limits.loops_max, "{held:?}");
     let unstored_max = MAILBOX_GATEWAYS_MAX * limits.unstored_max;

@@ -254,7 +254,9 @@ impl Client {
             let way = epoch.and_then(|epoch| returns.way(message, epoch));
             way.is_some_and(Way::is_later)
         };
-        self.acks.queue(self.now, (message, block), acks_max, stuck);
+        if self.acks.queue(self.now, (message, block), acks_max, stuck) {
+            self.event(ClientEvent::AckForgotten);
+        }
     }
 
     /// An anonymous sender asks again for the acks of a message (MSG-7).

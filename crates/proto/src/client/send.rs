@@ -112,21 +112,30 @@ impl Client {
         });
     }
 
-    /// The next real packet: an ack, then a probe, then a notice of a move and whose turn it is among
-    /// the messages, one after the other.
+    /// The next real packet: an ack, unless the last one was an ack and something else waits.
     fn real(&mut self, map: Map<'_>) -> Option<Ready> {
-        let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
         self.ask_for_more(map.epoch);
-        let (now, epoch) = (self.now, map.epoch);
-        let ack = self
-            .acks
-            .next(now, &mut self.returns, epoch, known, &mut self.journal);
-        if let Some((carrier, content)) = ack {
-            let ready = self.carry(map, carrier, &content);
-            if ready.is_some() {
-                return ready;
-            }
+        let mut turns: [fn(&mut Self, Map<'_>) -> Option<Ready>; 2] =
+            [Self::next_ack, Self::next_own];
+        if core::mem::take(&mut self.acks.went_last) {
+            turns.reverse();
         }
+        turns.into_iter().find_map(|next| next(self, map))
+    }
+
+    fn next_ack(&mut self, map: Map<'_>) -> Option<Ready> {
+        let known = |address: &Address| is_gateway(map.consensus, &address.gateway);
+        let (returns, journal) = (&mut self.returns, &mut self.journal);
+        let next = self.acks.next(self.now, returns, map.epoch, known, journal);
+        let (carrier, content) = next?;
+        let ready = self.carry(map, carrier, &content);
+        self.acks.went_last = ready.is_some();
+        ready
+    }
+
+    /// What the client has to say of its own: a probe, then a notice of a move and whose turn it is
+    /// among the messages, one after the other.
+    fn next_own(&mut self, map: Map<'_>) -> Option<Ready> {
         if let Some((id, reply)) = self.probes.pop_front()
             && let Some(to) = self.outbox.target(id).or_else(|| self.surbs.target(id))
             && let Some(carrier) = self.carrier(map, &to)

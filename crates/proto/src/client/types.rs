@@ -118,7 +118,8 @@ pub struct Limits {
     pub incoming_max: usize,
     /// Bytes of fragments and blocks being put together, and of messages not yet taken.
     pub incoming_bytes_max: usize,
-    /// Acks that wait for a slot.
+    /// Acks that wait for a slot, of messages to one address; beyond, one is forgotten until a repair
+    /// asks again.
     pub acks_max: usize,
     /// Packets remembered while one could be taken again; beyond, the oldest is forgotten.
     pub tags_max: usize,
@@ -145,7 +146,7 @@ impl Default for Limits {
             outgoing_bytes_max: 256 << 20,
             incoming_max: 4096,
             incoming_bytes_max: 384 << 20,
-            acks_max: 4096,
+            acks_max: 1024,
             tags_max: 1 << 20,
             finished_max: 1 << 20,
             surbs_max: 1 << 16,
@@ -450,6 +451,8 @@ pub enum ClientEvent {
     SpareReceived,
     /// An ack.
     AckReceived,
+    /// An ack to others had no room to wait for a slot: their repair asks again.
+    AckForgotten,
     /// A probe of an anonymous sender.
     ProbeReceived,
     /// A correspondent says that it has moved.
