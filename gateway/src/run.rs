@@ -10,7 +10,8 @@
 //! |------------------------------------------|-----------------------------------------------|
 //! | `lacuna_packets_received_total`          | read from node links ([`shell::node`])        |
 //! | `lacuna_packets_peeled_total`            | opened and journaled ([`shell::node`])        |
-//! | `lacuna_packets_sent_total`              | queued to the first layer                     |
+//! | `lacuna_packets_queued`                  | waiting for their link ([`shell::dial`])      |
+//! | `lacuna_packets_sent_total`              | written to the links of the first layer       |
 //! | `lacuna_packets_dropped_total`           | by reason, wherever it was                    |
 //! | `lacuna_client_frames_in_total`, `_out_` | by link kind; by frame kind                   |
 //! | `lacuna_client_links`, `lacuna_mailboxes`| now                                           |

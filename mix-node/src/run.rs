@@ -12,11 +12,15 @@
 //! |--------------------------------------|---------------------------------------------------|
 //! | `lacuna_packets_received_total`      | read from links ([`shell::node`])                 |
 //! | `lacuna_packets_peeled_total`        | opened and journaled ([`shell::node`])            |
-//! | `lacuna_packets_sent_total`          | queued to a next hop                              |
-//! | `lacuna_packets_dropped_total`       | by reason, wherever it was                        |
 //! | `lacuna_packets_held`                | in the machine or on the way into it              |
+//! | `lacuna_packets_queued`              | waiting for their link ([`shell::dial`])          |
+//! | `lacuna_packets_sent_total`          | written to the link of a next hop                 |
+//! | `lacuna_packets_dropped_total`       | by reason, wherever it was                        |
 //! | `lacuna_mix_holds_total`             | times that output was held back (MIX-6)           |
 //! | `lacuna_crypto_rate`                 | packets/s that a processor opens, by path         |
+//!
+//! Received are what was sent, what was dropped, what is held, what is queued, and for some milliseconds
+//! what waits to be opened.
 
 use std::sync::Arc;
 
@@ -74,10 +78,10 @@ impl Node {
             metrics: metrics.clone(),
         };
         let (machine, inbox) = mpsc::channel(node::INBOX);
-        let held = Held::new(&metrics);
+        let held = metrics.cell("lacuna_packets_held", "");
         let entering = held.clone();
         let peeled = move |packet| {
-            entering.entered();
+            entering.add(1);
             Input::Peeled(packet)
         };
         let no_clients = |_| core::future::ready(());
@@ -139,59 +143,25 @@ impl Node {
     }
 }
 
-/// Packets between the peeler and the links.
-#[derive(Clone)]
-struct Held {
-    entered: Cell,
-    left: Cell,
-    held: Cell,
-}
-
-impl Held {
-    fn new(metrics: &Metrics) -> Self {
-        Self {
-            entered: Cell::default(),
-            left: Cell::default(),
-            held: metrics.cell("lacuna_packets_held", ""),
-        }
-    }
-
-    fn entered(&self) {
-        self.entered.add(1);
-        self.show();
-    }
-
-    fn left(&self) {
-        self.left.add(1);
-        self.show();
-    }
-
-    fn show(&self) {
-        let (left, entered) = (self.left.value(), self.entered.value());
-        self.held.set(entered.saturating_sub(left));
-    }
-}
-
 /// Carries out the machine's outputs; nothing here waits.
-fn effect(outgoing: &Outgoing, metrics: &Metrics, held: Held) -> impl FnMut(Output) + use<> {
+fn effect(outgoing: &Outgoing, metrics: &Metrics, held: Cell) -> impl FnMut(Output) + use<> {
     let mut sending = outgoing.sender();
     let holds = metrics.cell("lacuna_mix_holds_total", "");
     let dropped = |reason| metrics.cell("lacuna_packets_dropped_total", reason);
     let (pool_full, wrong_next) = (dropped("pool_full"), dropped("wrong_next"));
-    move |output| {
-        match output {
-            Output::Holding { .. } => {
-                return holds.add(1);
-            }
-            Output::Send { .. } | Output::Dropped(_) => held.left(),
+    move |output| match output {
+        Output::Holding { .. } => holds.add(1),
+        Output::Send { to, packet } => {
+            let _counted = sending.send(&to, packet);
+            held.sub(1);
         }
-        match output {
-            Output::Holding { .. } => {}
-            Output::Send { to, packet } => {
-                let _counted = sending.send(&to, packet);
-            }
-            Output::Dropped(MixDrop::PoolFull) => pool_full.add(1),
-            Output::Dropped(MixDrop::WrongNext) => wrong_next.add(1),
+        Output::Dropped(why) => {
+            let dropped = match why {
+                MixDrop::PoolFull => &pool_full,
+                MixDrop::WrongNext => &wrong_next,
+            };
+            dropped.add(1);
+            held.sub(1);
         }
     }
 }

@@ -6,13 +6,13 @@
 //! |-----------------|-------------------------------------------------------------------|
 //! | links           | one for each target; the set changes with the consensus           |
 //! | queue           | a bounded number of packets for each link, up or down             |
-//! | wait in a queue | at most [`WAIT_MAX`] for a packet; a notice waits as long as it takes |
+//! | wait in a queue | at most [`crate::link::WAIT_MAX`] for a packet; a notice waits as long as it takes |
 //! | wait to redial  | doubling from 0.1 s to 10 s, jittered; reset by a link that held  |
 //!
 //! A node link carries frames from its dialler only; if the other end says anything, it
 //! misbehaves and the link ends. Packets that wait when a link breaks go over the next one, if that comes
-//! soon; what was in the broken one's socket is lost, like any packet. The links live on a runtime of the
-//! caller's choice.
+//! soon; those that were being written are dropped and counted, and what was in the broken one's socket is
+//! lost, like any packet. The links live on a runtime of the caller's choice.
 
 use core::time::Duration;
 use std::{
@@ -33,14 +33,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     entropy::Backoff,
-    link::{Dialler, LinkError, NotSent, Onward, Target},
+    link::{Counts, Dialler, LinkError, NotSent, Onward, Target, Waiting},
     metrics::{Cell, Metrics},
 };
 
-/// Longest that a packet waits for its link (LNK-10).
-pub const WAIT_MAX: Duration = Duration::from_secs(1);
-
-const DROPPED: &str = "lacuna_packets_dropped_total";
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -57,10 +53,7 @@ struct Shared {
     queues: watch::Sender<Queues>,
     up: watch::Sender<usize>,
     failures: Cell,
-    sent: Cell,
-    full: Cell,
-    down: Cell,
-    slow: Cell,
+    counts: Arc<Counts>,
     runtime: Handle,
     stop: CancellationToken,
 }
@@ -92,6 +85,7 @@ impl Outgoing {
         runtime: Handle,
         stop: CancellationToken,
     ) -> Self {
+        let clock = dialler.clock;
         Self(Arc::new(Shared {
             dialler,
             queue_max,
@@ -99,10 +93,7 @@ impl Outgoing {
             queues: watch::Sender::default(),
             up: watch::Sender::new(0),
             failures: metrics.cell("lacuna_dials_failed_total", ""),
-            sent: metrics.cell("lacuna_packets_sent_total", ""),
-            full: metrics.cell(DROPPED, NotSent::Full.reason()),
-            down: metrics.cell(DROPPED, NotSent::Down.reason()),
-            slow: metrics.cell(DROPPED, "link_slow"),
+            counts: Arc::new(Counts::of(metrics, clock)),
             runtime,
             stop,
         }))
@@ -203,20 +194,12 @@ impl Sending {
         if self.changes.has_changed().unwrap_or(false) {
             self.queues = self.changes.borrow_and_update().clone();
         }
-        let queue = self.queues.get(to).ok_or(NotSent::Down);
-        let sent = queue.and_then(|queue| {
-            let now = self.shared.dialler.clock.now();
-            let queued = queue.try_send(Onward::Packet(packet, now));
-            queued.map_err(|_| NotSent::Full)
-        });
-        let shared = &self.shared;
-        let count = match sent {
-            Ok(()) => &shared.sent,
-            Err(NotSent::Full) => &shared.full,
-            Err(NotSent::Down) => &shared.down,
-        };
-        count.add(1);
-        sent
+        let counts = &self.shared.counts;
+        let room = self.queues.get(to).ok_or(NotSent::Down);
+        let room = room.and_then(|queue| Ok(queue.try_reserve()?));
+        room.inspect_err(|why| counts.refused(*why))?
+            .send(Onward::Packet(Waiting::new(packet, counts)));
+        Ok(())
     }
 }
 
@@ -243,11 +226,6 @@ async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<On
         purpose: Purpose::Node,
         profile: 0,
     };
-    let stale = |since| {
-        let stale = shared.dialler.clock.now().since(since) > WAIT_MAX;
-        shared.slow.add(stale.into());
-        stale
-    };
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
     loop {
         let error = match shared.dialler.dial(&target, hello).await {
@@ -256,7 +234,7 @@ async fn keep(shared: Arc<Shared>, target: Target, mut queued: mpsc::Receiver<On
                 let dialled = shared.dialler.clock.now();
                 let (mut silent, mut writer) = (link.reader, link.writer);
                 let ended = tokio::select! {
-                    written = writer.pump_onwards(&mut queued, stale) => written.err(),
+                    written = writer.pump_onwards(&mut queued) => written.err(),
                     heard = silent.frame() => Some(heard.map_or_else(
                         |error| error,
                         |_| LinkError::PeerMisbehaved("a node link has one direction"),
@@ -284,8 +262,13 @@ mod tests {
     use crate::{
         accept::{Limits, tests::open},
         clock::Clock,
-        link::tests::{dialler, target},
+        link::{
+            WAIT_MAX,
+            tests::{dialler, target},
+        },
     };
+
+    const DROPPED: &str = "lacuna_packets_dropped_total";
 
     fn outgoing(seed: u8, queue_max: usize) -> (Outgoing, CancellationToken) {
         outgoing_at(Clock::start(), seed, queue_max, &Metrics::default())
@@ -342,10 +325,8 @@ mod tests {
         let target = target(2, address);
         outgoing.set([target.clone()]);
         let queue = outgoing.queues().remove(0);
-        for old in [
-            Onward::Packet(numbered(1), Time::ZERO),
-            Onward::Notice(framed(2)),
-        ] {
+        let old = Waiting::new(numbered(1), &outgoing.0.counts).since(Time::ZERO);
+        for old in [Onward::Packet(old), Onward::Notice(framed(2))] {
             queue.try_send(old).unwrap();
         }
         let mut sending = outgoing.sender();
@@ -355,7 +336,60 @@ mod tests {
             let (_, frame) = taken.link.reader.frame().await.unwrap();
             assert_eq!(frame, framed(number));
         }
+        settled(&metrics).await;
         assert_eq!(metrics.cell(DROPPED, "link_slow").value(), 1);
+        assert_eq!(metrics.sum("lacuna_packets_sent_total"), 1);
+    }
+
+    /// Waits until no packet is under way; each has been counted by then.
+    async fn settled(metrics: &Metrics) {
+        while metrics.sum("lacuna_packets_queued") > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// LNK-10: what is queued is not sent yet, and no packet goes uncounted when its link breaks while it
+    /// is written, or when its next hop is one no longer.
+    #[tokio::test]
+    async fn packets_that_go_with_their_link_are_counted_once() {
+        const PACKETS: u64 = 10_000; // more than the kernel's buffers take
+        let (address, mut links, _, _stop) = open(&[Purpose::Node], Limits::default()).await;
+        let (clock, metrics) = (Clock::start(), Metrics::default());
+        let (outgoing, _stop) = outgoing_at(clock, 101, 10_000, &metrics);
+        let target = target(2, address);
+        let count = |reason| metrics.cell(DROPPED, reason).value();
+        let sent = metrics.cell("lacuna_packets_sent_total", "");
+        let queued = metrics.cell("lacuna_packets_queued", "");
+        outgoing.set([target.clone()]);
+        let first = links.recv().await.unwrap();
+        outgoing.up().wait_for(|up| *up == 1).await.unwrap();
+        let mut sending = outgoing.sender();
+        for _ in 0..PACKETS {
+            sending.send(&target.id, numbered(1)).unwrap();
+        }
+        assert_eq!((sent.value(), queued.value()), (0, PACKETS));
+
+        // A neighbour that reads nothing: the writer waits with a batch in hand when the link breaks.
+        let mut before = 0;
+        while sent.value() == 0 || sent.value() > before {
+            before = sent.value();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(sent.value() + queued.value(), PACKETS);
+        first.ended.cancel();
+        drop(first);
+        let _second = links.recv().await.unwrap();
+        let broken = count("link_down");
+        assert!(broken > 0, "the batch in hand");
+
+        // The next document names others.
+        outgoing.set([]);
+        settled(&metrics).await;
+        let ends = [sent.value(), count("link_down"), count("link_slow")];
+        assert_eq!(ends.iter().sum::<u64>(), PACKETS, "{ends:?}");
+        assert!(ends[1] > broken, "what was queued");
+        assert_eq!(sending.send(&target.id, numbered(1)), Err(NotSent::Down));
+        assert_eq!(count("link_down"), ends[1] + 1);
     }
 
     #[tokio::test]

@@ -27,6 +27,7 @@
 //! [`Outbox`] refuses, and the caller counts.
 
 mod halves;
+mod onward;
 
 use core::time::Duration;
 use std::{io, os::fd::AsFd, sync::Arc};
@@ -42,7 +43,11 @@ use rustls::ServerConfig;
 use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-pub use self::halves::{NotSent, Onward, Outbox, READ_BATCH, Reader, Writer};
+pub(crate) use self::onward::{Counts, Onward, Waiting};
+pub use self::{
+    halves::{NotSent, Outbox, READ_BATCH, Reader, Writer},
+    onward::WAIT_MAX,
+};
 use crate::{
     clock::Clock,
     tls::{self, Peer, RECORD_FRAMES, Records},

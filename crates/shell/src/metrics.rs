@@ -40,6 +40,11 @@ impl Cell {
         self.0.fetch_add(amount, Ordering::Relaxed);
     }
 
+    /// Takes from it: gauges alone, to which as much was added before.
+    pub fn sub(&self, amount: u64) {
+        self.0.fetch_sub(amount, Ordering::Relaxed);
+    }
+
     /// Sets it: gauges alone.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

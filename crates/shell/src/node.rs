@@ -551,17 +551,16 @@ impl Inside {
                     continue;
                 }
             }
+            if !arrivals.is_empty() {
+                let count = arrivals.len() as u64;
+                received.add(count);
+                if !feed.arrived(arrivals) {
+                    full.add(count);
+                }
+            }
             let mut others = others.drain(..);
             if !others.all(|frame| self.heard(&frame)) {
                 return LinkError::PeerMisbehaved("node links carry packets and true notices");
-            }
-            if arrivals.is_empty() {
-                continue;
-            }
-            let count = arrivals.len() as u64;
-            received.add(count);
-            if !feed.arrived(arrivals) {
-                full.add(count);
             }
         }
     }

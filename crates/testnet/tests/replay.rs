@@ -1,10 +1,13 @@
-//! Replays against one real mix process: what an adversary captured is sent again, over real links.
+//! One real mix process over real links: what an adversary captured is sent again, and a next hop goes away
+//! under load.
 //!
 //! | attack | what is done                                                                        |
 //! |--------|-------------------------------------------------------------------------------------|
 //! | p01    | one packet a thousand times over eight links at once                                |
 //! | p02    | captured packets again after `kill -9`, after a restart, after a loss of power      |
 //! | p03    | more packets than the replay set has room for                                       |
+//!
+//! The mix' own counts say of each packet once what became of it, also when its link breaks (LNK-10).
 //!
 //! Departures are counted at the next hop, which the test plays, as it plays the gateways before the
 //! mix. Each attack has its control: the same done where the defence can't help, so that the count
@@ -57,6 +60,17 @@ const DEALT_WITH: [&str; 2] = [
     "lacuna_packets_peeled_total ",
     "lacuna_packets_dropped_total{",
 ];
+/// What a mix says of packets that it has opened and not sent: those that it holds, those that wait for
+/// their link.
+const INSIDE: &[&str] = &["lacuna_packets_held ", "lacuna_packets_queued "];
+const RECEIVED: &[&str] = &["lacuna_packets_received_total "];
+/// What becomes of each that it receives, but for some milliseconds before it is opened.
+const BECAME: &[&str] = &[
+    "lacuna_packets_sent_total ",
+    "lacuna_packets_dropped_total{",
+    INSIDE[0],
+    INSIDE[1],
+];
 /// Frames written at a time.
 const BURST: usize = 6;
 
@@ -69,7 +83,8 @@ struct Bed {
     came: Arc<Mutex<Came>>,
     news: watch::Receiver<u64>,
     mix: Option<Mix>,
-    _stop: DropGuard,
+    /// Ends the next hop.
+    next: DropGuard,
     _marks: Throwaway,
 }
 
@@ -105,7 +120,7 @@ impl Bed {
             came,
             news,
             mix: None,
-            _stop: stop.drop_guard(),
+            next: stop.drop_guard(),
             _marks: Throwaway(root.to_owned()),
         })
     }
@@ -155,6 +170,25 @@ impl Bed {
             .process
             .stop(LIMIT)
             .await
+    }
+
+    /// Ends the next hop.
+    fn cut(&mut self) {
+        let over = core::mem::replace(&mut self.next, CancellationToken::new().drop_guard());
+        drop(over);
+    }
+
+    /// The next hop comes back, and its count goes on.
+    async fn mend(&mut self) -> anyhow::Result<()> {
+        let stop = CancellationToken::new();
+        let (came, news) = receive(&self.stage, self.starter.clock, stop.clone()).await?;
+        let before = core::mem::take(&mut *self.came.lock().unwrap());
+        let mut now = came.lock().unwrap();
+        now.count += before.count;
+        now.marks.extend(before.marks);
+        drop(now);
+        (self.came, self.news, self.next) = (came, news, stop.drop_guard());
+        Ok(())
     }
 
     /// New packets that the mix is to hold for a millisecond.
@@ -219,11 +253,12 @@ impl Bed {
 
     /// Counts of the mix whose line begins with one of `names`, added up.
     async fn count(&self, names: &[&str]) -> anyhow::Result<u64> {
+        Ok(sum(&self.page().await?, names))
+    }
+
+    async fn page(&self) -> anyhow::Result<String> {
         let mix = self.mix.as_ref().context("it runs")?;
-        let page = page(mix.metrics, "/metrics").await?;
-        let value = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
-        let ours = |line: &&str| names.iter().any(|name| line.starts_with(name));
-        Ok(page.lines().filter(ours).filter_map(value).sum())
+        page(mix.metrics, "/metrics").await
     }
 
     async fn until_counted(&self, names: &[&str], least: u64) -> anyhow::Result<()> {
@@ -236,6 +271,24 @@ impl Bed {
         };
         let reached = tokio::time::timeout(LIMIT, reached).await;
         reached.with_context(|| format!("{names:?} stay below {least}"))?
+    }
+
+    /// Waits until the mix has received so many packets and none is among `inside`; says how many are
+    /// accounted for.
+    async fn until_settled(&self, inside: &[&str], received: u64) -> anyhow::Result<u64> {
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        let settled = async {
+            loop {
+                let page = self.page().await?;
+                let (all, became) = (sum(&page, RECEIVED), sum(&page, BECAME));
+                if all == received && became >= all && sum(&page, inside) == 0 {
+                    return anyhow::Ok(became);
+                }
+                ask.tick().await;
+            }
+        };
+        let settled = tokio::time::timeout(LIMIT, settled).await;
+        settled.with_context(|| format!("{received} packets"))?
     }
 
     async fn until_dropped(&self, reason: &str, least: u64) -> anyhow::Result<()> {
@@ -303,6 +356,12 @@ impl Bed {
         let folder = self.stage.folder(self.stage.tested());
         std::fs::read_to_string(folder.join("log")).unwrap()
     }
+}
+
+fn sum(page: &str, names: &[&str]) -> u64 {
+    let value = |line: &str| line.rsplit_once(' ')?.1.parse::<u64>().ok();
+    let ours = |line: &&str| names.iter().any(|name| line.starts_with(name));
+    page.lines().filter(ours).filter_map(value).sum()
 }
 
 /// RPL-1
@@ -457,5 +516,48 @@ async fn attack_p03_overflow_of_the_set() -> anyhow::Result<()> {
     bed.send(&first).await?;
     bed.until_dropped("replay", ROOM as u64).await?;
     assert_eq!(bed.departed(), ((ROOM + MORE) as u64, ROOM + MORE));
+    bed.stop().await
+}
+
+/// LNK-10: whatever became of a packet is counted, and counted once, with a next hop that goes away, comes back,
+/// and goes away under load.
+#[tokio::test]
+async fn every_packet_is_accounted_for_when_a_link_breaks() -> anyhow::Result<()> {
+    const PACKETS: usize = 2000;
+    const QUEUE: usize = 100;
+    let folder = tempfile::tempdir()?;
+    let mut bed = Bed::make(folder.path(), 2).await?;
+    let queue = QUEUE.to_string();
+    bed.start_open(&["--link-queue-max", &queue]).await?;
+    bed.until_new_ones_pass(10).await?;
+    let mut all = bed.count(RECEIVED).await?;
+    assert_eq!(bed.until_settled(INSIDE, all).await?, all);
+
+    // What waits for a link that is down has not been sent.
+    let failed = ["lacuna_dials_failed_total "];
+    let before = bed.count(&failed).await?;
+    bed.cut();
+    bed.until_counted(&failed, before + 1).await?;
+    let packets = bed.packets(2 * QUEUE);
+    bed.send(&packets).await?;
+    all += packets.len() as u64;
+    assert_eq!(bed.until_settled(&INSIDE[..1], all).await?, all);
+    assert_eq!(bed.count(&INSIDE[1..]).await?, QUEUE as u64);
+    assert_eq!(bed.count(&BECAME[..1]).await?, bed.departed().0);
+
+    for _again in 0..2 {
+        bed.mend().await?;
+        bed.until_settled(INSIDE, all).await?;
+        let packets = bed.packets(PACKETS);
+        let some = bed.departed().0 + 10;
+        bed.flood(&packets).await?;
+        bed.until_departed(some).await?;
+        bed.cut();
+        all += PACKETS as u64;
+        bed.until_settled(&INSIDE[..1], all).await?;
+    }
+    bed.mend().await?;
+    assert_eq!(bed.until_settled(INSIDE, all).await?, all);
+    assert!(bed.count(&BECAME[..1]).await? >= bed.departed().0);
     bed.stop().await
 }

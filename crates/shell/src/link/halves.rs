@@ -6,7 +6,6 @@
 //! one frame between calls; nobody waits for an [`Outbox`].
 
 use core::{
-    fmt,
     future::{pending, poll_fn},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -19,16 +18,15 @@ use proto::{
     peel::Arrival,
     wire::{FRAME_LEN, Frame, PACKET_HEADER, packet_in},
 };
-use sphinx::Packet;
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
     net::TcpStream,
-    sync::mpsc,
+    sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Link, LinkError, READ_BUFFER_LEN, RECORD_FRAMES, Stream, WRITE_TIME};
+use super::{Link, LinkError, Onward, READ_BUFFER_LEN, RECORD_FRAMES, Stream, WRITE_TIME};
 use crate::clock::Clock;
 
 /// Frames handed over at a time, once read: as soon as it is reached, the rest waits for the next call.
@@ -228,21 +226,6 @@ impl Link {
     }
 }
 
-/// What goes from node to node: packets, copied into a frame as they are written, and now and then
-/// a notice.
-pub enum Onward {
-    /// A packet, and since when it has waited.
-    Packet(Box<Packet>, Time),
-    /// A frame of its own.
-    Notice(Frame),
-}
-
-impl fmt::Debug for Onward {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Onward(..)")
-    }
-}
-
 /// The writing half.
 #[derive(Debug)]
 pub struct Writer {
@@ -289,30 +272,39 @@ impl Writer {
     }
 
     /// As [`Writer::write`], of all that comes out of the queue of a link between nodes, until it
-    /// closes; but for packets of which `stale` says that they have waited too long.
+    /// closes; but for packets that have waited too long. Each packet is counted, also those in hand
+    /// when the link breaks.
     ///
     /// # Errors
     ///
     /// As there.
-    pub async fn pump_onwards(
+    pub(crate) async fn pump_onwards(
         &mut self,
         queue: &mut mpsc::Receiver<Onward>,
-        stale: impl Fn(Time) -> bool,
     ) -> Result<(), LinkError> {
         let mut onwards = Vec::with_capacity(WRITE_BATCH);
         while queue.recv_many(&mut onwards, WRITE_BATCH).await > 0 {
             self.batch.clear();
-            for onward in onwards.drain(..) {
-                match onward {
-                    Onward::Packet(_, since) if stale(since) => {}
-                    Onward::Packet(packet, _) => {
+            onwards.retain_mut(|onward| match onward {
+                Onward::Packet(waiting) => {
+                    let due = !waiting.is_late();
+                    if due {
                         self.batch.extend_from_slice(&PACKET_HEADER);
-                        self.batch.extend_from_slice(&*packet);
+                        self.batch.extend_from_slice(waiting.packet());
                     }
-                    Onward::Notice(frame) => self.batch.extend_from_slice(frame.as_bytes()),
+                    due
+                }
+                Onward::Notice(frame) => {
+                    self.batch.extend_from_slice(frame.as_bytes());
+                    false
+                }
+            });
+            self.write_batch().await?;
+            for onward in onwards.drain(..) {
+                if let Onward::Packet(written) = onward {
+                    written.sent();
                 }
             }
-            self.write_batch().await?;
         }
         Ok(())
     }
@@ -359,6 +351,15 @@ impl NotSent {
     }
 }
 
+impl<T> From<TrySendError<T>> for NotSent {
+    fn from(error: TrySendError<T>) -> Self {
+        match error {
+            TrySendError::Full(_) => Self::Full,
+            TrySendError::Closed(_) => Self::Down,
+        }
+    }
+}
+
 /// The bounded queue before a link's writer. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Outbox {
@@ -376,10 +377,7 @@ impl Outbox {
         if self.closed.is_cancelled() {
             return Err(NotSent::Down);
         }
-        self.queue.try_send(frame).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => NotSent::Full,
-            mpsc::error::TrySendError::Closed(_) => NotSent::Down,
-        })
+        Ok(self.queue.try_send(frame)?)
     }
 
     /// Closes the link, whatever is queued.
