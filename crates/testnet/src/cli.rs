@@ -65,6 +65,9 @@ enum Command {
         /// Folder for everything: new or empty.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// Gateways; with three or more a mailbox can move while its gateway is gone.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=20))]
+        gateways: u8,
     },
     /// Measure what one node carries on this machine, and how long messages take.
     Bench {
@@ -153,8 +156,8 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 })
             })
         }
-        Command::Up { dir } => in_folder(fresh(&dir), |root| {
-            role::daemon(NAME, GRACE, |stop| up(root, stop))
+        Command::Up { dir, gateways } => in_folder(fresh(&dir), |root| {
+            role::daemon(NAME, GRACE, |stop| up(root, gateways.into(), stop))
         }),
         Command::Bench { what } => in_folder(temporary(), |root| {
             role::daemon(NAME, GRACE, |stop| until(stop, bench_in(root, what)))
@@ -260,23 +263,22 @@ async fn bench_in(root: PathBuf, what: What) -> anyhow::Result<()> {
     fs::remove_dir_all(&root).with_context(|| format!("removing {}", root.display()))
 }
 
-async fn up(root: PathBuf, stop: CancellationToken) -> anyhow::Result<()> {
+async fn up(root: PathBuf, gateways: usize, stop: CancellationToken) -> anyhow::Result<()> {
     let progress = Progress::new();
     let plan = Plan {
         applications: false,
+        gateways,
         ..Plan::demo(&root)?
     };
     let started = Network::start(plan, Clock::start(), &progress);
-    let mut network = tokio::select! {
+    let network = tokio::select! {
         started = started => started?,
         () = stop.cancelled() => bail!("interrupted; every process that was started is ended"),
     };
     drop(progress);
     print(&how_to_use(network.root())?);
-    tokio::select! {
-        ended = network.watch() => ended,
-        () = stop.cancelled() => network.stop().await,
-    }
+    let tell = |end: &anyhow::Error| Progress::new().note(&format!("{end:#}; the rest goes on"));
+    network.keep(stop.cancelled(), tell).await
 }
 
 fn how_to_use(root: &Path) -> anyhow::Result<String> {
@@ -291,7 +293,8 @@ fn how_to_use(root: &Path) -> anyhow::Result<String> {
          \n      \"$(lacuna address --state-dir {bob})\"\n\
          \nA client of your own:\n\
          \n  lacuna init --network {root}/network.toml --state-dir {root}/carol --profile interactive\
-         \n  lacuna run  --state-dir {root}/carol --profile interactive",
+         \n  lacuna run  --state-dir {root}/carol --profile interactive\n\
+         \nProcesses may be killed: the network goes on without them. Logs are in {root}/*/log.",
         root = root.display(),
         program = program.display(),
     ))

@@ -13,9 +13,10 @@
 //! gateway that is started again listens somewhere else, and the tap is aimed anew. Authorities need addresses
 //! before they run, so their ports are reserved by binding and released just before the start.
 //!
-//! What its processes have counted is read in `counts`. Deliberately not here: what is sent over the network.
+//! What its processes have counted is read in `counts`; `keep` is for a network that people use. Deliberately not here: what is sent over the network.
 
 mod counts;
+mod keep;
 
 use core::{future::Future, net::SocketAddr, time::Duration};
 use std::{
@@ -198,6 +199,12 @@ impl Network {
         &mut self.apps[who]
     }
 
+    /// Mix `at`.
+    #[must_use]
+    pub fn mix(&self, at: usize) -> &Process {
+        &self.mixes[at]
+    }
+
     /// Where the taps listen: every link to a gateway or a mix leads there first.
     #[must_use]
     pub fn tap_ports(&self) -> Vec<u16> {
@@ -359,31 +366,6 @@ impl Network {
     /// If it ends or is not ready in time.
     pub async fn until_ready(&self, process: &mut Process) -> anyhow::Result<()> {
         process.until("readiness", READY, is_ready).await
-    }
-
-    /// Waits until a process ends that should not; for whoever keeps a network running.
-    ///
-    /// # Errors
-    ///
-    /// Always: which process it was.
-    pub async fn watch(&mut self) -> anyhow::Result<()> {
-        let running = self
-            .authorities
-            .iter_mut()
-            .chain(&mut self.mixes)
-            .chain(
-                self.gateways
-                    .iter_mut()
-                    .flatten()
-                    .map(|gateway| &mut gateway.process),
-            )
-            .chain(self.clients.iter_mut().flatten());
-        let ends = running.map(|process| async move {
-            loop {
-                process.line().await?;
-            }
-        });
-        first(ends).await
     }
 
     /// Stops every process, applications and clients first.

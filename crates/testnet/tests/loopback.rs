@@ -11,6 +11,7 @@
 //! | a gateway that stops says so to everyone         | LOOP-8 to LOOP-10                           |
 //! | a client from its backup                         | CLI-34                                      |
 //! | a client moves away from a gateway that is killed| CLI-40, MSG-24                              |
+//! | a network that is kept outlives one of its mixes | `lacuna-testnet up`                         |
 //!
 //! One test, since starting a network is most of its cost: the steps share it. It waits on events
 //! only, each within a limit. The network's delays are shortened; everything else is as deployed.
@@ -26,6 +27,7 @@ use client::{
     call::Call,
     status::State,
 };
+use rustix::process::Signal;
 use shell::clock::Clock;
 use testnet::{
     conversation::{ALICE, BOB, Conversation},
@@ -33,7 +35,7 @@ use testnet::{
     network::{Network, Plan},
     progress::Progress,
 };
-use tokio::{io::AsyncWriteExt, process::Command};
+use tokio::{io::AsyncWriteExt, process::Command, sync::oneshot};
 
 /// Short delays, so that the test is about processes and not about waiting.
 const PARAMS: &str = "delay_mean_ms = 5\n";
@@ -71,7 +73,7 @@ async fn messages_survive_what_a_network_suffers() -> anyhow::Result<()> {
     by_the_command_line(&mut talk.network).await?;
     moved_away_from_a_killed_gateway(&mut talk).await?;
     gateway_takes_its_leave(&mut talk).await?;
-    talk.network.stop().await
+    kept_until_a_mix_is_killed(talk.network).await
 }
 
 /// Short ones and one of several fragments, each way, acknowledged.
@@ -419,4 +421,23 @@ async fn command(args: Vec<String>, input: &str) -> anyhow::Result<Output> {
     drop(stdin);
     let ended = tokio::time::timeout(LIMIT, child.wait_with_output()).await;
     Ok(ended.map_err(|_| anyhow::anyhow!("{args:?} did not end"))??)
+}
+
+/// Whoever keeps it hears of the mix; everything else stops cleanly afterwards.
+async fn kept_until_a_mix_is_killed(network: Network) -> anyhow::Result<()> {
+    network.mix(0).signal(Signal::KILL);
+    let (tell, told) = oneshot::channel();
+    let (mut tell, mut ends) = (Some(tell), Vec::new());
+    let hear = |end: &anyhow::Error| {
+        ends.push(end.to_string());
+        tell.take().map(|tell| tell.send(()));
+    };
+    let told = async { told.await.expect("told once") };
+    let kept = network.keep(told, hear);
+    tokio::time::timeout(LIMIT, kept).await??;
+    assert!(
+        ends.len() == 1 && ends[0].starts_with("mix-0 ended"),
+        "{ends:?}"
+    );
+    Ok(())
 }
