@@ -10,6 +10,7 @@
 //! | revoked, restored  | CLI-32, CLI-34: former mailboxes as well                                |
 //! | entry link         | CLI-2: written at the same instants as without a move                   |
 //! | not named          | MSG-25: what goes in another name, or none, shows nothing of a move     |
+//! | no route           | MSG-25: a notice counts once its packet is built                        |
 //! | not open           | CLI-44, MSG-25: of a mailbox that does not open nobody is told          |
 //! | back again         | CLI-40, CLI-14: to a gateway whose link is up                           |
 //! | room               | CLI-15: a former gateway takes none of the new one's                    |
@@ -18,19 +19,23 @@
 mod client_net;
 
 use core::time::Duration;
+use std::{collections::BTreeMap, sync::Arc};
 
-use client_net::{NETWORK, Net, body, consensus, gateway_id, own_family, params, rates, secs};
+use client_net::{
+    NETWORK, Net, body, consensus, gateway_id, mix_id, own_family, params, rates, secs,
+};
 use proto::{
-    MailboxId,
+    MailboxId, NodeId,
     address::Address,
     calendar::Epoch,
     client::{
         AddressError, ClientDrop, ClientEvent, Identity, Input, MAILBOX_GATEWAYS_MAX, MessageId,
         Relocated, Relocation, Return, State, Target, backup, content::Content, founding,
     },
+    directory::Consensus,
     wire::{Frame, Kind},
 };
-use sphinx::{Hop, Packet};
+use sphinx::{Hop, Packet, SecretKey};
 
 const EPOCH_S: u32 = 120;
 /// How long mailboxes keep packets, and former mailboxes are read.
@@ -38,8 +43,16 @@ const EXPIRY_S: u64 = 480;
 
 /// Clients with mailboxes at gateways 0, 1, …; all enter by gateway 5.
 fn net(seed: u8, clients: u8) -> Net {
+    net_of(seed, clients, own_family)
+}
+
+fn document(family: fn(NodeId) -> String) -> (Consensus, BTreeMap<NodeId, Vec<SecretKey>>) {
     let params = params(rates(5.0, 0.5, 20.0), EPOCH_S);
-    let (consensus, secrets) = consensus(params, 3, 6, own_family);
+    consensus(params, 3, 6, family)
+}
+
+fn net_of(seed: u8, clients: u8, family: fn(NodeId) -> String) -> Net {
+    let (consensus, secrets) = document(family);
     let mut net = Net::with(seed, consensus, secrets, clients);
     for peer in &mut net.peers {
         peer.config.entry = Some(gateway_id(5));
@@ -393,6 +406,29 @@ fn who_is_not_named_does_not_follow() {
     assert!(told == run(false, unnamed) && told.len() > 50);
     let named = [Return::Address; 3];
     assert!(run(true, named) != run(false, named), "the control");
+}
+
+/// MSG-25: a notice counts as sent once its packet is built. While there is no route to the
+/// correspondent (all first mixes are of its gateway's family, CLI-8) the waits between two do not
+/// grow, and it is told as soon as a document brings a route.
+#[test]
+fn a_notice_that_has_no_route_does_not_count() {
+    let mut net = net_of(62, 2, |id| {
+        let first = (0..3).any(|mix| id == mix_id(0, mix));
+        let kin = first || id == gateway_id(1);
+        own_family(if kin { gateway_id(1) } else { id })
+    });
+    net.send(1, 1, 0, body(5, 1), Return::Address);
+    assert!(net.run(secs(30.0), |net| !net.peers[0].taken.is_empty()));
+    moves(&mut net, 0, 3);
+    pass(&mut net, 240);
+    assert_eq!(net.client(0).moving().unopened, 0);
+    assert_eq!((untold(&net, 0), net.peers[1].relocated.len()), (1, 0));
+    let document = Arc::new(document(own_family).0);
+    net.input(0, Input::Consensus(document));
+    let soon = net.now.after(Duration::from_secs(5));
+    assert!(net.run(soon, |net| net.peers[1].relocated.len() == 1));
+    assert!(net.run(secs(300.0), |net| untold(net, 0) == 0));
 }
 
 /// CLI-44, MSG-25: a gateway that is full opens nothing and says nothing: nobody is told of a mailbox
