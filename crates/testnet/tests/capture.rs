@@ -74,7 +74,7 @@ async fn one_record_length_on_the_wire() -> anyhow::Result<()> {
     let plan = Plan {
         executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
         mixes_per_layer: 1,
-        params: "delay_mean_ms = 5\n".to_owned(),
+        params: "delay_mean_ms = 20\n".to_owned(),
         ..Plan::demo(&folder.path().join("network"))?
     };
     let network = Network::start(plan, clock, &Progress::new()).await?;

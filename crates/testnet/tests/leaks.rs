@@ -431,7 +431,7 @@ async fn attack_o01_nothing_that_is_logged_or_counted_names_anybody() -> anyhow:
     let plan = Plan {
         executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
         mixes_per_layer: 1,
-        params: "delay_mean_ms = 5\n".to_owned(),
+        params: "delay_mean_ms = 20\n".to_owned(),
         log: "trace".to_owned(),
         applications: false,
         ..Plan::demo(folder.path())?
