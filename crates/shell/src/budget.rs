@@ -9,7 +9,7 @@
 //! | base       | what the process holds when it starts to listen: code, runtimes, keys          |
 //! | replay set | [`ReplaySet::memory_of`] `replay_max`; [`KEYS_OPEN`] keys at most open at once       |
 //! | pool       | `pool_max` packets of [`HELD_LEN`] bytes; a gateway has none                   |
-//! | peel queue | [`peeler::QUEUED_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more; at |
+//! | peel queue | [`peeler::WAITING_MAX`] packets of [`QUEUED_LEN`] bytes; once, [`INBOX`] more; at |
 //! |            | a front end of a gateway [`peeler::ASKED_MAX`] batches besides                |
 //! | clients    | at a gateway, what waits for them: see its `run`                                |
 //! | link queue | `link_queue_max` packets of [`QUEUED_LEN`] bytes, for each next hop            |
@@ -31,8 +31,9 @@ use crate::{
 pub const KEYS_OPEN: usize = 2;
 /// Most that `replay_max` may be: 4 × 10⁹, a set of 43 GB. More is a mistake.
 pub const REPLAY_MAX_MAX: usize = 4_000_000_000;
-/// Bytes of a packet in a queue: itself, its allocation, its place in line.
-pub const QUEUED_LEN: usize = 2_464;
+/// Bytes of a packet in a queue: itself, its allocation, its place in line, and the list of the read that
+/// brought it, if by itself.
+pub const QUEUED_LEN: usize = 2_560;
 /// What a node may hold at most, by its settings. `Display` is the formula with its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -61,7 +62,7 @@ impl Budget {
             replay_max: setup.replay_max,
             pool_max: setup.pool_max,
             threads: setup.threads.get(),
-            queued_max: peeler::QUEUED_MAX
+            queued_max: peeler::WAITING_MAX
                 + setup
                     .tags
                     .as_ref()
@@ -156,18 +157,18 @@ mod tests {
             replay_max: 2_000_000,
             pool_max: 100_000,
             threads: 2,
-            queued_max: peeler::QUEUED_MAX,
+            queued_max: peeler::WAITING_MAX,
             clients: 7_000_000,
             link_queue_max: 1024,
         };
         let text = budget.to_string();
         for part in [
-            "at most 417.4",
+            "at most 367.4",
             "base 20.0",
             "sets 42.6",
             "pool 253.2",
             "clients 7.0",
-            "2.5 MB for each",
+            "2.6 MB for each",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

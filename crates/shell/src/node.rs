@@ -414,7 +414,7 @@ impl Node {
         self.stop.cancel();
         self.tasks.wait().await;
         let _ = self.following.await;
-        self.peeler.stop().await;
+        self.peeler.stop();
         self.packets_ended.cancelled().await;
     }
 }

@@ -10,7 +10,8 @@
 //! | quantity | unit, range                                                                    |
 //! |----------|--------------------------------------------------------------------------------|
 //! | threads  | 1 or more; each reads its share of the links and opens what they bring          |
-//! | waiting  | packets that links have read, <= [`WAITING_MAX`]; more are dropped and counted  |
+//! | waiting  | packets that links have read, <= [`WAITING_MAX`] a thread; more are dropped and  |
+//! |          | counted                                                                        |
 //! | batch    | whatever waits, <= what fits a turn: one journal write                          |
 //! | turn     | a batch takes some [`TURN`], and as much goes to reading and writing            |
 //! | age      | beyond capacity packets that wait are dropped and counted (`backlog`)           |
@@ -54,7 +55,6 @@ use proto::{
     directory::Consensus,
     peel::{Arrival, PeelDrop, Peeled, Pending},
     replay::Refused,
-    wire::FRAME_LEN,
 };
 use sphinx::Path;
 use tokio::{
@@ -73,28 +73,22 @@ use crate::{
     clock::Clock,
     journal::Journals,
     keys::Keys,
-    link::{READ_BATCH, READ_BUFFER_LEN},
     store::{Reply, Tags},
 };
 
-/// Most packets that wait to be opened, besides those on their way from the links.
-pub const WAITING_MAX: usize = 512;
+/// Most packets of one thread that its links have read and that wait to be opened, whatever number of
+/// reads brought them: what 80 000 packets/s bring in a tenth of a second. A bound of memory; that more
+/// come than can be opened shows by their age, long before.
+pub const WAITING_MAX: usize = 8192;
 /// Most packets opened at once: four times eight lanes share one inversion, and more gain nothing.
 pub const BATCH_MAX: usize = 4 * LANES;
 const LANES: usize = 8;
 /// What a batch may take, since neither is a link read meanwhile nor a packet let go.
 pub const TURN: Duration = Duration::from_millis(1);
-/// How old a packet that waits may be, at least, before it is taken for overload. Longer on a slow
-/// processor: as long as [`BATCH_MAX`] packets take there.
-pub const PATIENCE_MIN: Duration = Duration::from_millis(10);
-/// Most reads of links, of some dozen packets each, that wait for a batch to end.
-const READS_MAX: usize = 128;
-/// Packets of one read at most: it ends once it has a batch, and a last piece of the buffer may bring
-/// some more.
-const READ_MAX: usize = READ_BATCH + READ_BUFFER_LEN / FRAME_LEN;
-/// Most packets between the links and the batches of one thread, all told: those that wait, the
-/// reads just taken, and as many that came since.
-pub const QUEUED_MAX: usize = WAITING_MAX + 2 * READS_MAX * READ_MAX;
+/// How old a packet that waits may be, at least, before it is taken for overload: what came while the
+/// system had the processor elsewhere, often some 16 ms, is opened within it. On a slow processor longer by
+/// as much as [`BATCH_MAX`] packets take there.
+pub const PATIENCE_MIN: Duration = Duration::from_millis(20);
 /// Most batches of one thread that wait for the store.
 pub const ASKED_MAX: usize = 256;
 /// Keys are looked after at least this often, traffic or none.
@@ -150,7 +144,9 @@ type News = (Arc<Consensus>, oneshot::Sender<()>);
 /// Where one thread takes its work. Whoever holds one of [`Peeler::feed`] counts as a link there.
 #[derive(Clone, Debug)]
 pub struct Feed {
-    work: mpsc::Sender<Work>,
+    work: mpsc::UnboundedSender<Work>,
+    /// How many packets wait, <= [`WAITING_MAX`].
+    waiting: Arc<AtomicUsize>,
     runtime: Handle,
     held: Arc<()>,
 }
@@ -166,8 +162,21 @@ impl Feed {
     /// Hands over what one read of a link brought; says whether there was room for it.
     #[must_use]
     pub fn arrived(&self, arrivals: Vec<Arrival>) -> bool {
-        self.work.try_send(Work::Packets(arrivals)).is_ok()
+        let count = arrivals.len();
+        let before = self.waiting.fetch_add(count, Ordering::Relaxed);
+        let taken =
+            before + count <= WAITING_MAX && self.work.send(Work::Packets(arrivals)).is_ok();
+        if !taken {
+            self.waiting.fetch_sub(count, Ordering::Relaxed);
+        }
+        taken
     }
+}
+
+/// The thread's end of a [`Feed`].
+struct Intake {
+    work: mpsc::UnboundedReceiver<Work>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The threads' near end. Clones share them.
@@ -210,15 +219,15 @@ impl Peeler {
             way: Arc::clone(&way),
         };
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let (first, waiting) = Feed::to(runtime.handle());
+        let (first, intake) = Feed::to(runtime.handle());
         let (mut feeds, mut others) = (Vec::new(), Vec::new());
         for _ in 1..threads {
             let runtime = Builder::new_current_thread().enable_all().build()?;
-            let (feed, waiting) = Feed::to(runtime.handle());
+            let (feed, intake) = Feed::to(runtime.handle());
             let (bench, all) = (bench(), StopAll(first.work.clone()));
             let run = move || {
                 let _all = all;
-                runtime.block_on(bench.run(waiting));
+                runtime.block_on(bench.run(intake));
             };
             feeds.push(feed);
             others.push(named().spawn(run)?);
@@ -235,7 +244,7 @@ impl Peeler {
             let _end = end;
             runtime.block_on(async {
                 tokio::select! {
-                    () = bench.run(waiting) => {}
+                    () = bench.run(intake) => {}
                     // Keys that nobody looks after would stay open past their windows.
                     ended = tended => ended.expect("a panic there is one of this thread"),
                 }
@@ -244,7 +253,7 @@ impl Peeler {
             // is being looked up is not waited for.
             runtime.shutdown_background();
             for (other, thread) in stops.into_iter().zip(others) {
-                let _ended = other.blocking_send(Work::Stop);
+                let _ended = other.send(Work::Stop);
                 let _panicked = thread.join();
             }
             desk.close();
@@ -288,24 +297,22 @@ impl Peeler {
     }
 
     /// Asks the threads to end, after what waits, and to close the journals.
-    pub async fn stop(&self) {
-        let _ended = self.first().work.send(Work::Stop).await;
+    pub fn stop(&self) {
+        let _ended = self.first().work.send(Work::Stop);
     }
 }
 
 impl Feed {
-    fn to(runtime: &Handle) -> (Self, mpsc::Receiver<Work>) {
-        let (work, waiting) = mpsc::channel(READS_MAX);
-        let runtime = runtime.clone();
-        let held = Arc::new(());
-        (
-            Self {
-                work,
-                runtime,
-                held,
-            },
-            waiting,
-        )
+    fn to(runtime: &Handle) -> (Self, Intake) {
+        let (sender, work) = mpsc::unbounded_channel();
+        let feed = Self {
+            work: sender,
+            waiting: Arc::default(),
+            runtime: runtime.clone(),
+            held: Arc::new(()),
+        };
+        let waiting = Arc::clone(&feed.waiting);
+        (feed, Intake { work, waiting })
     }
 }
 
@@ -314,11 +321,11 @@ fn named() -> thread::Builder {
 }
 
 /// Whichever thread ends, and be it by a panic, all end: links must not go on to one that is gone.
-struct StopAll(mpsc::Sender<Work>);
+struct StopAll(mpsc::UnboundedSender<Work>);
 
 impl Drop for StopAll {
     fn drop(&mut self) {
-        let _ended = self.0.blocking_send(Work::Stop);
+        let _ended = self.0.send(Work::Stop);
     }
 }
 
@@ -394,9 +401,9 @@ where
     P: Fn(Peeled) -> I + Send + Sync + 'static,
     C: Fn(Verdict) + Send + Sync + 'static,
 {
-    async fn run(self, waiting: mpsc::Receiver<Work>) {
+    async fn run(self, intake: Intake) {
         let mut asked = JoinSet::new();
-        self.take_turns(waiting, &mut asked).await;
+        self.take_turns(intake, &mut asked).await;
         while let Some(passed) = asked.join_next().await {
             passed.expect("it does not panic, and nobody cancels it");
         }
@@ -419,13 +426,13 @@ where
         }
     }
 
-    async fn take_turns(&self, mut waiting: mpsc::Receiver<Work>, asked: &mut JoinSet<()>) {
+    async fn take_turns(&self, mut intake: Intake, asked: &mut JoinSet<()>) {
         let clock = self.desk.clock();
         let mut backlog = Backlog::new(self.pace);
         let mut works = Vec::new();
         loop {
             if backlog.is_empty() {
-                if waiting.recv_many(&mut works, READS_MAX).await == 0 {
+                if intake.work.recv_many(&mut works, WAITING_MAX).await == 0 {
                     return;
                 }
             } else {
@@ -433,7 +440,7 @@ where
                 // which this one goes first again; the second lets run what that woke.
                 yield_now().await;
                 yield_now().await;
-                works.extend(core::iter::from_fn(|| waiting.try_recv().ok()).take(READS_MAX));
+                works.extend(core::iter::from_fn(|| intake.work.try_recv().ok()));
             }
             let mut stop = false;
             for work in works.drain(..) {
@@ -444,6 +451,8 @@ where
             }
             while !backlog.is_empty() {
                 let (batch, overload) = backlog.take(clock.now());
+                let gone = batch.len() + overload;
+                intake.waiting.fetch_sub(gone, Ordering::Relaxed);
                 self.way.count(overload, Verdict::Overload);
                 let pending = self.desk.admit(batch, &self.way.counted);
                 self.pass(pending, asked).await;
@@ -461,6 +470,27 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many links brought them: after a stall there is one read for each.
+    #[tokio::test]
+    async fn what_waits_is_bounded_in_packets() {
+        let (feed, mut intake) = Feed::to(&Handle::current());
+        let read = |packets: usize| -> Vec<Arrival> {
+            let arrival = || Arrival {
+                received: proto::Time::ZERO,
+                packet: Box::new([0; sphinx::PACKET_LEN]),
+            };
+            (0..packets).map(|_| arrival()).collect()
+        };
+        for _ in 0..WAITING_MAX - 2 {
+            assert!(feed.arrived(read(1)));
+        }
+        for (packets, fits) in [(3, false), (2, true), (1, false)] {
+            assert_eq!(feed.arrived(read(packets)), fits, "{packets}");
+        }
+        let works = core::iter::from_fn(|| intake.work.try_recv().ok());
+        assert_eq!(works.count(), WAITING_MAX - 1);
+    }
 
     /// Links that come again and again on one thread's turn do not pile up there.
     #[tokio::test]

@@ -171,7 +171,7 @@ impl Running {
     }
 
     fn stop(self) {
-        wait(self.peeler.stop());
+        self.peeler.stop();
         wait(self.end.cancelled());
     }
 }
@@ -403,7 +403,7 @@ fn a_packet_goes_on_only_when_the_store_says_that_it_is_new() {
     }
     // What waits at a stop is waited for.
     let (_, answer) = send(9);
-    wait(running.peeler.stop());
+    running.peeler.stop();
     answer.send(Ok(vec![true])).unwrap();
     wait(running.end.cancelled());
     assert_eq!(running.counted.recv().unwrap(), Verdict::Peeled);

@@ -5,7 +5,8 @@
 //! | calm     | the oldest  | none                                   | one is older than `patience`     |
 //! | overload | the newest  | passed over, and older than `patience` | none is for [`CALM`] as long     |
 //!
-//! More than [`WAITING_MAX`] that a batch passes over are overload too, and the oldest are dropped.
+//! How many wait says nothing: after a stall a burst is as long as the stall, and opened soon. Their number is
+//! bounded where they come in ([`super::WAITING_MAX`]).
 //!
 //! Bursts are taken in order: below capacity each packet's turn comes while it is young, and none is
 //! lost. Beyond capacity some packets have to go. In order of arrival every packet would wait as long as
@@ -21,7 +22,7 @@ use std::collections::VecDeque;
 use proto::{Time, peel::Arrival};
 use sphinx::Path;
 
-use super::{BATCH_MAX, LANES, PATIENCE_MIN, TURN, WAITING_MAX};
+use super::{BATCH_MAX, LANES, PATIENCE_MIN, TURN};
 
 /// How many times as long as it is patient a processor goes on as in overload: seldom long enough for
 /// one that still is.
@@ -38,8 +39,9 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Of a processor that opens `rate` packets per second on `path`. A batch is what fits a [`TURN`],
-    /// in whole lanes, if it is more than that, and where a part of them costs as much. Patience is what
-    /// [`BATCH_MAX`] packets take: the queue of a processor that keeps up is hardly ever as long.
+    /// in whole lanes, if it is more than that, and where a part of them costs as much. Patience is for
+    /// a stall, and for what [`BATCH_MAX`] packets take: the queue of a processor that keeps up is hardly
+    /// ever as long.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -53,10 +55,10 @@ impl Pace {
             0..LANES => fits.max(1),
             _ => (fits - fits % LANES).min(BATCH_MAX),
         };
-        let patience = Duration::from_secs_f64(BATCH_MAX as f64 / rate.max(1.0));
+        let queue = Duration::from_secs_f64(BATCH_MAX as f64 / rate.max(1.0));
         Self {
             batch_max,
-            patience: patience.max(PATIENCE_MIN),
+            patience: PATIENCE_MIN + queue,
         }
     }
 }
@@ -85,7 +87,7 @@ impl Backlog {
         self.waiting.extend(arrivals);
     }
 
-    /// The next batch, and how many packets are dropped for their age or their number.
+    /// The next batch, and how many packets are dropped for their age.
     pub(super) fn take(&mut self, now: Time) -> (Vec<Arrival>, usize) {
         let Pace {
             batch_max,
@@ -94,8 +96,7 @@ impl Backlog {
         let waits = self.waiting.len();
         let over = waits.saturating_sub(batch_max);
         let old = |arrival: &&Arrival| now.since(arrival.received) > patience;
-        let aged = self.waiting.iter().take(over).take_while(old).count();
-        let dropped = aged.max(over.saturating_sub(WAITING_MAX));
+        let dropped = self.waiting.iter().take(over).take_while(old).count();
         if dropped > 0 {
             self.calm_from = now.after(patience * CALM);
         }
@@ -179,19 +180,12 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_is_bounded() {
-        let mut waiting = backlog(packets(0..BATCH_MAX + WAITING_MAX + 7));
-        let (_, dropped) = waiting.take(Time::ZERO);
-        assert_eq!((dropped, waiting.waiting.len()), (7, WAITING_MAX));
-    }
-
-    #[test]
     fn a_batch_fits_a_turn_and_patience_many() {
         let rates = [100.0, 2_000.0, 9_000.0, 19_000.0, 66_000.0, 1e9];
         let of = |path| rates.map(|rate| Pace::of(path, rate).batch_max);
         assert_eq!(of(Path::Assembly), [1, 2, 8, 16, 32, 32]);
         assert_eq!(of(Path::Lanes), [8, 8, 8, 16, 32, 32]);
         let patience_ms = rates.map(|rate| Pace::of(Path::Portable, rate).patience.as_millis());
-        assert_eq!(patience_ms, [320, 16, 10, 10, 10, 10]);
+        assert_eq!(patience_ms, [340, 36, 23, 21, 20, 20]);
     }
 }

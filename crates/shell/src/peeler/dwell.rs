@@ -28,6 +28,12 @@ const PACKETS: usize = 100_000;
 /// Longer than nearly every wait for a turn, in means of the delays: 8 ms.
 const TAIL: f64 = 0.16;
 
+/// How long the system may have the processor elsewhere, how often. What comes meanwhile is read at once after it.
+const STALL: Duration = Duration::from_millis(16);
+const STALL_EVERY: Duration = Duration::from_millis(500);
+/// The positive control of losses: less than what it takes to open what came during a stall.
+const IMPATIENT: Duration = Duration::from_millis(10);
+
 /// A processor, and what it is offered.
 #[derive(Clone, Copy)]
 struct Row {
@@ -36,7 +42,8 @@ struct Row {
     /// Share of that which comes.
     load: f64,
     timer: Timer,
-    /// The positive control of losses: the patience of a fast processor.
+    stalls: bool,
+    /// In place of its own.
     patience: Option<Duration>,
 }
 
@@ -46,8 +53,18 @@ impl Row {
             rate: 5_000.0,
             load,
             timer: Timer::Receipt,
+            stalls: false,
             patience: None,
         }
+    }
+
+    /// `at`, or the end of the stall that it falls in.
+    fn after_stall(self, at: Time) -> Time {
+        let into = Duration::from_nanos(at.as_nanos() % duration_ns(STALL_EVERY));
+        if self.stalls && into < STALL {
+            return at.after(STALL - into);
+        }
+        at
     }
 }
 
@@ -82,7 +99,7 @@ impl Row {
         let received: Vec<Time> = (0..PACKETS)
             .map(|_| {
                 at = at.after(gap.mul_f64(exponential()));
-                at
+                self.after_stall(at)
             })
             .collect();
         let delays: Vec<f64> = (0..PACKETS).map(|_| exponential()).collect();
@@ -92,6 +109,7 @@ impl Row {
         let (mut now, mut come, mut dropped) = (Time::ZERO, 0, 0);
         let (mut backlog, mut held, mut late) = (Backlog::new(pace), Vec::new(), Vec::new());
         loop {
+            now = self.after_stall(now);
             while come < PACKETS && received[come] <= now {
                 let mut packet = Box::new([0; sphinx::PACKET_LEN]);
                 packet[..8].copy_from_slice(&(come as u64).to_be_bytes());
@@ -115,7 +133,7 @@ impl Row {
                         dropped,
                     };
                 };
-                now = first;
+                now = first.max(now);
                 mix.wake(now);
             }
             let opened = u32::try_from(batch.len()).expect("few");
@@ -145,6 +163,10 @@ impl Row {
             }
         }
     }
+}
+
+fn duration_ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("short")
 }
 
 /// Which packet it is.
@@ -255,8 +277,26 @@ fn below_capacity_no_processor_drops_a_packet() {
         assert_eq!(at(0.8, None).dropped, 0);
         assert!(at(1.2, None).whole() < 0.03);
         if rate < 1_500.0 {
-            let impatient = at(0.8, Some(PATIENCE_MIN));
+            let impatient = at(0.8, Some(IMPATIENT));
             assert!(impatient.dropped > PACKETS / 1000, "the control");
+        }
+    }
+}
+
+/// Nor does it when it has no processor for some milliseconds, and the burst after that is soon opened.
+#[test]
+fn below_capacity_a_stall_drops_no_packet() {
+    for rate in [1_000.0, 5_000.0, 43_000.0] {
+        for patience in [None, Some(IMPATIENT)] {
+            let row = Row {
+                rate,
+                patience,
+                stalls: true,
+                ..Row::at(0.8)
+            };
+            let found = row.run();
+            found.print(&format!("stalls, {rate}/s, patience {patience:?}"));
+            assert_eq!(found.dropped > 0, patience.is_some(), "and the control");
         }
     }
 }
