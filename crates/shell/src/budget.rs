@@ -20,7 +20,10 @@
 use core::{fmt, time::Duration};
 use std::fs;
 
-use proto::{mix::HELD_LEN, replay::ReplaySet};
+use proto::{
+    mix::HELD_LEN,
+    replay::{Fingerprint, ReplaySet},
+};
 
 use crate::{
     node::{INBOX, Setup},
@@ -115,12 +118,42 @@ fn resident() -> Option<usize> {
 }
 
 /// A replay set that is full before its key closes, from which on all packets are dropped (RPL-3).
+/// `Display` says so, with the remedy and what that costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TooSmall {
     /// How long it lasts at the rate.
     pub lasts: Duration,
+    /// How long its key opens packets.
+    pub opens: Duration,
     /// `replay_max` that lasts until the key closes.
     pub enough: usize,
+}
+
+impl TooSmall {
+    /// Whether it lasts for less than a tenth of the time.
+    #[must_use]
+    pub fn by_far(&self) -> bool {
+        self.lasts * 10 < self.opens
+    }
+}
+
+impl fmt::Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let memory = KEYS_OPEN * ReplaySet::memory_of(self.enough);
+        let disk = KEYS_OPEN * size_of::<Fingerprint>() * self.enough;
+        write!(
+            f,
+            "if packets come as fast as one processor opens them, replay_max of them have come {} s after \
+             their key opens, and until it closes, {} s after it opens, all others are dropped; for that \
+             load set replay_max to {}, which takes at most {} MB of memory and {} MB of disk; for less, \
+             in proportion",
+            self.lasts.as_secs(),
+            self.opens.as_secs(),
+            self.enough,
+            megabytes(memory),
+            megabytes(disk)
+        )
+    }
 }
 
 /// Whether `replay_max` packets last as long as a key opens, at `rate` packets per second.
@@ -141,7 +174,8 @@ pub fn replay_lasts(replay_max: usize, rate: f64, opens: Duration) -> Result<(),
     }
     Err(TooSmall {
         lasts: Duration::from_secs_f64(replay_max as f64 / rate),
-        enough,
+        opens,
+        enough: enough.min(REPLAY_MAX_MAX),
     })
 }
 
@@ -182,8 +216,16 @@ mod tests {
         assert_eq!(replay_lasts(36_000, 10.0, hours(1)), Ok(()));
         let small = TooSmall {
             lasts: hours(1),
+            opens: hours(3),
             enough: 108_000,
         };
         assert_eq!(replay_lasts(36_000, 10.0, hours(3)), Err(small));
+        assert!(!small.by_far());
+        let small = replay_lasts(2_000_000, 40_000.0, hours(3)).unwrap_err();
+        assert!(small.by_far());
+        let text = small.to_string();
+        for part in ["50 s", "replay_max to 432000000", "9216.0 MB", "6912.0 MB"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }

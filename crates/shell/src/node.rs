@@ -494,14 +494,11 @@ impl Watching {
         let opens = schedule.opens(schedule.first);
         let opens = Duration::from_nanos(opens.end.0 - opens.start.0);
         if let Err(small) = replay_lasts(self.replay_max, self.crypto.rate_per_s, opens) {
-            tracing::info!(
-                replay_max = self.replay_max,
-                full_after_s = small.lasts.as_secs(),
-                key_opens_s = opens.as_secs(),
-                "at the rate of one processor the replay set would be full before its key closes, and \
-                 then drop everything; for that load set replay_max to {}",
-                small.enough
-            );
+            if small.by_far() {
+                tracing::warn!(replay_max = self.replay_max, "{small}");
+            } else {
+                tracing::info!(replay_max = self.replay_max, "{small}");
+            }
         }
     }
 }
