@@ -4,6 +4,7 @@
 //! |-------------|---------------------------------------------------------------|
 //! | [`page`]    | the text                                                      |
 //! | [`dropped`] | of a page, packets dropped by reason, those above zero        |
+//! | [`value`]   | of a page, one counter or gauge without a reason              |
 //!
 //! Deliberately not here: waiting for a count; whoever waits knows how long.
 
@@ -42,16 +43,28 @@ pub fn dropped(page: &str) -> Vec<(String, u64)> {
     page.lines().filter_map(counter).collect()
 }
 
+/// A counter or gauge on a metrics page that has no reasons; 0 if the page does not show it.
+#[must_use]
+pub fn value(page: &str, name: &str) -> u64 {
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    page.lines().find_map(value).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn drops_are_read_off_the_page() {
+    fn counts_are_read_off_the_page() {
         let page = "# TYPE lacuna_packets_dropped_total counter\n\
                     lacuna_packets_dropped_total{reason=\"mac\"} 0\n\
                     lacuna_packets_dropped_total{reason=\"peel_queue_full\"} 12\n\
                     lacuna_packets_sent_total 5\n";
         assert_eq!(dropped(page), [("peel_queue_full".to_owned(), 12)]);
+        let of = |name| value(page, name);
+        assert_eq!(
+            [of("lacuna_packets_sent_total"), of("lacuna_packets")],
+            [5, 0]
+        );
     }
 }

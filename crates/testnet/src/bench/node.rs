@@ -17,7 +17,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    metrics::{dropped, page},
+    metrics::{dropped, page, value},
     process::{Line, Process, READY, STOP, Starter},
     progress::Progress,
 };
@@ -34,7 +34,11 @@ pub struct Report {
     pub gateways: usize,
     /// Each phase, in order.
     pub phases: Vec<Phase>,
-    /// Packets that the node dropped, by reason, over all phases.
+    /// Packets that the node says it has received, over all phases.
+    pub received: u64,
+    /// Packets that it says it has sent.
+    pub sent: u64,
+    /// Packets that it says it has dropped, by reason.
     pub dropped: Vec<(String, u64)>,
     /// Most memory that the node held, in bytes.
     pub memory_max: u64,
@@ -101,7 +105,7 @@ pub async fn run(
         phases.push(phase);
     }
     load.ended().await?;
-    let dropped = dropped(&page(metrics, "/metrics").await?);
+    let page = page(metrics, "/metrics").await?;
     let memory_max = memory_max(pid)?;
     stop(node).await?;
     let capacity = phases.iter().rfind(|phase| phase.name == "capacity");
@@ -109,7 +113,9 @@ pub async fn run(
         capacity_per_s: capacity.map_or(0.0, |phase| phase.forwarded_per_s),
         gateways,
         phases,
-        dropped,
+        received: value(&page, "lacuna_packets_received_total"),
+        sent: value(&page, "lacuna_packets_sent_total"),
+        dropped: dropped(&page),
         memory_max,
         pinned,
     })
