@@ -276,15 +276,15 @@ impl Inbox {
         Ok((ClientEvent::FragmentReceived, Some(finished)))
     }
 
-    /// Delivers a message all of whose blocks are there (MSG-17). Call it when the return part of the last
-    /// one is kept.
+    /// Delivers a message all of whose blocks are there (MSG-17); whether they are. Call it when the
+    /// return part of the last one is kept.
     pub(crate) fn deliver(
         &mut self,
         message: MessageId,
         returns: &Returns,
         finished_max: usize,
         journal: &mut Journal,
-    ) {
+    ) -> bool {
         let count = |incoming: &Incoming| fountain::blocks(incoming.length);
         let whole = self.incoming.get(&message).is_some_and(|incoming| {
             let mut blocks = incoming.blocks.values();
@@ -292,10 +292,10 @@ impl Inbox {
                 && blocks.all(|block| matches!(block, Block::Done(_)))
         });
         if !whole {
-            return;
+            return false;
         }
         let Some(incoming) = self.incoming.remove(&message) else {
-            return;
+            return false;
         };
         self.bytes -= incoming.bytes();
         let blocks = count(&incoming);
@@ -327,6 +327,7 @@ impl Inbox {
             reply,
             slot,
         }));
+        true
     }
 
     fn untaken(&mut self, message: MessageId, len: usize) {

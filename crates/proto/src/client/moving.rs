@@ -4,7 +4,8 @@
 //!
 //! | quantity | unit, range                                                                       |
 //! |----------|-----------------------------------------------------------------------------------|
-//! | notice   | one for each correspondent that knows a former mailbox and none that followed it   |
+//! | notice   | one for each correspondent that knows a former mailbox and none that followed it;  |
+//! |          | those first that the owner wrote to, then those that have waited longest          |
 //! | id       | 128 bits that only the correspondent learns: its ack is no one else's             |
 //! | wait     | doubles with each notice from the base of MSG-13 to [`WAIT_MAX`], jittered        |
 //! | proof    | what the client sends to a new mailbox; nobody is told before something came by it |
@@ -15,12 +16,12 @@
 //! Not done here: how an address moves (`addresses`), who is a contact (`contacts`).
 
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     AddressError, Client, ClientDrop, ClientEvent, MessageId, Output, Relocated,
     came::{Came, Received},
-    contacts::{self, Meeting},
+    contacts::{self, Meeting, Whose},
     content::{Content, ReturnPart},
     cover::uniform,
     entry::draw,
@@ -36,11 +37,12 @@ const WAIT_MAX: Duration = Duration::from_secs(86_400);
 const DAY_S: u64 = 86_400;
 
 struct Notice {
-    line: u16,
-    who: Address,
+    id: MessageId,
     /// The mailbox that they know, and the one to tell them of.
     from: u16,
     to: u16,
+    /// The owner wrote to them.
+    ours: bool,
     next: Repeated,
 }
 
@@ -53,7 +55,9 @@ struct Repeated {
 
 #[derive(Default)]
 pub(crate) struct Notices {
-    all: BTreeMap<MessageId, Notice>,
+    all: BTreeMap<Whose, Notice>,
+    /// For whom the one of this id is.
+    ids: BTreeMap<MessageId, Whose>,
     /// Proofs that were sent, by slot, since a link came up.
     proofs: BTreeMap<u16, Repeated>,
     /// The last packet that was real was a notice: a fragment's turn.
@@ -75,6 +79,17 @@ impl Notices {
     /// A link is up, on which mailboxes are opened again.
     pub(super) fn link_up(&mut self) {
         self.proofs.clear();
+    }
+
+    fn insert(&mut self, whose: Whose, notice: Notice) {
+        self.ids.insert(notice.id, whose);
+        self.all.insert(whose, notice);
+    }
+
+    fn remove(&mut self, whose: &Whose) -> Option<Notice> {
+        let notice = self.all.remove(whose)?;
+        self.ids.remove(&notice.id);
+        Some(notice)
     }
 }
 
@@ -137,9 +152,17 @@ impl Client {
             return Err(AddressError::NoGateway);
         }
         let now_s = utc.as_secs();
-        let times = (now_s, now_s + u64::from(consensus.params.expiry_s));
+        self.close_former(now_s); // so that it is possible when the refusal said
+        let times = (now_s, now_s + self.expiry_s());
         self.addresses
             .move_to(&mut self.rng, &self.secret, to, times, &mut self.journal)
+    }
+
+    /// For how long a mailbox keeps a packet, and is read after it was left; zero before there is a
+    /// consensus.
+    fn expiry_s(&self) -> u64 {
+        let consensus = self.consensus.as_ref();
+        consensus.map_or(0, |consensus| consensus.params.expiry_s.into())
     }
 
     /// The client has moved, durably: loops come to the new home, which is not open yet.
@@ -186,37 +209,57 @@ impl Client {
             day: u32::try_from(utc.as_secs() / DAY_S).unwrap_or(u32::MAX),
         };
         let contacts_max = self.config.limits.contacts_max;
-        self.contacts.met(met, contacts_max, &mut self.journal);
-        if self.addresses.gateways().len() > 1 {
-            self.plan_notices();
+        let forgotten = self.contacts.met(&met, contacts_max, &mut self.journal);
+        let now_at = self.contacts.now_at(line, &who);
+        for whose in forgotten.into_iter().chain([(line, now_at)]) {
+            self.plan_notice(whose);
         }
     }
 
-    /// Who is to be told: those that know a former mailbox which is still open, so that it can sign,
-    /// and are where we can tell them.
-    pub(super) fn plan_notices(&mut self) {
-        let mut before = core::mem::take(&mut self.notices.all);
-        for (line, who, from) in self.contacts.present() {
-            let current = self.addresses.mailbox_of(line);
-            let Some((to, _)) = current.filter(|(to, _)| *to != from) else {
-                continue;
-            };
-            if self.addresses.of(from).is_none() {
-                continue;
-            }
-            let id = self.secret.notice(from, to, &who);
-            let notice = before.remove(&id).unwrap_or(Notice {
-                line,
-                who,
-                from,
-                to,
-                next: Repeated {
-                    due: self.now,
-                    round: 0,
-                },
-            });
-            self.notices.all.insert(id, notice);
+    /// A message is whole: who sent it, if he named himself, knows the address that it came to. Not by
+    /// one of its blocks: one packet would do, and the application would see nothing of it.
+    pub(super) fn meet_sender(&mut self, message: Received) {
+        let Came { slot, mailbox, by } = message.came;
+        if let (None, Some(who)) = (by, self.returns.address(message.here)) {
+            self.meet(slot, who, mailbox, false);
         }
+    }
+
+    /// Who is to be told, of all.
+    pub(super) fn plan_notices(&mut self) {
+        let those = self.contacts.present();
+        let those: BTreeSet<Whose> = those.chain(self.notices.all.keys().copied()).collect();
+        for whose in those {
+            self.plan_notice(whose);
+        }
+    }
+
+    /// Whether this one is to be told: if he knows a former mailbox which is still open, so that it can
+    /// sign.
+    fn plan_notice(&mut self, whose: Whose) {
+        let before = self.notices.remove(&whose);
+        let (line, who) = whose;
+        let current = self.addresses.mailbox_of(line);
+        let (Some((from, ours)), Some((to, _))) = (self.contacts.known_to(&whose), current) else {
+            return;
+        };
+        if from == to || self.addresses.of(from).is_none() {
+            return;
+        }
+        let id = self.secret.notice(from, to, &who);
+        let begun = before.filter(|of| of.id == id).map(|of| of.next);
+        let next = begun.unwrap_or(Repeated {
+            due: self.now,
+            round: 0,
+        });
+        let notice = Notice {
+            id,
+            from,
+            to,
+            ours,
+            next,
+        };
+        self.notices.insert(whose, notice);
     }
 
     /// The next notice that is due, or a proof, in a slot that would have sent a drop; never two in a
@@ -225,22 +268,26 @@ impl Client {
         self.tell(map).or_else(|| self.prove(map))
     }
 
-    /// Nobody is told of a mailbox that nothing has come by (MSG-25).
+    /// Nobody is told of a mailbox that nothing has come by; and nobody before those that have waited
+    /// longer, so that made-up correspondents keep none waiting (MSG-25).
     fn tell(&mut self, map: Map<'_>) -> Option<Ready> {
         let unopened: Vec<u16> = self.addresses.unopened().collect();
-        let mut all = self.notices.all.iter();
-        let can =
-            |of: &Notice| !unopened.contains(&of.to) && is_gateway(map.consensus, &of.who.gateway);
-        let (id, notice) = all.find(|(_, of)| of.next.due <= self.now && can(of))?;
-        let (id, who, round) = (*id, notice.who, notice.next.round);
+        let due = self.notices.all.iter();
+        let due = due.filter(|(_, of)| of.next.due <= self.now);
+        let can = due.filter(|((_, who), of)| {
+            !unopened.contains(&of.to) && is_gateway(map.consensus, &who.gateway)
+        });
+        let first = can.min_by_key(|(_, of)| (!of.ours, of.next.due, of.id));
+        let (whose, notice) = first?;
+        let (whose, id, round) = (*whose, notice.id, notice.next.round);
         let order = self.addresses.order(notice.to);
         let [old, new] = [notice.from, notice.to].map(|slot| self.addresses.of(slot));
         let network = &self.config.network;
         let relocation = Relocation::sign(network, (id, map.epoch), order, old?, new?);
         let content = Content::Move(Box::new(relocation)).to_bytes();
-        let (ready, _) = self.packet_to(map, &who, &content).ok()?;
+        let (ready, _) = self.packet_to(map, &whose.1, &content).ok()?;
         let next = self.after(round);
-        self.notices.all.get_mut(&id)?.next = next;
+        self.notices.all.get_mut(&whose)?.next = next;
         Some(ready)
     }
 
@@ -278,11 +325,13 @@ impl Client {
 
     /// An ack of a notice: the correspondent knows (MSG-25).
     pub(super) fn notice_acked(&mut self, id: MessageId, came: Came) {
-        let notice = self.notices.all.get(&id);
-        let notice = notice.filter(|of| came.by.is_none() && of.line == came.slot);
-        if let Some(Notice { line, who, to, .. }) = notice {
-            self.contacts.told(*line, *who, *to, &mut self.journal);
-            self.notices.all.remove(&id);
+        let whose = self.notices.ids.get(&id).copied();
+        let whose = whose.filter(|(line, _)| came.by.is_none() && *line == came.slot);
+        if let Some((line, who)) = whose
+            && let Some(notice) = self.notices.remove(&(line, who))
+        {
+            let journal = &mut self.journal;
+            self.contacts.told(line, who, notice.to, journal);
         }
     }
 
@@ -313,10 +362,15 @@ impl Client {
             to: new,
             order: news.order,
             now_s: self.utc(self.now).map_or(0, |utc| utc.as_secs()),
+            keeps_s: self.expiry_s(),
         };
+        let before = [old, new].map(|who| (line, self.contacts.now_at(line, &who)));
         if self.contacts.moved(line, &news_of, &mut self.journal) {
             self.follow();
-            self.plan_notices();
+            let now_at = self.contacts.now_at(line, &old);
+            for whose in before.into_iter().chain([(line, now_at)]) {
+                self.plan_notice(whose);
+            }
             let (slot, from, to) = (line, old, self.contacts.now_at(line, &old));
             let relocated = Relocated { slot, from, to };
             self.journal.then(Effect::Relocated(relocated));
@@ -339,12 +393,10 @@ impl Client {
     }
 
     /// Where an answer or ack goes that a message asks for which came so.
-    pub(super) fn followed(&mut self, message: Received, part: ReturnPart) -> ReturnPart {
+    pub(super) fn followed(&self, message: Received, part: ReturnPart) -> ReturnPart {
         match part {
             ReturnPart::Address(who) if message.came.by.is_none() => {
-                let Came { slot, mailbox, .. } = message.came;
-                self.meet(slot, who, mailbox, false);
-                ReturnPart::Address(self.contacts.now_at(slot, &who))
+                ReturnPart::Address(self.contacts.now_at(message.came.slot, &who))
             }
             part @ (ReturnPart::None | ReturnPart::Address(_) | ReturnPart::Surbs { .. }) => part,
         }

@@ -212,8 +212,13 @@ impl Client {
         self.keep_return(message, block, part, until_s);
         self.ack(message, block);
         let finished_max = self.config.limits.finished_max;
-        self.inbox
-            .deliver(message.here, &self.returns, finished_max, &mut self.journal);
+        let (returns, journal) = (&self.returns, &mut self.journal);
+        if self
+            .inbox
+            .deliver(message.here, returns, finished_max, journal)
+        {
+            self.meet_sender(message);
+        }
     }
 
     pub(super) fn keep_return(
