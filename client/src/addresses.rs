@@ -11,15 +11,13 @@
 //! wait for it. Not here: who was given which address.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError, atomic::Ordering},
 };
 
 use proto::{
     NodeId,
-    client::{
-        ADDRESSES_MAX, AddressError, Input, LABEL_MAX, MAILBOX_GATEWAYS_MAX, OwnAddress, Relocated,
-    },
+    client::{ADDRESSES_MAX, AddressError, Input, LABEL_MAX, MOVES_MAX, OwnAddress, Relocated},
 };
 use tokio::sync::oneshot;
 
@@ -84,9 +82,11 @@ impl core::fmt::Display for AddressRefused {
                 ),
                 AddressError::NotReady => f.write_str("there is no consensus yet: try again when `lacuna status` says ready"),
                 AddressError::NoGateway => f.write_str("it is no gateway to move to: name another one of the consensus, 64 hex digits, or none to have one drawn"),
-                AddressError::Moving => write!(
+                AddressError::Moving => f.write_str("a move is being written: try again"),
+                AddressError::TooSoon { wait_s } => write!(
                     f,
-                    "not during a move: when it is written, or, if mailboxes are read at {MAILBOX_GATEWAYS_MAX} gateways, when the first of them is closed (see `lacuna status`)"
+                    "there were {MOVES_MAX} moves, and their former mailboxes are still read: the next move is possible in {} hours, when the first of them is closed",
+                    wait_s.div_ceil(3600)
                 ),
                 AddressError::Last => f.write_str("it is the only address: make another one first"),
             },
@@ -146,12 +146,13 @@ impl Handle {
 
     /// The correspondents that have moved. To be told of the next: [`Handle::correspondent_moves`].
     #[must_use]
-    pub fn moved(&self) -> Vec<Relocated> {
-        self.shared.links.relocated().borrow().1.to_vec()
+    pub fn moved(&self) -> BTreeSet<Relocated> {
+        let all = self.shared.links.relocated().borrow().1.clone();
+        all.iter().copied().collect()
     }
 
     /// Waits until another correspondent than these has moved, or the daemon stops. Cancel safe.
-    pub async fn correspondent_moves(&self, known: &[Relocated]) {
+    pub async fn correspondent_moves(&self, known: &BTreeSet<Relocated>) {
         let mut relocated = self.shared.links.relocated();
         let another = relocated.wait_for(|(_, all)| all.iter().any(|of| !known.contains(of)));
         tokio::select! {

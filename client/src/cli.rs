@@ -8,7 +8,7 @@
 //! | `run`      | it is the daemon       | JSON lines: `{"listening":…}`, `{"state":…}`         |
 //! | `address`  | yes                    | the oldest address; `new`: a new one; `list`: all     |
 //! | `move`     | yes                    | the new addresses                                    |
-//! | `moved`    | yes                    | correspondents that moved: label, from, to           |
+//! | `moved`    | yes                    | correspondents that moved: label, from, to, or JSON lines |
 //! | `send`     | yes                    | the message's id and state                           |
 //! | `receive`  | yes                    | message bodies, or JSON lines                        |
 //! | `status`   | yes                    | a table, or JSON                                     |
@@ -75,12 +75,6 @@ impl From<CallError> for Failure {
 /// The command line.
 #[must_use]
 pub fn command() -> Command {
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
     let seconds = |help: &'static str| {
         Arg::new("timeout")
             .long("timeout")
@@ -178,6 +172,13 @@ pub fn command() -> Command {
         )
 }
 
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
+}
+
 fn file(name: &'static str, about: &'static str) -> Command {
     let file = Arg::new("file")
         .value_name("FILE")
@@ -249,7 +250,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             match name {
                 "address" => addresses::run(&config, verb, matches).await,
                 "move" => addresses::move_to(&config, matches).await,
-                "moved" => addresses::moved(&config).await,
+                "moved" => addresses::moved(&config, matches).await,
                 "send" => send(&config, matches).await,
                 "receive" => receive(&config, matches).await,
                 _ => status(&config, matches).await,
@@ -452,10 +453,7 @@ async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
         match &answer {
             Response::Message { id, body, .. } => {
                 let bytes = if json {
-                    let mut line =
-                        serde_json::to_vec(&answer).map_err(|e| Failure::Failed(e.into()))?;
-                    line.push(b'\n');
-                    line
+                    json_line(&answer)?.into_bytes()
                 } else {
                     base64::decode(body).ok_or_else(|| unexpected(&Response::End))?
                 };
@@ -476,6 +474,11 @@ async fn receive(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
         }
         answer = call.next().await?;
     }
+}
+
+fn json_line(answer: &Response) -> Result<String, Failure> {
+    let line = serde_json::to_string(answer).map_err(|error| Failure::Failed(error.into()))?;
+    Ok(line + "\n")
 }
 
 fn unexpected(answer: &Response) -> Failure {

@@ -13,7 +13,7 @@
 
 use core::time::Duration;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
@@ -307,21 +307,20 @@ impl Connection {
 
     /// Tells which correspondents have moved; with `follow` until the program says something else.
     async fn moved(&mut self, follow: bool) -> io::Result<()> {
-        let mut told = Vec::new();
+        let mut told = BTreeSet::new();
         loop {
-            for news in self.handle.moved() {
-                let own = self.handle.addresses();
-                let own = own.into_iter().find(|own| own.slot == news.slot);
-                if let (false, Some(own)) = (told.contains(&news), own) {
+            let (all, own) = (self.handle.moved(), self.handle.addresses());
+            for news in all.difference(&told) {
+                if let Some(own) = own.iter().find(|own| own.slot == news.slot) {
                     let answer = Response::Moved {
-                        label: own.label,
+                        label: own.label.clone(),
                         from: news.from.to_string(),
                         to: news.to.to_string(),
                     };
                     self.say(&answer).await?;
                 }
-                told.push(news);
             }
+            told = all;
             if !follow || self.waiting.is_some() || self.handle.is_stopping() {
                 return self.say(&Response::End).await;
             }
@@ -417,9 +416,9 @@ fn unreadable(error: &serde_json::Error) -> Response {
 fn unaddressed(why: AddressRefused) -> Response {
     let code = match why {
         AddressRefused::NotReady
-        | AddressRefused::Refused(AddressError::NotReady | AddressError::Moving) => {
-            Code::Unavailable
-        }
+        | AddressRefused::Refused(
+            AddressError::NotReady | AddressError::Moving | AddressError::TooSoon { .. },
+        ) => Code::Unavailable,
         AddressRefused::Refused(_) => Code::Usage,
         AddressRefused::Stopped => Code::Stopping,
     };

@@ -25,6 +25,7 @@ fn the_program_says_what_is_missing() {
         (&["run"][..], 2, "lacuna init"),
         (&["init"], 2, "--network FILE"),
         (&["status"], 1, "no daemon runs on"),
+        (&["moved", "--follow", "--json"], 1, "no daemon runs on"),
         (&["status", "--profil", "x"], 2, "--profile"),
         (&["send", "nym1x"], 2, "lacuna1"),
     ] {

@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Failure, print, unexpected, with_settings};
+use super::{Failure, json_line, print, switch, unexpected, with_settings};
 use crate::{
     api::{Labelled, Request, Response},
     call::Call,
@@ -44,7 +44,10 @@ pub(super) fn move_command() -> Command {
 }
 
 pub(super) fn moved_command() -> Command {
-    Command::new("moved").about("Print which correspondents have moved: label, from, to")
+    Command::new("moved")
+        .about("Print which correspondents have moved: label, from, to")
+        .arg(switch("follow", "Go on with those that move later"))
+        .arg(switch("json", "One JSON object for each"))
 }
 
 fn listed(addresses: &[Labelled]) -> String {
@@ -62,18 +65,23 @@ pub(super) async fn move_to(config: &Config, matches: &ArgMatches) -> Result<(),
     print(&listed(addresses)).map_err(Failure::Failed)
 }
 
-pub(super) async fn moved(config: &Config) -> Result<(), Failure> {
+pub(super) async fn moved(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
+    let (follow, json) = (matches.get_flag("follow"), matches.get_flag("json"));
     let mut call = Call::open(&config.socket).await?;
-    let mut answer = call.ask(&Request::Moved { follow: false }).await?;
-    let mut text = String::new();
+    let mut answer = call.ask(&Request::Moved { follow }).await?;
     while let Response::Moved { label, from, to } = &answer {
-        text += &format!("{label} {from} {to}\n");
+        let line = if json {
+            json_line(&answer)?
+        } else {
+            format!("{label} {from} {to}\n")
+        };
+        print(&line).map_err(Failure::Failed)?;
         answer = call.next().await?;
     }
     let Response::End = answer else {
         return Err(unexpected(&answer));
     };
-    print(&text).map_err(Failure::Failed)
+    Ok(())
 }
 
 pub(super) async fn run(

@@ -15,6 +15,7 @@
 //! | back again         | CLI-40, CLI-14: to a gateway whose link is up                           |
 //! | room               | CLI-15: a former gateway takes none of the new one's                    |
 //! | refusals           | CLI-40, CLI-44: each with its reason                                    |
+//! | to and fro         | CLI-44: three moves until the first former mailbox is closed            |
 
 mod client_net;
 
@@ -529,14 +530,38 @@ fn a_move_that_is_refused_says_why() {
     let free: Vec<u8> = (1..5).filter(|i| gateway_id(*i) != drawn).collect();
     moves(&mut net, 0, free[0]);
     assert_eq!(net.client(0).mailbox_gateways().len(), MAILBOX_GATEWAYS_MAX);
-    assert_eq!(
-        refused(&mut net, Some(free[1])),
-        Some(Err(AddressError::Moving))
-    );
+    let why = refused(&mut net, Some(free[1]));
+    assert!(matches!(why, Some(Err(AddressError::TooSoon { .. }))));
     // All of them are read, and closed in their turn.
     pass(&mut net, 5);
     assert_eq!(net.open_slots(0).len(), MAILBOX_GATEWAYS_MAX);
     pass(&mut net, EXPIRY_S + 120);
     assert_eq!(net.client(0).mailbox_gateways().len(), 1);
     moves(&mut net, 0, free[1]);
+}
+
+/// CLI-44: to and fro between two gateways is moving too: each move costs them mailboxes. The fourth
+/// is refused until the time that the refusal names.
+#[test]
+fn moves_are_counted_wherever_they_lead() {
+    let mut net = net(62, 1);
+    for to in [3, 0, 3] {
+        moves(&mut net, 0, to);
+    }
+    order(&mut net, 0, Some(0));
+    let refused = net.peers[0].addressed.pop().expect("at once");
+    let Err(AddressError::TooSoon { wait_s }) = refused.1 else {
+        panic!("{:?}", refused.1);
+    };
+    assert!((EXPIRY_S - 5..=EXPIRY_S).contains(&wait_s));
+    pass(&mut net, wait_s - 1);
+    order(&mut net, 0, Some(0));
+    assert!(
+        net.peers[0]
+            .addressed
+            .pop()
+            .is_some_and(|(_, moved)| moved.is_err())
+    );
+    pass(&mut net, 1);
+    moves(&mut net, 0, 0);
 }

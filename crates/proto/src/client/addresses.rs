@@ -23,7 +23,7 @@ mod moves;
 
 use std::collections::BTreeMap;
 
-pub use moves::MAILBOX_GATEWAYS_MAX;
+pub use moves::{MAILBOX_GATEWAYS_MAX, MOVES_MAX};
 use moves::{Move, move_record};
 use rand_core::CryptoRng;
 
@@ -70,8 +70,13 @@ pub enum AddressError {
     /// To move to: it is no gateway of the network, or the one where the mailbox is; or there is no
     /// other.
     NoGateway,
-    /// A move is being written; or as many former gateways are still read as there may be.
+    /// A move is being written.
     Moving,
+    /// There were [`MOVES_MAX`] moves within the time that a mailbox keeps a packet.
+    TooSoon {
+        /// Seconds until the next one is possible.
+        wait_s: u64,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

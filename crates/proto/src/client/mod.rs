@@ -72,8 +72,8 @@ use rand_core::SeedableRng as _;
 
 pub use acks::REST;
 pub use addresses::{
-    ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, MAILBOX_GATEWAYS_MAX, OwnAddress,
-    addresses_of, founding,
+    ADDRESSES_MAX, AddressError, FIRST_LABEL, LABEL_MAX, MAILBOX_GATEWAYS_MAX, MOVES_MAX,
+    OwnAddress, addresses_of, founding,
 };
 pub use alarm::{Stage, Watching};
 pub use cover::LATE_MAX;

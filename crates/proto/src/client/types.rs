@@ -296,7 +296,7 @@ impl fmt::Debug for Delivery {
 }
 
 /// A correspondent that has moved.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Relocated {
     /// Which of the client's addresses was told so.
     pub slot: u16,

@@ -8,6 +8,8 @@
 //! | order    | ascends with the moves of an address: UTC seconds, less than an hour ahead        |
 //! | open     | something came by the new mailbox since the start; before, the former one is shown |
 
+use std::collections::BTreeMap;
+
 use rand_core::CryptoRng;
 
 use super::{AddressError, Addresses, OwnSecret, Slot, State, to_record};
@@ -20,8 +22,11 @@ use crate::{
     },
 };
 
-/// Mailbox gateways of one client at a time, former ones among them (CLI-44).
-pub const MAILBOX_GATEWAYS_MAX: usize = 4;
+/// Moves whose former mailboxes are still read, so moves within the time that a mailbox keeps a packet
+/// (CLI-44): each costs a gateway a mailbox for each address, which it keeps for good (GW-8).
+pub const MOVES_MAX: usize = 3;
+/// Mailbox gateways of one client at a time, former ones among them.
+pub const MAILBOX_GATEWAYS_MAX: usize = 1 + MOVES_MAX;
 
 /// By which move a mailbox came to be: whose it follows, and until when that one is read.
 #[derive(Clone, Copy)]
@@ -100,6 +105,19 @@ impl Addresses {
         Some((number, of.identity.address()))
     }
 
+    /// When the next move is possible, in UTC seconds, if there were as many as may be: as the address
+    /// that took part in most of them knows.
+    fn rests_until(&self) -> Option<u64> {
+        let mut former = BTreeMap::<u16, Vec<u64>>::new();
+        for (_, of) in self.live() {
+            if let Some(until_s) = of.until_s {
+                former.entry(of.line).or_default().push(until_s);
+            }
+        }
+        let full = former.into_values().filter(|its| its.len() >= MOVES_MAX);
+        full.flatten().min()
+    }
+
     /// Draws a mailbox at `gateway` for each address; those that they have now are read until then
     /// (CLI-40).
     pub(crate) fn move_to(
@@ -110,10 +128,12 @@ impl Addresses {
         (now_s, until_s): (u64, u64),
         journal: &mut Journal,
     ) -> Result<(), AddressError> {
-        let gateways = self.gateways();
-        let known = gateways.iter().any(|(known, _)| *known == gateway);
-        if self.moving || gateways.len() + usize::from(!known) > MAILBOX_GATEWAYS_MAX {
+        if self.moving {
             return Err(AddressError::Moving);
+        }
+        if let Some(next_s) = self.rests_until() {
+            let wait_s = next_s.saturating_sub(now_s);
+            return Err(AddressError::TooSoon { wait_s });
         }
         let stays = |of: &&Slot| of.state == State::Revoked || of.until_s.is_some();
         let go = self.slots.iter().filter(|(_, of)| !stays(of));
