@@ -7,18 +7,22 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use chacha20::ChaCha12Rng;
 use client_net::{
-    NETWORK, START_S, config, consensus, gateway_id, own_family, params, rates, secs,
+    NETWORK, Net, START_S, config, consensus, gateway_id, own_family, params, rates, secs,
 };
 use ed25519_dalek::SigningKey;
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Utc},
-    client::{Client, ClientEvent, Config, Identity, Input, Output, Return, Stage, Target},
+    client::{
+        Client, ClientDrop, ClientEvent, Config, Identity, Input, Output, Return, Stage, Target,
+        content::Content, founding,
+    },
     directory::{Consensus, Role, params::NODE_PROFILE},
     notice::{Notice, What},
     wire::{Frame, Kind, field_of},
 };
 use rand::SeedableRng as _;
+use sphinx::Hop;
 
 fn crier() -> SigningKey {
     SigningKey::from_bytes(&[4; 32])
@@ -355,4 +359,53 @@ fn a_node_loops_faster_after_an_alarm() {
         rate(601, 690)
     );
     assert_eq!(alone.client.watching().stage, Stage::Calm);
+}
+
+/// A client of two addresses whose loops, from 40 s on, are blocked or not while its second address is
+/// sent more than its link carries or not: when it alarmed, within a minute, and how many loops
+/// it had lost.
+fn watched(blocked: bool, flooded: bool) -> (Option<Duration>, u64) {
+    let params = params(rates(1.0, 2.0, 6.0), 86_400);
+    let (consensus, secrets) = consensus(params, 3, 3, own_family);
+    let mut net = Net::with(7, consensus, secrets, 1);
+    let records = founding(&net.peers[0].identity);
+    net.peers[0].records.extend(records);
+    net.run(secs(1.0), |_| false);
+    let label = "two".to_owned();
+    net.input(0, Input::NewAddress { ticket: 1, label });
+    net.run(secs(30.0), |_| false);
+    let two = net.client(0).addresses().1[1].address;
+    let hop = Hop {
+        address: two.mailbox.0,
+        key: two.key,
+        delay_ns: 0,
+    };
+    let content = Content::Loop([1; 16]).to_bytes();
+    let packet = sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &content);
+    if flooded {
+        (0..600).for_each(|_| net.inject_at(two.mailbox, packet.clone()));
+    }
+    net.run(secs(40.0), |_| false);
+    net.loss = f64::from(u8::from(blocked));
+    let from = net.now;
+    let alarmed = net.run(secs(100.0), |net| net.client(0).watching().alarms > 0);
+    let took = net.now.since(from);
+    assert_eq!(
+        flooded,
+        net.count(0, ClientEvent::Dropped(ClientDrop::Loop)) > 0
+    );
+    (alarmed.then_some(took), net.count(0, ClientEvent::LoopLost))
+}
+
+/// CLI-6, LOOP-4 (t01): a backlog at a second address, which keeps the link from ever carrying a dummy,
+/// does not hide that loops are lost, and by itself loses none.
+#[test]
+fn a_backlog_at_another_address_does_not_blind_the_watch() {
+    assert_eq!(watched(false, true), (None, 0));
+    let plain = watched(true, false).0.expect("the control");
+    let flooded = watched(true, true).0.expect("an alarm");
+    assert!(
+        flooded.abs_diff(plain) < Duration::from_secs(1),
+        "{flooded:?} {plain:?}"
+    );
 }

@@ -38,6 +38,8 @@ struct Link {
     opening: VecDeque<u16>,
     /// No tick was sent yet.
     is_new: bool,
+    /// The slot that the gateway served last.
+    served: Option<u16>,
     /// A frame was refused: what follows it must not be confirmed, so nothing more is read until
     /// the link is opened again and the gateway resends (CLI-15).
     deaf: bool,
@@ -66,6 +68,7 @@ impl Mailbox {
             next: now,
             opening,
             is_new: true,
+            served: None,
             deaf: false,
         };
         self.links.insert(gateway, link);
@@ -138,6 +141,14 @@ impl Mailbox {
         Some(Confirmation { cursors, open }.to_frame())
     }
 
+    /// A packet of `slot` came on the link to `gateway`: whether its turn passed over `home`, which has
+    /// it only if nothing was loaded there (GW-13, CLI-6).
+    pub(crate) fn passes_over(&mut self, gateway: NodeId, slot: u16, home: u16) -> bool {
+        let link = self.links.get_mut(&gateway);
+        let before = link.and_then(|link| link.served.replace(slot));
+        before.is_some_and(|before| lies_between(before, home, slot))
+    }
+
     /// Whether this sequence is news; if so it counts as read.
     pub(crate) fn read(&mut self, slot: u16, seq: u64) -> bool {
         let news = self.read.get(&slot).is_none_or(|read| seq > *read);
@@ -163,5 +174,40 @@ impl Mailbox {
     pub(crate) fn stored(&mut self, slot: u16, seq: u64) {
         let stored = self.stored.entry(slot).or_default();
         *stored = seq.max(*stored);
+    }
+}
+
+/// Whether turns that go from slot `before` to slot `next`, round by their numbers, pass `slot` in
+/// between; from a slot to itself they pass all others.
+fn lies_between(before: u16, slot: u16, next: u16) -> bool {
+    let steps = |to: u16| to.wrapping_sub(before).wrapping_sub(1);
+    steps(slot) < steps(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CLI-6, GW-13
+    #[test]
+    fn turns_pass_what_lies_between_two_slots() {
+        for (before, slot, next, passes) in [
+            (1, 0, 1, true),  // all the way round
+            (2, 0, 1, true),  // round the end
+            (1, 0, 2, false), // home is due after the last
+            (0, 0, 1, false), // it was served just now
+            (1, 0, 0, false), // it is served now
+            (0, 0, 0, false),
+            (1, 5, 7, true),
+            (7, 5, 1, false),
+            (5, 5, u16::MAX, false),
+            (u16::MAX, 5, 7, true),
+        ] {
+            assert_eq!(
+                lies_between(before, slot, next),
+                passes,
+                "{before} {slot} {next}"
+            );
+        }
     }
 }

@@ -52,9 +52,11 @@ impl Client {
         self.event(event.unwrap_or_else(ClientEvent::Dropped));
     }
 
-    /// The gateway had nothing: loops due well before are lost, if it is theirs (CLI-6).
+    /// The gateway had nothing for the home: loops due well before are lost, if it is theirs (CLI-6).
+    /// What was refused may have been one.
     fn nothing_waits(&mut self, gateway: NodeId) {
         if gateway == self.mailbox_gateway()
+            && self.mailbox.hears(gateway)
             && self.loops.hears_from.is_some_and(|from| from <= self.now)
             && let Some(utc) = self.utc(self.now)
         {
@@ -75,6 +77,11 @@ impl Client {
         // No gateway moves a cursor of another's mailbox.
         if self.addresses.at(slot) != Some(gateway) {
             return Err(ClientDrop::Slot);
+        }
+        // A backlog of another address leaves no room for dummies.
+        let home = self.addresses.home().0;
+        if self.mailbox.passes_over(gateway, slot, home) {
+            self.nothing_waits(gateway);
         }
         if self.addresses.was(slot) {
             // Deleted at the gateway and not looked at (CLI-32).
@@ -102,7 +109,7 @@ impl Client {
         // A packet read in order of storage from the mailbox that loops come to: loops due well
         // before it are lost (CLI-6), this one apart.
         let event = peeled.and_then(|peeled| self.content(peeled));
-        if slot == self.addresses.home().0 {
+        if slot == home {
             let lost = self.loops.read(Utc::from_secs(stored_s));
             self.lost(lost);
         }

@@ -7,7 +7,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use proto::{
     MailboxId, NodeId,
     client::Input,
-    wire::{Confirmation, Frame, field_of, open_statement},
+    wire::{Confirmation, Frame, Kind, field_of, open_statement},
 };
 use rand::RngExt as _;
 use sphinx::Packet;
@@ -130,13 +130,16 @@ impl Net {
             let field = field_of(*seq, kept.stored_at_s);
             Some((*slot, *id, *seq, Frame::packet(*slot, field, &kept.packet)))
         });
-        if let Some((slot, id, seq, frame)) = next {
+        let frame = if let Some((slot, id, seq, frame)) = next {
             let peer = &mut self.peers[client];
             peer.mail.get_mut(&gateway).expect("it is up").turn = slot;
             self.mailboxes.get_mut(&id).expect("open").sent = seq;
-            self.peers[client].read.push(self.now);
-            self.input(client, Input::Frame { gateway, frame });
-        }
+            peer.read.push(self.now);
+            frame
+        } else {
+            Frame::new(Kind::Dummy, 0, [0; 32])
+        };
+        self.input(client, Input::Frame { gateway, frame });
         let (_, profile) = self
             .consensus
             .params

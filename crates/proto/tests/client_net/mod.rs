@@ -2,7 +2,7 @@
 //!
 //! Mixes and gateways are peeled inline with their secret keys; what remains of them here is that
 //! a packet arrives when its delays are over, or not at all. Mailboxes keep packets in order,
-//! send one (or nothing) at a constant rate, and resend from the last confirmation when they are
+//! send one (or a dummy) at a constant rate, and resend from the last confirmation when they are
 //! opened again. Stores take their time, and a crash loses what was not durable.
 
 #![allow(dead_code, unused_imports, reason = "each test binary uses some of it")]
