@@ -22,13 +22,20 @@ use ed25519_dalek::SigningKey;
 
 use crate::{
     NetworkId, NodeId,
-    calendar::Utc,
+    calendar::{Schedule, Utc},
     directory::{Consensus, sign},
     wire::{FIELD_LEN, Frame, Kind},
 };
 
+/// How far the minute of a notice may be from the hearer's own besides the skew of their clocks: the way,
+/// with a minute's wait for a tick (LOOP-9).
+const WAY_MINUTES: u64 = 2;
+
 /// How far the minute of a notice may be from the hearer's own (LOOP-8): clocks, and the way.
-pub const MINUTES_OFF: u64 = 2;
+#[must_use]
+pub fn minutes_off(schedule: &Schedule) -> u64 {
+    schedule.skew().as_secs().div_ceil(60) + WAY_MINUTES
+}
 
 const SAID: usize = 48;
 const LEN: usize = SAID + 64;
@@ -136,7 +143,8 @@ impl Heard {
     ) -> Result<Notice, NoticeDrop> {
         let (notice, signature) = Notice::parse(frame).ok_or(NoticeDrop::Forged)?;
         let minute = utc.as_secs() / 60;
-        let timely = |said: u64| said.abs_diff(minute) <= MINUTES_OFF;
+        let minutes_off = minutes_off(&consensus.schedule());
+        let timely = |said: u64| said.abs_diff(minute) <= minutes_off;
         if !timely(notice.minute) || consensus.node(&notice.node).is_none() {
             return Err(NoticeDrop::Stale);
         }

@@ -13,7 +13,7 @@ use proto::{
         Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits, Output, Stage,
     },
     directory::{Consensus, Role},
-    notice::{Heard, MINUTES_OFF, Notice, NoticeDrop, What},
+    notice::{Heard, Notice, NoticeDrop, What, minutes_off},
     wire::{FRAME_LEN, Frame},
 };
 use rand::SeedableRng as _;
@@ -55,7 +55,8 @@ fn only_a_node_of_the_network_is_heard_and_only_now() {
             Err(NoticeDrop::Forged)
         );
         // Too early, too late; and just not.
-        for (off, heard) in [(MINUTES_OFF, true), (MINUTES_OFF + 1, false)] {
+        let most = minutes_off(&consensus.schedule());
+        for (off, heard) in [(most, true), (most + 1, false)] {
             for at_s in [NOW_S + 60 * off, NOW_S - 60 * off] {
                 let found = hear(&frame, at_s, &id, &consensus);
                 assert_eq!(found.is_ok(), heard, "{off}");
@@ -66,6 +67,26 @@ fn only_a_node_of_the_network_is_heard_and_only_now() {
         let mut without = consensus.clone();
         without.nodes.retain(|other| other.id != node.id);
         assert_eq!(hear(&frame, NOW_S, &id, &without), Err(NoticeDrop::Stale));
+    }
+}
+
+/// LOOP-8, EPO-1: a node is heard whose clock is off by all that honest clocks may be, after a minute's
+/// wait for a tick (LOOP-9).
+#[test]
+fn a_clock_within_the_skew_is_heard() {
+    let (network, consensus) = network();
+    let skew_s = consensus.schedule().skew().as_secs();
+    assert_eq!(skew_s, 300);
+    let hear = |said_s: u64, heard_s: u64| {
+        let frame = said(&network, &network.nodes[0], What::Alarm, said_s);
+        let utc = Utc::from_secs(heard_s);
+        Heard::default().hear(&frame, utc, &network.network.id, &consensus)
+    };
+    for second in 0..60 {
+        let at_s = NOW_S + second;
+        assert!(hear(at_s, at_s + skew_s + 60).is_ok(), "behind");
+        assert!(hear(at_s, at_s - skew_s).is_ok(), "ahead");
+        assert_eq!(hear(at_s, at_s + skew_s + 180), Err(NoticeDrop::Stale));
     }
 }
 
@@ -113,10 +134,11 @@ fn each_is_heard_once() {
     assert_eq!(hear(first, What::Alarm, NOW_S + 60), Ok(()));
     // What was heard stays heard for as long as it would not be stale.
     let leaves = said(&network, first, What::Withdrawal, NOW_S);
-    for minute in 1..=MINUTES_OFF {
+    let most = minutes_off(&consensus.schedule());
+    for minute in 1..=most {
         assert_eq!(hear(second, What::Withdrawal, NOW_S + 60 * minute), Ok(()));
     }
-    let late = Utc::from_secs(NOW_S + 60 * MINUTES_OFF);
+    let late = Utc::from_secs(NOW_S + 60 * most);
     let again = heard.hear(&leaves, late, &network.network.id, &consensus);
     assert_eq!(again, Err(NoticeDrop::Old));
 }

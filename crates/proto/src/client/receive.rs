@@ -39,11 +39,8 @@ impl Client {
                 self.nothing_waits(gateway);
                 Ok(ClientEvent::DummyReceived)
             }
-            // It stands where a dummy would.
-            Some(Kind::Notice) => {
-                self.nothing_waits(gateway);
-                self.notice(frame)
-            }
+            // A packet may wait behind it (LOOP-9).
+            Some(Kind::Notice) => self.notice(frame),
             Some(Kind::Packet) => self.packet(gateway, frame),
             Some(Kind::Confirm | Kind::Hello | Kind::Certificate | Kind::Blob) | None => {
                 Err(ClientDrop::Frame)

@@ -10,9 +10,8 @@
 //! | tick        | [`Time`] a link     | `first + n × period`, `first` drawn within a period  |
 //!
 //! A downstream frame goes out at each tick of its link and at no other time: what arrives, what
-//! is loaded and what is confirmed never move a tick. A tick takes what lies in memory or a dummy
-//! (in whose place a notice may stand),
-//! so the store's speed cannot show on a link.
+//! is loaded and what is confirmed never move a tick. A tick takes a notice, what lies in memory, or a
+//! dummy, so the store's speed cannot show on a link.
 //!
 //! Invariants: a mailbox is open on at most one link; at most one peek of a mailbox is unanswered;
 //! `confirmed <= sent`; what is loaded is numbered above `confirmed`, rising.
@@ -46,6 +45,8 @@ pub(super) const SLOTS_MAX: usize = CURSORS_MAX;
 
 /// Most notices that wait for one link.
 const NOTICES_MAX: usize = 8;
+/// Least time between two notices that go before packets (LOOP-9).
+const NOTICE_EVERY: Duration = Duration::from_secs(60);
 
 /// What is under way between a mailbox and the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,8 +131,10 @@ struct Session {
     turn: u16,
     period: Option<NonZeroU64>,
     tick: Option<Time>,
-    /// What nodes say of themselves, until a tick finds no packet; <= [`NOTICES_MAX`].
+    /// What nodes say of themselves, the newest last; <= [`NOTICES_MAX`].
     notices: VecDeque<Arc<Frame>>,
+    /// From when on one goes before a packet.
+    notice_at: Time,
 }
 
 /// All mailboxes and mailbox links of a gateway.
@@ -234,6 +237,7 @@ impl Mailboxes {
             period: None,
             tick: None,
             notices: VecDeque::new(),
+            notice_at: Time::ZERO,
         };
         self.sessions.insert(link, session);
         self.pace(now, link, period);
@@ -449,8 +453,8 @@ impl Mailboxes {
             let since_grid = Duration::from_nanos(late % period);
             let left = Duration::from_nanos(period.get()) - since_grid;
             self.set_tick(link, Some(now.after(left)).filter(|next| *next > now));
-            let sent = live.then(|| self.serve(link, out)).flatten();
-            let frame = sent.unwrap_or_else(|| self.idle(link, live));
+            let frame = live.then(|| self.next_frame(now, link, out)).flatten();
+            let frame = frame.unwrap_or_else(|| Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]));
             out.push_back(Output::Frame { link, frame });
             if skipped > 0 {
                 out.push_back(Output::Event(GatewayEvent::TicksSkipped(skipped)));
@@ -475,14 +479,21 @@ impl Mailboxes {
         Some(Frame::packet(slot, field, &kept.packet))
     }
 
-    /// What a tick carries when no packet waits: a notice that does, or nothing (LOOP-9).
-    fn idle(&mut self, link: LinkId, live: bool) -> Frame {
-        let session = self.sessions.get_mut(&link).filter(|_| live);
-        let notice = session.and_then(|session| session.notices.pop_front());
-        notice.map_or_else(
-            || Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]),
-            |notice| Frame::clone(&notice),
-        )
+    /// A packet, or the newest notice: in place of a dummy, and once in a while in that of a packet, which
+    /// then waits for the next tick: else a backlog would keep a client from hearing any (LOOP-9).
+    fn next_frame(&mut self, now: Time, link: LinkId, out: &mut VecDeque<Output>) -> Option<Frame> {
+        let session = self.sessions.get(&link)?;
+        let served = if session.notice_at <= now && !session.notices.is_empty() {
+            None
+        } else {
+            self.serve(link, out)
+        };
+        served.or_else(|| {
+            let session = self.sessions.get_mut(&link)?;
+            let notice = session.notices.pop_back()?;
+            session.notice_at = now.after(NOTICE_EVERY);
+            Some(Frame::clone(&notice))
+        })
     }
 
     /// Keeps a notice for every link that is up; a later one is worth more than the oldest.

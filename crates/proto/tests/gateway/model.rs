@@ -19,6 +19,7 @@ use super::fixture::{DAY_S, NETWORK};
 const BURST: u64 = 64;
 const SLOTS_MAX: usize = 64;
 const NOTICES_MAX: usize = 8;
+const NOTICE_EVERY_NS: u64 = 60_000_000_000;
 const HOUR_NS: u64 = 3_600_000_000_000;
 
 struct Link {
@@ -32,6 +33,8 @@ struct Link {
     served: Option<u16>,
     due: Option<u64>,
     notices: Vec<Frame>,
+    /// When the last notice went.
+    noticed: Option<u64>,
 }
 
 impl Link {
@@ -213,6 +216,7 @@ impl Model {
                             served: None,
                             due: None,
                             notices: Vec::new(),
+                            noticed: None,
                         };
                         self.links.insert(link, state);
                     }
@@ -508,8 +512,14 @@ impl Model {
             let mut turns: Vec<(u16, MailboxId)> = link.slots.clone().into_iter().collect();
             turns.sort_by_key(|(slot, _)| (Some(*slot) <= link.served, *slot));
             let loaded = |(_, id): &&(u16, MailboxId)| !self.boxes[id].window.is_empty();
-            let frame = match turns.iter().find(loaded).filter(|_| live) {
-                None if live && !link.notices.is_empty() => link.notices.remove(0),
+            let waiting = turns.iter().find(loaded);
+            let first = link.noticed.is_none_or(|at| now - at >= NOTICE_EVERY_NS);
+            let notice = live && !link.notices.is_empty() && (first || waiting.is_none());
+            let frame = match waiting.filter(|_| live) {
+                _ if notice => {
+                    link.noticed = Some(now);
+                    link.notices.pop().unwrap()
+                }
                 None => Frame::new(Kind::Dummy, 0, [0; FIELD_LEN]),
                 Some((slot, mailbox)) => {
                     link.served = Some(*slot);

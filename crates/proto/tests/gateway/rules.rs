@@ -8,7 +8,7 @@ use proto::{
     LinkId, Machine, MailboxId, Time,
     directory::Params,
     gateway::{Gateway, GatewayDrop, GatewayEvent, Input, Limits, Output},
-    wire::{Kind, Purpose},
+    wire::{Frame, Kind, Purpose},
 };
 
 use super::{
@@ -398,45 +398,63 @@ proptest! {
     }
 }
 
-/// LOOP-9, GW-12: a notice goes out at a tick that has no packet, once on each mailbox link, and
-/// moves no tick.
+/// LOOP-9, GW-12: notices go out once on each mailbox link, the newest first, in place of dummies, and
+/// move no tick.
 #[test]
 fn notices_stand_in_for_dummies() {
-    let owner = Owner::new(1);
     let play = |notices: u8| {
         let mut world = World::new(limits());
-        let links = [world.open(1, &owner), world.link(2, Purpose::Mailbox)];
-        world.arrive(owner.mailbox(), 0..5);
+        let link = world.link(1, Purpose::Mailbox);
         for n in 0..notices {
             world.input(notice(n));
         }
         world.until(at(2 * SECOND));
-        links.map(|link| world.frames(link))
+        world.frames(link)
     };
     let (without, with) = (play(0), play(3));
-    for (without, with) in without.iter().zip(&with) {
-        let of = |kind| {
-            with.iter()
-                .filter(move |(_, frame)| frame.kind() == Some(kind))
-        };
-        assert_eq!(of(Kind::Notice).count(), 3);
-        assert_eq!(without.len(), with.len());
-        for ((then, before), (now, frame)) in without.iter().zip(with) {
-            assert_eq!(then, now, "no tick moves");
-            let replaces = before.kind() == Some(Kind::Dummy) && frame.kind() == Some(Kind::Notice);
-            assert!(replaces || before == frame, "{before:?} {frame:?}");
-        }
+    assert_eq!(without.len(), with.len());
+    for ((then, before), (now, frame)) in without.iter().zip(&with) {
+        assert_eq!(then, now, "no tick moves");
+        let replaces = before.kind() == Some(Kind::Dummy) && frame.kind() == Some(Kind::Notice);
+        assert!(replaces || before == frame, "{before:?} {frame:?}");
     }
+    assert_eq!(notices_of(&with), [2, 1, 0]);
     // A link that gets no tick in between keeps the newest eight.
-    assert_eq!(
-        play(20).map(|frames| {
-            let notices = frames
-                .iter()
-                .filter(|(_, frame)| frame.kind() == Some(Kind::Notice));
-            notices
-                .map(|(_, frame)| frame.body()[0])
-                .collect::<Vec<_>>()
-        }),
-        [(12..20).collect::<Vec<u8>>(), (12..20).collect()]
-    );
+    assert_eq!(notices_of(&play(20)), (12..20).rev().collect::<Vec<_>>());
+}
+
+fn notices_of(frames: &[(Time, Frame)]) -> Vec<u8> {
+    let of_kind = |(_, frame): &&(Time, Frame)| frame.kind() == Some(Kind::Notice);
+    let notices = frames.iter().filter(of_kind);
+    notices.map(|(_, frame)| frame.body()[0]).collect()
+}
+
+/// LOOP-9, GW-12, GW-13: a mailbox that is never empty keeps no notice away: one in a minute goes before its
+/// packets, which lose those ticks and nothing else.
+#[test]
+fn a_backlog_keeps_no_notice_away() {
+    let owner = Owner::new(1);
+    let end = at(150 * SECOND);
+    let play = |notices: u8| {
+        let mut world = World::new(limits());
+        let link = world.open(1, &owner);
+        world.arrive(owner.mailbox(), 0..end.as_nanos() / PERIOD);
+        for n in 0..notices {
+            world.input(notice(n));
+        }
+        world.until(end);
+        (world.times(link), world.sent(link), world.frames(link))
+    };
+    let ((times, all, frames), (same_times, left, with)) = (play(0), play(8));
+    assert_eq!(times, same_times, "no tick moves");
+    assert_eq!(all.len(), frames.len(), "the mailbox is never empty");
+    assert_eq!(notices_of(&with), [7, 6, 5]);
+    assert_eq!(left, all[..all.len() - 3]);
+    let notices = with
+        .iter()
+        .filter(|(_, frame)| frame.kind() == Some(Kind::Notice));
+    let sent: Vec<Time> = notices.map(|(at, _)| *at).collect();
+    for two in sent.windows(2) {
+        assert!(two[1].since(two[0]) >= Duration::from_secs(60));
+    }
 }
