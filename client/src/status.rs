@@ -80,8 +80,8 @@ pub struct Status {
     pub floor: Option<Floor>,
     /// Messages on their way out: not acked, or without a way back not sent, nor given up.
     pub messages_under_way: u64,
-    /// Probability that a packet is lost, as first bursts are sized for: one of four steps, above what
-    /// the own loops measured.
+    /// Probability that a packet is lost, as first bursts are sized for: the 95 % upper bound of
+    /// what the own loops measured.
     pub loss: f64,
     /// How its loops are watched; none: this profile sends too few, and claims no alarm.
     pub watch: Option<Watch>,

@@ -143,25 +143,6 @@ fn sent_means_that_the_sender_may_go() {
     assert!(net.run(secs(120.0), |net| net.peers[1].taken.len() == 40));
 }
 
-/// MSG-11, CLI-7: from a first burst a correspondent learns a coarse step of the loss that the
-/// sender's loops measure, and two whose losses lie within one show no difference. The control: more
-/// than the step is seen, and sized for.
-#[test]
-fn different_losses_within_a_step_give_equal_bursts() {
-    let burst = |loss: f64| {
-        let mut net = Net::new(10, params(rates(5.0, 15.0, 20.0), HOUR), 2);
-        net.loss = loss;
-        net.run(secs(60.0), |_| false);
-        net.send(0, 1, 1, body(20_000, 1), Return::Address);
-        net.links(1, false); // no ack ends the burst
-        let sent = |net: &Net| net.states(0, 1).contains(&State::Sent);
-        assert!(net.run(secs(75.0), sent));
-        net.count(0, ClientEvent::PayloadSent)
-    };
-    assert_eq!([0.0, 0.005, 0.02].map(burst), [17; 3]);
-    assert_eq!(burst(0.12), u64::from(fountain::first_burst(11, 0.2)));
-}
-
 /// CLI-23: a short message does not wait for a long one.
 #[test]
 fn messages_take_turns() {

@@ -78,7 +78,7 @@ pub enum Said {
 pub struct View {
     /// How much of everything.
     pub held: Held,
-    /// Loss of the path that first bursts are sized for.
+    /// Loss of the path, as its loops measured it.
     pub loss: f64,
     /// How its loops are watched.
     pub watching: Watching,

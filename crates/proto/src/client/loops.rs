@@ -7,8 +7,7 @@
 //! | due      | UTC ns: when the loop should be stored, by its own delays                     |
 //! | stored   | UTC s: when the gateway stored a packet that was read                         |
 //! | verdict  | returned or lost; the last [`VERDICTS`] are kept                              |
-//! | bound    | of the loss, 95 % from above, once [`VERDICTS_MIN`] loops were judged         |
-//! | loss     | probability, one of [`STEPS`]: not below the bound                            |
+//! | loss     | probability; 95 % upper bound once [`VERDICTS_MIN`] loops were judged         |
 //!
 //! A loop counts as lost only when a packet stored [`PATIENCE`] or more after it was due has been
 //! read, or when the mailbox was empty then: one that is slow, or flooded, loses no loop (CLI-6).
@@ -18,22 +17,16 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::fountain::LOSS_MAX;
 use crate::{Time, calendar::Utc};
 
 /// How much later than a loop's due time a packet must have been stored for the loop to be lost.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Loops on which the estimate rests.
 pub(crate) const VERDICTS: usize = 1024;
-/// Fewer say too little, and the prior holds: two losses in 100 loops would be a step by chance.
-pub(crate) const VERDICTS_MIN: usize = 512;
+/// Fewer say nothing: the prior holds.
+pub(crate) const VERDICTS_MIN: usize = 100;
 /// Loss of a path before it was measured: 1 % on each of five links (MSG-11).
 pub const LOSS_PRIOR: f64 = 0.049;
-
-/// The losses that first bursts are sized for: correspondents see which (CLI-7).
-const STEPS: [f64; 4] = [LOSS_PRIOR, 0.1, 0.2, LOSS_MAX];
-/// A step is left for a lower one that was enough for so many verdicts in a row.
-const FALLS_AFTER: usize = 4 * VERDICTS;
 
 /// One-sided 95 % of the normal distribution.
 const Z: f64 = 1.645;
@@ -43,10 +36,6 @@ pub(crate) struct Loops {
     under_way: BTreeMap<[u8; 16], (Time, Utc)>,
     by_due: BTreeSet<(Utc, [u8; 16])>,
     lost: VecDeque<bool>,
-    /// Which of [`STEPS`] holds.
-    step: usize,
-    /// For how many verdicts in a row a lower one would have been enough.
-    spare: usize,
     pub(crate) sent: u64,
     pub(crate) returned: u64,
     /// From when on an empty mailbox says that nothing is waiting in it: [`PATIENCE`] after its
@@ -103,28 +92,12 @@ impl Loops {
         if self.lost.len() > VERDICTS {
             self.lost.pop_front();
         }
-        if let Some(bound) = self.bound() {
-            let enough = step(bound);
-            self.spare = if enough < self.step {
-                self.spare + 1
-            } else {
-                0
-            };
-            if enough > self.step || self.spare >= FALLS_AFTER {
-                (self.step, self.spare) = (enough, 0);
-            }
-        }
     }
 
-    /// Loss of the path that first bursts are sized for (CLI-7).
+    /// Loss of the path: 95 % upper bound (Wilson) of the last verdicts, or the prior (CLI-7).
     pub(crate) fn loss(&self) -> f64 {
-        STEPS[self.step]
-    }
-
-    /// 95 % upper bound (Wilson) of the loss by the last verdicts, if there are enough.
-    fn bound(&self) -> Option<f64> {
         if self.lost.len() < VERDICTS_MIN {
-            return None;
+            return LOSS_PRIOR;
         }
         #[expect(clippy::cast_precision_loss, reason = "at most 1024")]
         let [n, lost] = [
@@ -133,18 +106,12 @@ impl Loops {
         ];
         let (p, z2) = (lost / n, Z * Z);
         let spread = (p * (1.0 - p) / n + z2 / (4.0 * n * n)).sqrt();
-        Some((p + z2 / (2.0 * n) + Z * spread) / (1.0 + z2 / n))
+        (p + z2 / (2.0 * n) + Z * spread) / (1.0 + z2 / n)
     }
 
     pub(crate) fn under_way(&self) -> usize {
         self.under_way.len()
     }
-}
-
-/// The first of [`STEPS`] that is not below this loss, or the last.
-fn step(loss: f64) -> usize {
-    let enough = STEPS.iter().position(|step| *step >= loss);
-    enough.unwrap_or(STEPS.len() - 1)
 }
 
 #[cfg(test)]
@@ -173,14 +140,9 @@ mod tests {
         assert_eq!(loops.lost, [true, false]);
     }
 
-    /// Verdicts of which so many of [`VERDICTS`] are lost, evenly.
-    fn judge(loops: &mut Loops, lost: usize) {
-        (0..VERDICTS).for_each(|i| loops.verdict((i + 1) * lost / VERDICTS > i * lost / VERDICTS));
-    }
-
     /// CLI-7
     #[test]
-    fn the_loss_is_the_prior_until_loops_have_measured_more() {
+    fn the_loss_is_the_prior_until_loops_have_measured_it() {
         let mut loops = Loops::default();
         for i in 0..VERDICTS {
             if i < VERDICTS_MIN {
@@ -188,35 +150,10 @@ mod tests {
             }
             loops.verdict(i % 20 == 0);
         }
-        let bound = loops.bound().expect("enough");
-        assert!((0.051..0.065).contains(&bound), "{bound}");
-        assert!(loops.loss() >= bound);
-        (0..VERDICTS + FALLS_AFTER).for_each(|_| loops.verdict(false));
-        assert!(loops.bound().is_some_and(|bound| bound < 0.003));
-        assert_eq!(loops.loss(), LOSS_PRIOR);
+        assert!((0.051..0.065).contains(&loops.loss()), "{}", loops.loss());
+        (0..VERDICTS).for_each(|_| loops.verdict(false));
+        assert!((0.0..0.003).contains(&loops.loss()));
         assert_eq!(loops.lost.len(), VERDICTS);
-    }
-
-    /// CLI-7: it rises at once to the first step that suffices, and falls late.
-    #[test]
-    fn the_step_of_the_loss_rises_at_once_and_falls_late() {
-        let mut loops = Loops::default();
-        for (lost, step) in [(0, 0.049), (36, 0.049), (44, 0.1), (120, 0.2), (600, 0.3)] {
-            judge(&mut loops, lost);
-            assert_eq!(loops.loss(), step, "{lost} lost");
-        }
-        (0..4).for_each(|_| judge(&mut loops, 40));
-        assert_eq!(loops.loss(), LOSS_MAX);
-        judge(&mut loops, 40);
-        assert_eq!(loops.loss(), 0.1);
-        // At an edge, which the bound crosses again and again, the step stays.
-        for _ in 0..50 {
-            for (lost, above) in [(36, false), (44, true)] {
-                judge(&mut loops, lost);
-                assert_eq!(loops.bound().is_some_and(|bound| bound > LOSS_PRIOR), above);
-                assert_eq!(loops.loss(), 0.1);
-            }
-        }
     }
 
     #[test]

@@ -294,8 +294,8 @@ impl Client {
         (self.loops.sent, self.loops.returned)
     }
 
-    /// The path's loss that first bursts are sized for: one of four steps, of which the lowest is the
-    /// prior (CLI-7).
+    /// The path's loss, as first bursts are sized for: the 95 % upper bound of what loops
+    /// measured, or the prior.
     #[must_use]
     pub fn loss(&self) -> f64 {
         self.loops.loss()
