@@ -103,6 +103,20 @@ impl Handle {
         self.shared.links.addresses()
     }
 
+    /// Numbers of those that are not open yet on the link to their gateway: what comes there waits.
+    #[must_use]
+    pub fn unopened(&self) -> Vec<u16> {
+        self.shared.links.view().unopened
+    }
+
+    /// Their labels.
+    pub(crate) fn unopened_labels(&self) -> Vec<String> {
+        let unopened = self.unopened();
+        let all = self.addresses().into_iter();
+        let waiting = all.filter(|own| unopened.contains(&own.slot));
+        waiting.map(|own| own.label).collect()
+    }
+
     /// Makes an address that has nothing in common with the others but the gateway.
     ///
     /// # Errors

@@ -211,6 +211,8 @@ pub struct Labelled {
     pub label: String,
     /// `lacuna1…`
     pub address: String,
+    /// Whether its mailbox is open on the present link: until then what comes there waits.
+    pub open: bool,
 }
 
 /// What kind of failure. Numbers in docs/CLIENT.md are the exit codes of the command.

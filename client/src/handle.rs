@@ -282,6 +282,7 @@ impl Handle {
             former,
             untold: view.moving.untold as u64,
             unopened: view.moving.unopened as u64,
+            addresses_unopened: self.unopened_labels(),
             up_bytes_per_day,
             down_bytes_per_day,
             measured: Measured::of(frames, shared.clock.now().since(Time::ZERO).as_secs()),

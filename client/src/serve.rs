@@ -168,14 +168,15 @@ impl Connection {
                     self.say(&answer).await?;
                 }
                 Ok(Request::Addresses {}) => {
-                    self.say(&labelled(self.handle.addresses())).await?;
+                    self.say(&labelled(&self.handle, self.handle.addresses()))
+                        .await?;
                 }
                 Ok(Request::Move { to }) => {
                     let gateway = to.map(|text| unhex(&text).map(NodeId).ok_or(()));
                     let answer = match gateway.transpose() {
                         Err(()) => Response::error(Code::Usage, "a gateway has 64 hex digits"),
                         Ok(gateway) => match self.handle.move_to(gateway).await {
-                            Ok(own) => labelled(own),
+                            Ok(own) => labelled(&self.handle, own),
                             Err(why) => unaddressed(why),
                         },
                     };
@@ -400,8 +401,10 @@ fn message(
     Ok((to, body, back))
 }
 
-fn labelled(own: Vec<OwnAddress>) -> Response {
+fn labelled(handle: &Handle, own: Vec<OwnAddress>) -> Response {
+    let unopened = handle.unopened();
     let label = |own: OwnAddress| Labelled {
+        open: !unopened.contains(&own.slot),
         label: own.label,
         address: own.address.to_string(),
     };

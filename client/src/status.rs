@@ -68,6 +68,8 @@ pub struct Status {
     pub untold: u64,
     /// New mailboxes that are not known to be open: nobody is told of them yet.
     pub unopened: u64,
+    /// Labels of addresses that are not open yet on the mailbox link: what comes there waits.
+    pub addresses_unopened: Vec<String>,
     /// What it sends in a day, in bytes, by formula.
     pub up_bytes_per_day: u64,
     /// What it receives in a day, in bytes, by formula.
@@ -345,7 +347,11 @@ impl fmt::Display for Status {
             0 => writeln!(f)?,
             many => writeln!(f, "; {many} dead ones replaced")?,
         }
-        writeln!(f, "mailbox   {}", link(&self.mailbox))?;
+        write!(f, "mailbox   {}", link(&self.mailbox))?;
+        match self.addresses_unopened.as_slice() {
+            [] => writeln!(f)?,
+            labels => writeln!(f, "; addresses not open yet: {}", labels.join(", "))?,
+        }
         for former in &self.former {
             writeln!(
                 f,

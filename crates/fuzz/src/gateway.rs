@@ -102,7 +102,7 @@ fn act(input: &mut Input<'_>) -> Option<Act> {
                 _ => Forgery::None,
             };
             let open = (open % 8 != 0).then_some((open % 8, u16::from(open / 8 % 4), forgery));
-            Act::Confirm(link.into(), cursors, open)
+            Act::Confirm(link.into(), cursors, open.into_iter().collect())
         }
         9 => Act::Peeled(input.byte()? % 8, kind >= 224, input.byte()? % 40),
         10 => Act::Answer(input.byte()? % 40),
@@ -112,6 +112,6 @@ fn act(input: &mut Input<'_>) -> Option<Act> {
         13 => Act::Return(input.byte()? % 8, input.byte()?),
         15 => Act::Notice(input.byte()?),
         _ if kind >= 224 => Act::StoreFails,
-        _ => Act::Confirm(input.byte()?.into(), vec![(0, input.number()?)], None),
+        _ => Act::Confirm(input.byte()?.into(), vec![(0, input.number()?)], Vec::new()),
     })
 }

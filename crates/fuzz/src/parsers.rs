@@ -175,11 +175,11 @@ pub fn samples() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     let proposal = Proposal::sign(id, key, 1, 7, 1, body.clone());
     let confirmation = Confirmation {
         cursors: vec![(1, 2), (3, u64::MAX)],
-        open: Some(Open {
+        opens: vec![Open {
             slot: 9,
             key: [1; 32],
             signature: [2; 64],
-        }),
+        }],
     };
     let hello = Hello {
         version: WIRE_VERSION,

@@ -260,18 +260,16 @@ pub const CURSORS_MAX: usize = 64;
 /// | offset | bytes  | field                                                          |
 /// |--------|--------|----------------------------------------------------------------|
 /// | 0      | 2      | number of cursors, `n` <= 64                                   |
-/// | 2      | 1      | 1 if a mailbox is opened here, else 0                          |
+/// | 2      | 1      | number of openings, `m` <= 17                                  |
 /// | 3      | 1      | zero                                                           |
 /// | 4      | 10 × n | slot (u16), highest sequence the client has stored (u64)       |
-/// | 644    | 2      | slot to open                                                   |
-/// | 646    | 32     | its mailbox key (Ed25519)                                      |
-/// | 678    | 64     | signature over [`open_statement`]                              |
+/// | 644    | 98 × m | each opening: slot (u16), its mailbox key (Ed25519, 32 bytes), signature over [`open_statement`] (64 bytes) |
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confirmation {
     /// For each slot: the highest sequence that the client has stored.
     pub cursors: Vec<(u16, u64)>,
-    /// A mailbox to open on this link.
-    pub open: Option<Open>,
+    /// Mailboxes to open on this link.
+    pub opens: Vec<Open>,
 }
 
 /// A client's proof that a mailbox is its own.
@@ -291,7 +289,10 @@ impl core::fmt::Debug for Open {
     }
 }
 
-const OPEN: usize = 4 + 10 * CURSORS_MAX;
+const OPENS: usize = 4 + 10 * CURSORS_MAX;
+const OPEN_LEN: usize = 2 + 32 + 64;
+/// Most openings that one confirmation carries: what its body leaves.
+pub const OPENS_MAX: usize = (BODY_LEN - OPENS) / OPEN_LEN;
 
 /// What a mailbox key signs to open its mailbox: bound to one network and, by the TLS exporter
 /// of the link, to one link, so that it can't be used again.
@@ -315,22 +316,21 @@ impl Confirmation {
     ///
     /// # Panics
     ///
-    /// With more than [`CURSORS_MAX`] cursors.
+    /// With more than [`CURSORS_MAX`] cursors or [`OPENS_MAX`] openings.
     #[must_use]
     pub fn to_frame(&self) -> Frame {
-        assert!(self.cursors.len() <= CURSORS_MAX);
-        let mut body = [0; OPEN + 98];
+        assert!(self.cursors.len() <= CURSORS_MAX && self.opens.len() <= OPENS_MAX);
+        let mut body = [0; BODY_LEN];
         body[1] = u8::try_from(self.cursors.len()).expect("at most 64"); // low byte of a u16
+        body[2] = u8::try_from(self.opens.len()).expect("at most 17");
         for (entry, (slot, upto)) in body[4..].chunks_exact_mut(10).zip(&self.cursors) {
             entry[..2].copy_from_slice(&slot.to_be_bytes());
             entry[2..].copy_from_slice(&upto.to_be_bytes());
         }
-        if let Some(open) = &self.open {
-            body[2] = 1;
-            let at = &mut body[OPEN..];
-            at[..2].copy_from_slice(&open.slot.to_be_bytes());
-            at[2..34].copy_from_slice(&open.key);
-            at[34..98].copy_from_slice(&open.signature);
+        for (entry, open) in body[OPENS..].chunks_exact_mut(OPEN_LEN).zip(&self.opens) {
+            entry[..2].copy_from_slice(&open.slot.to_be_bytes());
+            entry[2..34].copy_from_slice(&open.key);
+            entry[34..].copy_from_slice(&open.signature);
         }
         Frame::with_body(Kind::Confirm, [0; FIELD_LEN], &body)
     }
@@ -340,22 +340,23 @@ impl Confirmation {
     pub fn parse(frame: &Frame) -> Option<Self> {
         let body = frame.body();
         let count = usize::from(u16::from_be_bytes([body[0], body[1]]));
-        if frame.kind() != Some(Kind::Confirm) || count > CURSORS_MAX || body[2] > 1 {
+        let opens = usize::from(body[2]);
+        if frame.kind() != Some(Kind::Confirm) || count > CURSORS_MAX || opens > OPENS_MAX {
             return None;
         }
         let cursors = body[4..].chunks_exact(10).take(count).map(|entry| {
             let slot = u16::from_be_bytes(array(entry));
             (slot, u64::from_be_bytes(array(&entry[2..])))
         });
-        let at = &body[OPEN..];
-        let open = (body[2] == 1).then(|| Open {
-            slot: u16::from_be_bytes(array(at)),
-            key: array(&at[2..]),
-            signature: array(&at[34..]),
+        let opens = body[OPENS..].chunks_exact(OPEN_LEN).take(opens);
+        let opens = opens.map(|entry| Open {
+            slot: u16::from_be_bytes(array(entry)),
+            key: array(&entry[2..]),
+            signature: array(&entry[34..]),
         });
         Some(Self {
             cursors: cursors.collect(),
-            open,
+            opens: opens.collect(),
         })
     }
 }
@@ -411,15 +412,16 @@ mod tests {
         #[test]
         fn confirmations_read_back(
             cursors in prop::collection::vec(any::<(u16, u64)>(), 0..=CURSORS_MAX),
-            open in proptest::option::of((any::<u16>(), any::<[u8; 32]>(), any::<u8>())),
+            opens in prop::collection::vec(any::<(u16, [u8; 32], u8)>(), 0..=OPENS_MAX),
         ) {
-            let open = open.map(|(slot, key, byte)| Open { slot, key, signature: [byte; 64] });
-            let confirmation = Confirmation { cursors, open };
+            let open = |(slot, key, byte)| Open { slot, key, signature: [byte; 64] };
+            let opens = opens.into_iter().map(open).collect();
+            let confirmation = Confirmation { cursors, opens };
             prop_assert_eq!(Confirmation::parse(&confirmation.to_frame()), Some(confirmation));
         }
 
         #[test]
-        fn no_body_makes_a_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
+        fn no_body_makes_a_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..=BODY_LEN)) {
             for kind in Kind::ALL {
                 let frame = Frame::with_body(kind, [0; 32], &bytes);
                 let _ = (Hello::parse(&frame), Confirmation::parse(&frame));

@@ -9,6 +9,7 @@
 //! | durable first     | CLI-31: nobody hears of an address that a crash could forget              |
 //! | nothing in common | CLI-33: what two addresses, and messages that carry them, say             |
 //! | refusals          | CLI-31, CLI-32: each with its reason                                      |
+//! | short links       | CLI-31: each address is opened, though no link lives for two ticks        |
 //! | loops             | CLI-6: another address's packets make no loop look lost                   |
 
 mod client_net;
@@ -376,6 +377,64 @@ fn what_is_refused_says_why() {
     // All sixty-four are opened, one a tick.
     net.run(net.now.after(Duration::from_secs(70)), |_| false);
     assert_eq!(net.open_slots(1).len(), ADDRESSES_MAX);
+}
+
+/// CLI-31, CLI-14: the home is opened on each link, and every other address after a few, though no link lives for
+/// two ticks; on one that lives, four ticks open as many as there may be.
+#[test]
+fn short_links_open_every_address() {
+    const OTHERS: u64 = 63;
+    let mut net = net(36);
+    let others: Vec<Address> = (0..OTHERS)
+        .map(|i| make(&mut net, 1, &i.to_string()).1)
+        .collect();
+    let read = |net: &Net| net.count(1, ClientEvent::Dropped(ClientDrop::Loop));
+    let fill = |net: &mut Net| {
+        for to in &others {
+            let hop = Hop {
+                address: to.mailbox.0,
+                key: to.key,
+                delay_ns: 0,
+            };
+            let content = Content::Loop([1; 16]).to_bytes();
+            let packet = sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &content);
+            net.inject_at(to.mailbox, packet);
+        }
+    };
+    // Ticks come once a second, and the first at once.
+    let link = |net: &mut Net, ticks: u64| {
+        net.links(1, false);
+        net.links(1, true);
+        let span = Duration::from_millis(ticks * 1000 - 100);
+        net.run(net.now.after(span), |_| false);
+    };
+    link(&mut net, 5); // registered by now (GW-9)
+    fill(&mut net);
+    let before = net.count(
+        1,
+        ClientEvent::LoopReturned {
+            latency: Duration::ZERO,
+        },
+    );
+    let links = (1..40).find(|_| {
+        link(&mut net, 1);
+        read(&net) == OTHERS
+    });
+    assert!(links.is_some(), "{} of {OTHERS}", read(&net));
+    assert!(
+        net.count(
+            1,
+            ClientEvent::LoopReturned {
+                latency: Duration::ZERO
+            }
+        ) > before
+    );
+    assert_eq!(net.client(1).unopened_addresses().len(), 63 - 16);
+    link(&mut net, 4);
+    assert!(net.client(1).unopened_addresses().is_empty());
+    fill(&mut net);
+    link(&mut net, 8);
+    assert_eq!(read(&net), 2 * OTHERS);
 }
 
 /// CLI-6: packets of another address say nothing of loops, which wait in a mailbox of their own.

@@ -467,9 +467,9 @@ fn confirmations_tick_at_a_constant_rate() {
     assert_eq!(ticks.len(), 27);
     for (i, (at, confirmation)) in (0u32..).zip(&ticks) {
         assert_eq!(*at, up.after(Duration::from_secs(1) * i));
-        assert_eq!(confirmation.open.is_some(), i == 0);
+        assert_eq!(!confirmation.opens.is_empty(), i == 0);
     }
-    let open = ticks[0].1.open.expect("the first opens");
+    let open = ticks[0].1.opens[0];
     let mailbox = proto::MailboxId::of(&open.key);
     assert_eq!(mailbox, client.address().mailbox);
     let key = ed25519_dalek::VerifyingKey::from_bytes(&open.key).expect("a key");

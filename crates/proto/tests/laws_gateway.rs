@@ -59,7 +59,7 @@ fn acts() -> impl Strategy<Value = Act> {
     let slot = prop_oneof![1 => (0u16..4).prop_map(Some), 4 => Just(None)];
     let open = (1u8..6, slot, forgery)
         .prop_map(|(owner, slot, forgery)| (owner, slot.unwrap_or(u16::from(owner % 4)), forgery));
-    let open = proptest::option::weighted(0.6, open);
+    let open = prop::collection::vec(open, 0..4);
     let cursors = prop::collection::vec((0u16..4, 0u64..5), 0..3);
     let link = || prop::sample::select(vec![0u64, 0, 0, 0, 1, 1, 2, 3]);
     prop_oneof![

@@ -86,6 +86,8 @@ pub struct View {
     pub entrance: Entrance,
     /// How far a move has come.
     pub moving: Moving,
+    /// Addresses that are not open yet, by number: what comes there waits.
+    pub unopened: Vec<u16>,
 }
 
 /// Which gateway each link goes to.
@@ -245,6 +247,7 @@ impl Links {
             watching: client.watching(),
             entrance: client.entrance(),
             moving: client.moving(),
+            unopened: client.unopened_addresses(),
         };
     }
 }

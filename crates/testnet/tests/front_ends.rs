@@ -256,7 +256,7 @@ impl Bed {
         };
         let opening = Confirmation {
             cursors: Vec::new(),
-            open: Some(open),
+            opens: vec![open],
         };
         link.writer.write(&[opening.to_frame()]).await?;
         Ok(link)
@@ -358,7 +358,7 @@ async fn packets(link: &mut Link, count: usize) -> anyhow::Result<Vec<(u64, Body
 async fn confirm(link: &mut Link, upto: u64) -> anyhow::Result<()> {
     let confirmation = Confirmation {
         cursors: vec![(0, upto)],
-        open: None,
+        opens: Vec::new(),
     };
     Ok(link.writer.write(&[confirmation.to_frame()]).await?)
 }

@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 
 pub use moves::{MAILBOX_GATEWAYS_MAX, MOVES_MAX};
 use moves::{Move, move_record};
+use rand::seq::SliceRandom as _;
 use rand_core::CryptoRng;
 
 use super::{
@@ -256,18 +257,20 @@ impl Addresses {
         self.those(State::Revoked).any(|(was, _)| was == slot)
     }
 
-    /// Numbers of those to open on a new link to `gateway`, former ones last; none of the revoked ones
-    /// is on it.
-    pub(crate) fn reopen(&mut self, gateway: NodeId) -> Vec<u16> {
+    /// Numbers of those to open on a new link to `gateway`, the home first and the others in an order of this
+    /// link's own (CLI-31); none of the revoked ones is on it.
+    pub(crate) fn reopen(&mut self, gateway: NodeId, rng: &mut impl CryptoRng) -> Vec<u16> {
         let here = |of: &Slot| of.identity.gateway() == gateway;
         self.slots
             .retain(|_, slot| slot.state != State::Revoked || !here(slot));
         let live = self.live().filter(|(_, of)| here(of));
-        let mut live: Vec<_> = live
-            .map(|(slot, of)| (of.until_s.is_some(), slot))
-            .collect();
-        live.sort_unstable();
-        live.into_iter().map(|(_, slot)| slot).collect()
+        let mut live: Vec<u16> = live.map(|(slot, _)| slot).collect();
+        live.shuffle(rng);
+        let home = self.home().0;
+        if let Some(first) = live.iter().position(|slot| *slot == home) {
+            live.swap(0, first);
+        }
+        live
     }
 
     pub(crate) fn list(&self) -> Vec<OwnAddress> {
@@ -375,6 +378,20 @@ impl Client {
     #[must_use]
     pub fn addresses(&self) -> (u64, Vec<OwnAddress>) {
         (self.addresses.version, self.addresses.list())
+    }
+
+    /// Those that were not asked to be opened on the present link to their gateway, by number: what comes there
+    /// waits.
+    #[must_use]
+    pub fn unopened_addresses(&self) -> Vec<u16> {
+        let is_asked = |own: &OwnAddress| {
+            let mailbox = self.addresses.mailbox_of(own.slot);
+            mailbox.is_some_and(|(slot, of)| self.mailbox.has_asked(of.gateway(), slot))
+        };
+        let all = self.addresses.list().into_iter();
+        all.filter(|own| !is_asked(own))
+            .map(|own| own.slot)
+            .collect()
     }
 
     /// The number by which a change of them is noticed.

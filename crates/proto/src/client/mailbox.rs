@@ -15,13 +15,15 @@
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use rand_core::CryptoRng;
+
 use super::{
     addresses::Addresses,
     cover::{LATE_MAX, Tick},
 };
 use crate::{
     NetworkId, NodeId, Time,
-    wire::{CURSORS_MAX, Confirmation, Frame},
+    wire::{CURSORS_MAX, Confirmation, Frame, OPENS_MAX},
 };
 
 #[derive(Default)]
@@ -34,7 +36,7 @@ pub(crate) struct Mailbox {
 struct Link {
     exporter: [u8; 32],
     next: Time,
-    /// Slots to open, one with each tick.
+    /// Slots to open, [`OPENS_MAX`] with each tick.
     opening: VecDeque<u16>,
     /// No tick was sent yet.
     is_new: bool,
@@ -59,8 +61,9 @@ impl Mailbox {
         gateway: NodeId,
         exporter: [u8; 32],
         addresses: &mut Addresses,
+        rng: &mut impl CryptoRng,
     ) {
-        let opening = addresses.reopen(gateway).into();
+        let opening = addresses.reopen(gateway, rng).into();
         self.read.retain(|slot, _| addresses.at(*slot).is_some());
         self.stored.retain(|slot, _| addresses.at(*slot).is_some());
         let link = Link {
@@ -126,19 +129,19 @@ impl Mailbox {
         network: &NetworkId,
     ) -> Option<Frame> {
         let link = self.links.get_mut(&gateway)?;
-        let mut open = None;
-        while open.is_none()
+        let mut opens = Vec::new();
+        while opens.len() < OPENS_MAX
             && let Some(slot) = link.opening.pop_front()
         {
             // One that was revoked meanwhile is left out.
             let identity = addresses.of(slot);
-            open = identity.map(|identity| identity.open(slot, network, &link.exporter));
+            opens.extend(identity.map(|identity| identity.open(slot, network, &link.exporter)));
         }
         let here = |(slot, _): &(&u16, &u64)| addresses.at(**slot) == Some(gateway);
         let cursors = self.stored.iter().filter(here);
         let cursors = cursors.map(|(slot, seq)| (*slot, *seq));
         let cursors = cursors.take(CURSORS_MAX).collect();
-        Some(Confirmation { cursors, open }.to_frame())
+        Some(Confirmation { cursors, opens }.to_frame())
     }
 
     /// A packet of `slot` came on the link to `gateway`: whether its turn passed over `home`, which has

@@ -476,7 +476,8 @@ impl Client {
             return;
         }
         let (now, addresses) = (self.now, &mut self.addresses);
-        self.mailbox.up(now, gateway, exporter, addresses);
+        let rng = &mut self.rng;
+        self.mailbox.up(now, gateway, exporter, addresses, rng);
         self.notices.link_up();
         if gateway == self.mailbox_gateway() && !self.unopened {
             self.home_hears();

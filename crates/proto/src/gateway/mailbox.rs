@@ -299,9 +299,13 @@ impl Mailboxes {
             out.push_back(Output::Dropped(GatewayDrop::Malformed));
             return;
         };
-        let opened = confirmation.open.map(|open| self.open(link, &open, out));
-        if let Some(Err(why)) = opened {
-            out.push_back(Output::Dropped(why));
+        for open in &confirmation.opens {
+            if let Err(why) = self.open(link, open, out) {
+                out.push_back(Output::Dropped(why));
+                if why == GatewayDrop::BadOpen {
+                    break; // GW-5: one frame costs one signature that does not hold
+                }
+            }
         }
         for (slot, upto) in confirmation.cursors {
             match self.cursor(link, slot, upto) {

@@ -164,7 +164,7 @@ impl Net {
                 mailbox.packets = mailbox.packets.split_off(&(upto + 1));
             }
         }
-        if let Some(open) = confirmation.open {
+        for open in confirmation.opens {
             let id = MailboxId::of(&open.key);
             let statement = open_statement(&NETWORK, &id, &mail.exporter);
             let key = VerifyingKey::from_bytes(&open.key).expect("a key");
@@ -172,7 +172,7 @@ impl Net {
             key.verify_strict(&statement, &signature)
                 .expect("its signature");
             if self.full.contains(&gateway) && !self.mailboxes.contains_key(&id) {
-                return;
+                continue;
             }
             assert!(
                 mail.open.insert(open.slot, id).is_none(),

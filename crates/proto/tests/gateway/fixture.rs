@@ -110,8 +110,13 @@ impl Owner {
     }
 }
 
-pub(crate) fn confirm(link: LinkId, cursors: Vec<(u16, u64)>, open: Option<Open>) -> Input {
-    let frame = Confirmation { cursors, open }.to_frame();
+pub(crate) fn confirm(
+    link: LinkId,
+    cursors: Vec<(u16, u64)>,
+    opens: impl IntoIterator<Item = Open>,
+) -> Input {
+    let opens = opens.into_iter().collect();
+    let frame = Confirmation { cursors, opens }.to_frame();
     Input::Frame { link, frame }
 }
 

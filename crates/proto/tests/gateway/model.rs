@@ -402,8 +402,14 @@ impl Model {
     }
 
     fn confirmation(&mut self, id: LinkId, confirmation: Confirmation) {
-        if let Some(Err(why)) = confirmation.open.map(|open| self.open(id, &open)) {
-            self.drop(why);
+        for open in confirmation.opens {
+            let opened = self.open(id, &open);
+            if let Err(why) = opened {
+                self.drop(why);
+            }
+            if opened == Err(GatewayDrop::BadOpen) {
+                break;
+            }
         }
         for (slot, upto) in confirmation.cursors {
             let mailbox = self.links[&id].slots.get(&slot).copied();

@@ -78,7 +78,7 @@ pub(crate) enum Act {
     /// Any bytes at the start of a frame.
     Bytes(u64, Purpose, Vec<u8>),
     /// Cursors count from the last number that was sent, less two.
-    Confirm(u64, Vec<(u16, u64)>, Option<(u8, u16, Forgery)>),
+    Confirm(u64, Vec<(u16, u64)>, Vec<(u8, u16, Forgery)>),
     Peeled(u8, bool, u8),
     Answer(u8),
     Refuse,
@@ -197,7 +197,7 @@ impl Play {
                 let open = (owner, u16::from(owner % 4), Forgery::None);
                 self.act(0, Act::Unlink(0));
                 self.act(0, Act::Link(Purpose::Mailbox, profile));
-                self.act(0, Act::Confirm(0, Vec::new(), Some(open)));
+                self.act(0, Act::Confirm(0, Vec::new(), vec![open]));
                 self.act(0, Act::Answer(20));
             }
             Act::Unlink(pick) => {
@@ -227,14 +227,14 @@ impl Play {
                 let frame = Frame::from_bytes(frame);
                 self.input(Input::Frame { link, frame });
             }
-            Act::Confirm(link, cursors, open) => {
+            Act::Confirm(link, cursors, opens) => {
                 let link = self.link(link, Purpose::Mailbox);
                 let cursors = cursors.into_iter().map(|(slot, ahead)| {
                     let sent = self.sent.get(&slot).copied().unwrap_or(0);
                     (slot, sent.saturating_add(ahead).saturating_sub(2))
                 });
                 let cursors = cursors.collect();
-                let open = open.map(|(owner, slot, forgery)| {
+                let opens = opens.into_iter().map(|(owner, slot, forgery)| {
                     let (owner, exporter) = (Owner::new(owner), exporter(link));
                     match forgery {
                         Forgery::None => owner.open(slot, &exporter),
@@ -250,7 +250,7 @@ impl Play {
                         }
                     }
                 });
-                self.input(confirm(link, cursors, open));
+                self.input(confirm(link, cursors, opens));
             }
             Act::Peeled(to, delayed, n) => {
                 for _ in 0..n {

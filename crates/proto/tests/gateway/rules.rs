@@ -20,6 +20,43 @@ use super::{
 };
 use crate::harness::call;
 
+/// GW-5, GW-16, LNK-4: one confirmation opens as many as fit it, before its cursors count; after a signature that
+/// does not hold none of its openings does.
+#[test]
+fn one_confirmation_opens_several() {
+    let owners = [1, 2, 3].map(Owner::new);
+    let [a, b, c] = &owners;
+    let mut world = World::new(limits());
+    let opened = |outputs: &[Output]| {
+        let opened = |output: &&Output| **output == Output::Event(GatewayEvent::Opened);
+        outputs.iter().filter(opened).count()
+    };
+    let link = world.link(1, Purpose::Mailbox);
+    let many = (0u8..17).map(|i| Owner::new(100 + i).open(i.into(), &exporter(link)));
+    let outputs = world.input(confirm(link, Vec::new(), many));
+    assert_eq!(opened(&outputs), 17);
+
+    let link = world.link(2, Purpose::Mailbox);
+    let opens = [
+        a.open(0, &exporter(link)),
+        b.open_of(&a.mailbox(), 1, &exporter(link)),
+        c.open(2, &exporter(link)),
+    ];
+    let outputs = world.input(confirm(link, Vec::new(), opens));
+    assert_eq!(opened(&outputs), 1);
+    assert_eq!(dropped(&outputs, GatewayDrop::BadOpen), 1);
+    // One that fails for another reason keeps none of the others away.
+    let opens = [b.open(0, &exporter(link)), c.open(2, &exporter(link))];
+    let outputs = world.input(confirm(link, vec![(2, 0)], opens));
+    assert_eq!(opened(&outputs), 1);
+    assert_eq!(dropped(&outputs, GatewayDrop::SlotTaken), 1);
+    assert_eq!(
+        dropped(&outputs, GatewayDrop::Cursor),
+        0,
+        "it is open by then"
+    );
+}
+
 /// GW-6, GW-7, GW-8: slots, the newest link, and room for mailboxes.
 #[test]
 fn opening_rules() {
