@@ -56,7 +56,7 @@ use proto::{
 use sphinx::Packet;
 
 pub use self::periods::{Edge, cross};
-pub use self::sabotage::{BLOCKED_AT, Sabotage};
+pub use self::sabotage::{BLOCKED_AT, Sabotage, TARGET_AT};
 pub use self::script::{Absence, Played, Script, Stay, play};
 pub use self::setup::document_bytes;
 pub use self::watch::{Place, Sighting};
@@ -361,6 +361,9 @@ impl<'s> World<'s> {
         self.tally
             .note(self.now, b'P', from as u64, to as u64, packet.as_slice());
         self.see_packet(from, to);
+        if from == 0 && self.tally.target.is_some() {
+            self.tally.after_target.push((from, self.now));
+        }
         if !self.admits(from, to) {
             return self.tally.count_named("NotAdmitted");
         }
@@ -371,7 +374,7 @@ impl<'s> World<'s> {
     }
 
     fn arrive(&mut self, to: usize, packet: Box<Packet>) {
-        if self.sabotage.takes(self.now, to) {
+        if self.sabotage.takes(self.now, to, &mut self.tally.target) {
             return self.tally.count_named("Blocked");
         }
         let sample = self.captured.wants().then(|| packet.clone());

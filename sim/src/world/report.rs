@@ -92,6 +92,11 @@ fn alarms(world: &World<'_>, outcome: &mut Outcome) {
             "First alarm of a client, from the start (s)",
             first(&|seat| seat < users, &tally.alarms),
         ),
+        (
+            "target_left_s",
+            "The target leaves the mix, from the start (s)",
+            first(&|_| true, &tally.after_target),
+        ),
     ] {
         if let Some(at) = at {
             push(
@@ -106,6 +111,11 @@ fn alarms(world: &World<'_>, outcome: &mut Outcome) {
     let alarmed = alarmed.range(..users).count() as u64;
     if alarmed > 0 {
         outcome.counts.insert("clients_alarmed".to_owned(), alarmed);
+    }
+    let after_target = tally.after_target.len() as u64;
+    if after_target > 0 {
+        let name = "LeftAfterTarget".to_owned();
+        outcome.counts.insert(name, after_target);
     }
     let elsewhere = tally.holds.iter().filter(|(mix, _)| *mix != 0).count() as u64;
     if elsewhere > 0 {

@@ -87,6 +87,9 @@ pub(super) struct Tally {
     pub(super) alarms: Vec<(usize, Time)>,
     /// Mixes that began to hold output back, and when.
     pub(super) holds: Vec<(usize, Time)>,
+    /// When an attacker let its target into mix 0, and when packets left that mix from then on.
+    pub(super) target: Option<Time>,
+    pub(super) after_target: Vec<(usize, Time)>,
     trace: Sha256,
 }
 
