@@ -69,7 +69,7 @@ pub fn scenario(seed: u64) -> Result<Scenario, ScenarioError> {
     let mut real = |low: f64, high: f64| low + (high - low) * draw.uniform();
     let delay_mean_ms = real(1.0, 200.0);
     let rates = [
-        ("mix.delay_mean_ms", delay_mean_ms),
+        ("mix.delay_mean_ms", delay_mean_ms.round()), // documents know whole ones
         ("links.delay_ms", real(0.0, 100.0)),
         ("traffic.payload_per_user_per_s", real(0.5, 4.0)),
         ("traffic.loop_per_user_per_s", real(0.05, 1.0)),

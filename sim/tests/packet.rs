@@ -69,6 +69,16 @@ fn pools_follow_the_poisson_law_seed_3() {
     assert!(figure.z().unwrap().abs() < 4.0, "{figure:?}");
 }
 
+/// A fault takes packets, and what holds without any is not said.
+#[test]
+fn no_theory_is_shown_for_a_disturbed_run_seed_3() {
+    for fault in ["partitions = 1", "loss_bursts = 1"] {
+        let outcome = run(fault, 3);
+        let figure = outcome.figure("occupancy_mean_packets").unwrap();
+        assert_eq!(figure.expected, None, "{fault}");
+    }
+}
+
 /// The judge can say no: clients whose next payload slot is a quarter of an hour away say nothing
 /// within the time, and that is a failure.
 #[test]

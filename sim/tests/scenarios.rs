@@ -282,6 +282,54 @@ const REFUSED: &[(&str, &str)] = &[
         "version = 1\nengine = \"packet\"\n[mix]\nstrategy = \"pool\"",
         "line 4: mix.strategy = \"pool\": must be \"poisson\" for engine = \"packet\"",
     ),
+    (
+        "version = 1\n[network]\nmixes_per_layer = 1000\n[flow]\ngames = 8",
+        "line 5: flow.games = 8: must be 0 unless there are at most 2000 pools, one for each mix and hop (here 3000)",
+    ),
+    // What the deployed machines can't do, and what does not fit into memory as packets.
+    (
+        "version = 1\nengine = \"packet\"\n[network]\nlayers = 4",
+        "line 4: network.layers = 4: must be 3 for engine = \"packet\": the mixes of a deployed client's route",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[mix]\ndelay_mean_ms = 1.4",
+        "line 4: mix.delay_mean_ms = 1.4: must be a whole number from 1 to 60000 for engine = \"packet\": the \
+         network's document has no fractions",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[traffic]\npayload_per_user_per_s = 6000",
+        "line 4: traffic.payload_per_user_per_s = 6000.0: must keep payload and loops of a user at most 5000 per \
+         second together for engine = \"packet\", here 6000",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[mix]\ndelay_mean_ms = 200\n[packet]\nepoch_s = 90",
+        "line 6: packet.epoch_s = 90: must be at least 173 for this mix.delay_mean_ms and packet.duration_s: packets \
+         must be through before keys change, and the keys of two documents outlast the run",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[packet]\nepoch_s = 90\nduration_s = 86400",
+        "line 4: packet.epoch_s = 90: must be at least 709 for this mix.delay_mean_ms and packet.duration_s: packets \
+         must be through before keys change, and the keys of two documents outlast the run",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[network]\nmixes_per_layer = 10000",
+        "line 4: network.mixes_per_layer = 10000: must keep at most 1000 mixes and gateways for engine = \"packet\", \
+         here 30002",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[traffic]\nusers = 1000000000",
+        "line 4: traffic.users = 1000000000: must keep at most 100000 users for engine = \"packet\", here 1000000000",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[packet]\nmessages_per_user = 100000",
+        "line 4: packet.messages_per_user = 100000: must keep at most 1000000 messages of all users for engine = \
+         \"packet\", here 10000000",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[packet]\nmessage_bytes = 10000000",
+        "line 4: packet.message_bytes = 10000000: must keep at most 1000000000 bytes in all messages for engine = \
+         \"packet\", here 3000000000",
+    ),
 ];
 
 #[test]
@@ -304,6 +352,20 @@ fn faults_of_syntax_show_their_line() {
         assert_eq!(error.line, Some(line), "{error}");
         assert!(error.message.ends_with(shows), "{error}");
     }
+}
+
+/// None of n is not none at all: the interval is Wilson's.
+#[test]
+fn no_impossible_sender_among_some_leaves_a_doubt() {
+    let text = "version = 1\n[mix]\ndelay_mean_ms = 1000\n[traffic]\nusers = 1000\n[flow]\ntargets = 16\ngames = 16";
+    let outcome = sim::run(&Scenario::parse(text).unwrap(), 1, &|_| ()).unwrap();
+    let delta = outcome.figure("loopix_delta").unwrap().estimate;
+    assert!(delta.value.abs() < 1e-12, "{delta:?}");
+    let (low, high) = delta.interval();
+    assert!(
+        low.abs() < 1e-12 && high > 0.05 && high < 0.8,
+        "{low} {high}"
+    );
 }
 
 /// What makes `scenario` short enough for a test.

@@ -64,6 +64,7 @@ pub(super) fn outcome(
     reader.cost();
     let gaps = ["calibration_gap_bits", "contact_calibration_gap_bits"];
     let failures = gaps.iter().filter_map(|name| reader.miscalibrated(name));
+    let failures = reader.nothing_measured().into_iter().chain(failures);
     let failures = failures.collect();
     let plots = [
         reader.latency_plot(),

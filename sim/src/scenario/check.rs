@@ -5,33 +5,11 @@
 
 use std::sync::Arc;
 
-use super::{
-    Engine, Pattern, Scenario, ScenarioError, Strategy, Topology, Trigger, Values,
-    keys::{self, Value},
-};
+use super::{Engine, Pattern, Scenario, ScenarioError, Strategy, Topology, Trigger, Values};
 use crate::{
     flow::{LOAD_MAX, Setup},
     report::short,
 };
-
-/// Keys outside `flow.` that the packet engine can't do: they must hold their defaults there.
-const FLOW_ALONE: &[&str] = &[
-    "network.topology",
-    "mix.strategy",
-    "mix.packets_per_s",
-    "links.jitter_ms",
-    "links.loss_ppm",
-    "links.regions_ms",
-    "traffic.loop_per_mix_per_s",
-    "traffic.dummy_per_user_per_s",
-    "traffic.dummy_per_mix_per_s",
-    "traffic.pattern",
-    "adversary.drop_ppm",
-    "adversary.delay_ms",
-    "adversary.flood_per_s",
-    "adversary.unwatched_mixes_per_layer",
-    "adversary.unwatched_layers",
-];
 
 /// Packets in flight that the flow engine accepts at most, for each thread: about 4 GB.
 const IN_FLIGHT_MAX: f64 = 1e8;
@@ -66,6 +44,9 @@ const GAMES_IN_FLIGHT_MAX_CORRUPT: f64 = 2_000.0;
 
 /// Users for `flow.games`: with more, each sends so seldom that ε takes too long.
 const GAMES_USERS_MAX: u64 = 10_000;
+
+/// Pools for `flow.games`, which keeps a number for each two of them: 32 MB for each thread.
+const GAMES_POOLS_MAX: usize = 2_000;
 
 /// Mixes, each with its random streams: about 1 kB.
 const POOLS_MAX: usize = 320_000;
@@ -210,27 +191,6 @@ impl Scenario {
         }
     }
 
-    fn check_packet(&self, v: &Values) -> Result<(), ScenarioError> {
-        for name in FLOW_ALONE {
-            let key = keys::find(name).expect("the table names it");
-            let default = key.default.as_ref().expect("none of these is required");
-            if !v.holds(name, default) {
-                let must = if *default == Value::Text("".into()) {
-                    "be absent".to_owned()
-                } else {
-                    format!("be {default}")
-                };
-                return Err(v.refuse(name, &format!("{must} for engine = \"packet\"")));
-            }
-        }
-        let most = f64::from(self.packet.epoch_s) * 1e3 / 16.0;
-        if self.packet.clock_skew_ms > most {
-            let allowed = format!("be at most a sixteenth of packet.epoch_s, {most}");
-            return Err(v.refuse("packet.clock_skew_ms", &allowed));
-        }
-        Ok(())
-    }
-
     /// Where posteriors with dummies on single links are exact.
     fn check_dummies(&self, v: &Values) -> Result<(), ScenarioError> {
         let traffic = &self.traffic;
@@ -305,6 +265,13 @@ impl Scenario {
             let must = "be 0 unless users are steady, links take one constant time and carry no \
                         dummies, mixes have no limit and the adversary only watches, and every link";
             return Err(v.refuse(name, must));
+        }
+        let pools = setup.layers * setup.width;
+        if pools > GAMES_POOLS_MAX {
+            let must = format!(
+                "be 0 unless there are at most {GAMES_POOLS_MAX} pools, one for each mix and hop (here {pools})"
+            );
+            return Err(v.refuse(name, &must));
         }
         let in_flight = setup.in_flight().sum();
         let most = if adversary.corrupt_mixes_per_layer > 0 {

@@ -58,6 +58,20 @@ pub struct Key {
     pub meaning: &'static str,
 }
 
+impl Kind {
+    /// Whether a key of this kind may hold `value`.
+    #[must_use]
+    pub fn allows(self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Count { min, max }, Value::Count(n)) => (min..=max).contains(n),
+            (Self::Real { min, max }, Value::Real(x)) => (min..=max).contains(x),
+            (Self::Choice(words), Value::Text(word)) => words.contains(&word.as_ref()),
+            (Self::Text, Value::Text(_)) | (Self::Flag, Value::Flag(_)) => true,
+            _ => false,
+        }
+    }
+}
+
 impl core::fmt::Display for Kind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {

@@ -7,6 +7,7 @@
 
 mod check;
 pub mod keys;
+mod packet;
 mod parts;
 mod read;
 

@@ -100,7 +100,7 @@ impl Values {
             message,
         };
         let key = find(name).ok_or_else(|| refuse(unknown(name)))?;
-        if !allows(key.kind, &value) {
+        if !key.kind.allows(&value) {
             return Err(refuse(format!("{name} = {value}: must be {}", key.kind)));
         }
         self.0.insert(name, (value, None));
@@ -156,7 +156,9 @@ impl Values {
     #[must_use]
     pub fn refuse(&self, name: &str, must: &str) -> ScenarioError {
         let (value, line) = self.0.get(name).expect("the table of keys names it");
-        let origin = if line.is_none() { " (the default)" } else { "" };
+        let default =
+            line.is_none() && find(name).is_some_and(|key| key.default.as_ref() == Some(value));
+        let origin = if default { " (the default)" } else { "" };
         let value = shown(&value.to_string());
         ScenarioError {
             line: *line,
@@ -238,24 +240,14 @@ fn accept(key: &Key, value: &DeValue<'_>) -> Option<Value> {
             Value::Count(u64::from_str_radix(n.as_str(), n.radix()).ok()?)
         }
         Kind::Real { .. } => Value::Real(match value.as_integer() {
-            Some(n) => n.as_str().parse().ok()?,
+            #[expect(clippy::cast_precision_loss, reason = "as TOML's own numbers")]
+            Some(n) => i128::from_str_radix(n.as_str(), n.radix()).ok()? as f64,
             None => value.as_float()?.as_str().parse().ok()?,
         }),
         Kind::Choice(_) | Kind::Text => Value::Text(Cow::Owned(value.as_str()?.to_owned())),
         Kind::Flag => Value::Flag(value.as_bool()?),
     };
-    allows(key.kind, &value).then_some(value)
-}
-
-/// Whether a key of this kind may hold `value`.
-fn allows(kind: Kind, value: &Value) -> bool {
-    match (kind, value) {
-        (Kind::Count { min, max }, Value::Count(n)) => (min..=max).contains(n),
-        (Kind::Real { min, max }, Value::Real(x)) => (min..=max).contains(x),
-        (Kind::Choice(words), Value::Text(word)) => words.contains(&word.as_ref()),
-        (Kind::Text, Value::Text(_)) | (Kind::Flag, Value::Flag(_)) => true,
-        _ => false,
-    }
+    key.kind.allows(&value).then_some(value)
 }
 
 #[cfg(test)]
@@ -272,6 +264,24 @@ mod tests {
         assert_eq!(terse.canonical(), wordy.canonical());
         let other = Values::read("version = 1\nnetwork.layers = 4").unwrap();
         assert_ne!(terse.canonical(), other.canonical());
+    }
+
+    #[test]
+    fn a_number_is_read_in_its_own_base() {
+        for (text, ms) in [
+            ("0x32", 50.0),
+            ("0o62", 50.0),
+            ("0b110010", 50.0),
+            ("5_0", 50.0),
+            ("5e1", 50.0),
+        ] {
+            let values = Values::read(&format!("version = 1\nmix.delay_mean_ms = {text}")).unwrap();
+            assert_eq!(
+                values.real("mix.delay_mean_ms").to_bits(),
+                f64::to_bits(ms),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -58,7 +58,7 @@ use sphinx::Packet;
 pub use self::periods::{Edge, cross};
 pub use self::sabotage::{BLOCKED_AT, Sabotage, TARGET_AT};
 pub use self::script::{Absence, Played, Script, Stay, play};
-pub use self::setup::document_bytes;
+pub use self::setup::{LAYERS, document_bytes, epoch_least_s};
 pub use self::watch::{Place, Sighting};
 use self::{
     agenda::{Agenda, Event},

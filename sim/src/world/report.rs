@@ -5,7 +5,7 @@
 //! | `messages_*`              | said, delivered, acknowledged: the run fails if these differ       |
 //! | `message_latency_*_ms`    | from the application's word until its recipient has all of it      |
 //! | `loop_latency_*_ms`       | from a loop's slot until it was read                               |
-//! | `occupancy_mean_packets`  | packets in a mix; Poisson's mean where nothing is lost or crashes  |
+//! | `occupancy_mean_packets`  | packets in a mix; Poisson's mean where no fault takes packets      |
 //!
 //! Standard errors come from ten consecutive stretches of time or of messages, those of quantiles
 //! from fewer, longer ones.
@@ -215,7 +215,9 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
         .collect();
     let rate = packets_per_s(scenario, world) / scenario.network.mixes_per_layer as f64;
     let expected = rate * delay_mean_s(scenario);
-    let undisturbed = scenario.packet.loss_ppm == 0 && scenario.packet.restarts == 0;
+    let packet = &scenario.packet;
+    let undisturbed =
+        packet.loss_ppm + packet.restarts + packet.partitions + packet.loss_bursts == 0;
     outcome.figures.push(Figure {
         name: "occupancy_mean_packets".to_owned(),
         label: "Packets in a mix, mean".to_owned(),
@@ -244,7 +246,7 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
     Some(Plot {
         title: "Pools of the mixes".to_owned(),
         caption: "How many packets a mix holds, looked at twice a second, over all mixes. \
-                  Poisson traffic and exponential delays give Poisson's law."
+                  Poisson traffic and exponential delays give Poisson's law where nothing is lost."
             .to_owned(),
         x_label: "packets in the mix".to_owned(),
         y_label: "share of looks".to_owned(),

@@ -34,7 +34,9 @@ use crate::{
 /// When the network's document starts to hold, in UTC seconds: a day in 2027.
 const VALID_FROM_S: u64 = 1_800_000_000;
 /// Mixes of a deployed client's route.
-const LAYERS: usize = 3;
+pub const LAYERS: usize = 3;
+/// Epochs of a document: at least, and at most.
+const EPOCHS: (f64, f64) = (8.0, 64.0);
 /// The client's profile in the simulated consensus.
 pub(super) const PROFILE: &str = "simulated";
 
@@ -104,24 +106,14 @@ pub(super) struct Plan {
 ///
 /// If the scenario's numbers make no network that a document can describe.
 pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
-    let Strategy::Poisson { delay_mean_s } = scenario.strategy else {
-        return Err(RunError::Usage(
-            "engine = \"packet\" runs the deployed mixes, which are Poisson: write mix.strategy = \"poisson\"".to_owned(),
-        ));
-    };
     let network = &scenario.network;
-    if network.layers != LAYERS {
-        return Err(RunError::Usage(format!(
-            "engine = \"packet\" runs the deployed clients, whose routes have three mixes: write network.layers = {LAYERS}"
-        )));
-    }
     let mixes = network.layers * network.mixes_per_layer;
     let terms = Terms {
         network: NetworkId([0x51; 32]),
         period: 1,
         previous: [0; 32],
         layers: network.layers,
-        params: params(scenario, delay_mean_s),
+        params: params(scenario),
     };
     let mut nodes = Vec::new();
     let mut descriptors = Vec::new();
@@ -136,9 +128,8 @@ pub(super) fn plan(scenario: &Scenario, seed: u64) -> Result<Plan, RunError> {
         descriptors.push(descriptor);
     }
     let consensus = Consensus::build(&terms, VALID_FROM_S, descriptors)
-        .map_err(|why| RunError::Usage(format!("no document describes this network: {why:?}")))?;
-    let users = usize::try_from(scenario.traffic.users)
-        .map_err(|_| RunError::Usage("traffic.users is too large".to_owned()))?;
+        .map_err(|why| RunError::Failed(format!("no document describes this network: {why:?}")))?;
+    let users = usize::try_from(scenario.traffic.users).expect("the scenario's check bounds it");
     // Spread evenly, so that no gateway is every client's.
     let identity = |number: usize, home: usize| {
         let mut rng = stream(seed, mixes + network.gateways + number, Purpose::Keys);
@@ -178,7 +169,7 @@ pub fn document_bytes(mixes_per_layer: usize, gateways: usize) -> Result<usize, 
 }
 
 /// The network's parameters: the scenario's rates, the default lengths.
-fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
+fn params(scenario: &Scenario) -> Params {
     let traffic = &scenario.traffic;
     let [payload, loops] = [traffic.payload_per_user_per_s, traffic.loop_per_user_per_s];
     #[expect(
@@ -192,7 +183,10 @@ fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
         clippy::cast_sign_loss,
         reason = "positive and bounded by the scenario's ranges"
     )]
-    let delay_mean_ms = (delay_mean_s * 1e3).round().max(1.0) as u32;
+    let delay_mean_ms = match scenario.strategy {
+        Strategy::Poisson { delay_mean_s } => (delay_mean_s * 1e3).round() as u32, // whole but for the division
+        Strategy::Pool { .. } => unreachable!("the scenario's check refuses it"),
+    };
     let profile = Profile {
         name: PROFILE.to_owned(),
         payload_uhz: uhz(payload),
@@ -202,14 +196,15 @@ fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
         confirm_ms: 1_000,
     };
     let epoch_s = scenario.packet.epoch_s;
-    // Two periods of epochs must outlast the run.
-    let wanted = scenario.packet.duration_s + DRAIN.as_secs_f64() + f64::from(epoch_s);
+    let wanted = run_s(scenario) + f64::from(epoch_s);
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "clamped to what the parameters allow"
     )]
-    let epochs = (wanted / f64::from(epoch_s) / 2.0).ceil().clamp(8.0, 64.0) as u16;
+    let epochs = (wanted / f64::from(epoch_s) / 2.0)
+        .ceil()
+        .clamp(EPOCHS.0, EPOCHS.1) as u16;
     Params {
         epoch_s,
         epochs,
@@ -217,6 +212,26 @@ fn params(scenario: &Scenario, delay_mean_s: f64) -> Params {
         profiles: vec![profile],
         ..Params::default()
     }
+}
+
+/// The longest that a run of `scenario` takes: the epochs of two documents must outlast it.
+fn run_s(scenario: &Scenario) -> f64 {
+    scenario.packet.duration_s + DRAIN.as_secs_f64()
+}
+
+/// The shortest epoch with which `scenario` makes a network: a packet's transit is below an eighth of it (DIR-2),
+/// and the epochs of two documents, less the one that has begun, outlast the run.
+#[must_use]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "positive and bounded by the scenario's ranges"
+)]
+pub fn epoch_least_s(scenario: &Scenario) -> u32 {
+    let transit_s = params(scenario).transit().as_secs_f64();
+    let switching = (8.0 * transit_s).floor() as u32 + 1;
+    let lasting = (run_s(scenario) / (2.0 * EPOCHS.1 - 1.0)).ceil() as u32;
+    switching.max(lasting)
 }
 
 fn node(

@@ -1,7 +1,8 @@
-//! Whether posteriors are what they claim to be: log-loss less entropy.
+//! Whether there is anything to say, and posteriors are what they claim to be: log-loss less entropy.
 
 use super::{Reader, Target};
 use crate::{
+    report::short,
     stats::{Estimate, mean, normal_score},
     validate::Z_MAX,
 };
@@ -17,6 +18,22 @@ impl Reader<'_> {
             standard_error: gap.standard_error.max(chance),
             ..gap
         }
+    }
+
+    /// Says so if no message arrived, of which there would be anything to say.
+    pub(super) fn nothing_measured(&self) -> Option<String> {
+        let (setup, packets) = (self.setup, self.all.packets);
+        let dropping = if setup.corrupt > 0 { setup.drop } else { 0.0 };
+        self.all.targets.is_empty().then(|| {
+            format!(
+                "no message was measured: of {packets} packets none that was chosen arrived; links lose {} of what \
+                 they carry (links.loss_ppm), {} of {} mixes at each hop are corrupt and drop {} of it (adversary.drop_ppm)",
+                percent(setup.loss()),
+                setup.corrupt,
+                setup.width,
+                percent(dropping),
+            )
+        })
     }
 
     /// Says so if posteriors are not what they claim to be: log-loss and entropy differ by more
@@ -37,4 +54,8 @@ impl Reader<'_> {
             )
         })
     }
+}
+
+fn percent(share: f64) -> String {
+    format!("{} %", short(100.0 * share))
 }

@@ -14,7 +14,8 @@ impl Reader<'_> {
         let (mixes, layers) = (self.setup.mixes() as f64, self.setup.layers as f64);
         let dummies = traffic.users as f64 * traffic.dummy_per_user_per_s / mixes
             + traffic.dummy_per_mix_per_s * (layers - 1.0) / layers;
-        // A loop of a mix passes every layer once.
+        // As if a loop came to every layer, as those of deployed nodes do: too much for the engine's, which start
+        // in their own layer.
         let loops = traffic.loop_per_mix_per_s * self.setup.layers as f64;
         let mix = self.scenario.through_mix_per_s() + loops;
         for (name, label, value) in [

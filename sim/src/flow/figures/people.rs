@@ -1,7 +1,8 @@
 //! Figures of people instead of packets: users over several messages, pairs of correspondents,
 //! two senders.
 
-use super::{Expected, Reader, Section, mean, quantile};
+use super::{Estimate, Expected, Reader, Section, mean, quantile};
+use crate::flow::games::GAMES;
 
 impl Reader<'_> {
     /// Quantiles over users. A user's messages here are those of one pass, close together: they
@@ -74,7 +75,12 @@ impl Reader<'_> {
             self.push("loopix_epsilon_mean", label, epsilon, None);
             let impossible =
                 |section: &Section| 1.0 - section.epsilons.len() as f64 / section.labels as f64;
-            let delta = self.estimate(self.all.labels, impossible);
+            let mut delta = self.estimate(self.all.labels, impossible);
+            if delta.standard_error == 0.0 {
+                // None or all. The packets of one game are not independent: as many trials as games.
+                let games = self.all.labels.div_ceil(GAMES);
+                delta = Estimate::share(if delta.value > 0.0 { games } else { 0 }, games);
+            }
             let label = "δ of Loopix: one of two senders is impossible";
             self.push("loopix_delta", label, delta, None);
         }
