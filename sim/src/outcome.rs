@@ -86,9 +86,12 @@ pub enum Expected {
 }
 
 impl Figure {
-    /// Standard errors between the value and its closed form, if it has one.
+    /// Standard errors between the value and its closed form, if it has one and the value is known.
     #[must_use]
     pub fn z(&self) -> Option<f64> {
+        if self.estimate.more {
+            return None;
+        }
         match self.expected? {
             Expected::Equals(value) => Some(self.estimate.z(value)),
             Expected::AtMost(_) => None,

@@ -11,6 +11,7 @@
 //! | `n`              | observations                                       |
 //! | `expected`       | `{"equals": x}` or `{"at_most": x}`, if theory says |
 //! | `z`              | standard errors from `equals`                      |
+//! | `more_than`      | in place of value and errors, which are null: some attacks gave up; the estimate if they had ended then |
 //!
 //! Both are functions of scenario, seed and outcome: no date, no host, no duration.
 
@@ -22,6 +23,7 @@ use crate::{
     outcome::{Expected, Figure, Outcome, Plot},
     plot::{escape, svg},
     scenario::{Engine, Scenario},
+    stats::Estimate,
     sweep::{Merged, Plan},
     table::Cells,
     validate::{Check, Error},
@@ -89,6 +91,11 @@ fn figure_json(figure: &Figure) -> Value {
         Some(Expected::Equals(x)) => value["expected"] = json!({ "equals": x }),
         Some(Expected::AtMost(x)) => value["expected"] = json!({ "at_most": x }),
         None => {}
+    }
+    if figure.estimate.more {
+        value["more_than"] = value["value"].take();
+        value["standard_error"] = Value::Null;
+        value["interval_95"] = json!([null, null]);
     }
     if let Some(z) = figure.z() {
         value["z"] = json!(z);
@@ -332,16 +339,30 @@ pub fn short(x: f64) -> String {
     }
 }
 
+/// The value, or that it is more than this.
+#[must_use]
+pub fn show_value(estimate: &Estimate) -> String {
+    let more = if estimate.more { "more than " } else { "" };
+    format!("{more}{}", short(estimate.value))
+}
+
 fn figure_row(figure: &Figure) -> [String; 7] {
     let estimate = &figure.estimate;
     let computed = estimate.sections == 0;
     let (low, high) = estimate.interval();
     let unless_computed = |text: String| if computed { "–".to_owned() } else { text };
+    let unless_more = |text: String| {
+        if estimate.more {
+            "–".to_owned()
+        } else {
+            unless_computed(text)
+        }
+    };
     [
         with_unit(figure),
-        short(estimate.value),
-        unless_computed(short(estimate.standard_error)),
-        unless_computed(format!("{} to {}", short(low), short(high))),
+        show_value(estimate),
+        unless_more(short(estimate.standard_error)),
+        unless_more(format!("{} to {}", short(low), short(high))),
         unless_computed(estimate.n.to_string()),
         match figure.expected {
             Some(Expected::Equals(x)) => short(x),
@@ -461,7 +482,7 @@ mod tests {
             let figure = Figure {
                 name: name.to_owned(),
                 label: "λ".to_owned(),
-                estimate: crate::stats::Estimate::exact(1.0),
+                estimate: Estimate::exact(1.0),
                 expected: None,
             };
             assert_eq!(with_unit(&figure), shown);

@@ -28,6 +28,8 @@ pub struct Estimate {
     /// Whether the value is a share of `n` independent trials: its interval is Wilson's, which
     /// does not shrink to nothing when all or none succeed.
     pub trials: bool,
+    /// Whether what is meant is more than the value: some of the observations were given up.
+    pub more: bool,
 }
 
 impl Estimate {
@@ -40,6 +42,7 @@ impl Estimate {
             n: 0,
             sections: 0,
             trials: false,
+            more: false,
         }
     }
 
@@ -54,6 +57,7 @@ impl Estimate {
             n,
             sections: usize::try_from(n).unwrap_or(usize::MAX),
             trials: true,
+            more: false,
         }
     }
 
@@ -70,6 +74,7 @@ impl Estimate {
             n,
             sections: sections.len(),
             trials: false,
+            more: false,
         }
     }
 

@@ -174,6 +174,103 @@ fn what_cannot_be_written_exits_with_1() {
     let output = lacuna_sim(&["run", SCENARIO, "--quiet", "--out", path(&file)]);
     assert_eq!(output.status.code(), Some(1), "{}", error(&output));
     assert!(error(&output).contains("a-file"), "{}", error(&output));
+    // Before a run of hours, not after it.
+    let long = folder.path().join("long.toml");
+    let text = "version = 1\n[traffic]\nusers = 60000000\n[flow]\ntargets = 10000000\n";
+    fs::write(&long, text).expect("writable");
+    let output = lacuna_sim(&["run", path(&long), "--quiet", "--out", path(&file)]);
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+}
+
+/// Messages of another run would pass for this one's.
+#[test]
+fn a_new_summary_takes_old_messages_away() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let run = |more: &[&str]| {
+        let arguments = ["run", SCENARIO, "--quiet", "--out", path(folder.path())];
+        let output = lacuna_sim(&[&arguments[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        let files = fs::read_dir(folder.path()).expect("there");
+        let mut names: Vec<String> = files
+            .map(|file| {
+                file.expect("readable")
+                    .file_name()
+                    .into_string()
+                    .expect("utf-8")
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    let both = [
+        "messages.csv",
+        "messages.parquet",
+        "report.html",
+        "summary.json",
+    ];
+    assert_eq!(run(&["--messages", "csv,parquet"]), both);
+    assert_eq!(run(&["--messages", "parquet"]), both[1..]);
+    assert_eq!(run(&[]), both[2..]);
+}
+
+/// Where nothing arrives nothing is measured, and that is no success.
+#[test]
+fn a_run_that_measures_nothing_fails() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let scenario = folder.path().join("dropped.toml");
+    let text = "version = 1\n[adversary]\ncorrupt_mixes_per_layer = 3\ndrop_ppm = 1000000\n[flow]\ntargets = 16\n";
+    fs::write(&scenario, text).expect("writable");
+    let output = lacuna_sim(&["run", path(&scenario), "--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+    let says = "3 of 3 mixes at each hop are corrupt and drop 100 % of it (adversary.drop_ppm)";
+    assert!(
+        error(&output).contains("no message was measured"),
+        "{}",
+        error(&output)
+    );
+    assert!(error(&output).contains(says), "{}", error(&output));
+}
+
+/// An attack that gave up took more rounds than that, and is counted.
+#[test]
+fn an_attack_that_gives_up_is_more_than_its_rounds() {
+    let attack = |more: &[&str]| {
+        let arguments = [
+            "attack",
+            "intersection",
+            "--users",
+            "10",
+            "--replications",
+            "320",
+        ];
+        let output = lacuna_sim(&[&arguments[..], more].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        String::from_utf8(output.stdout).expect("utf-8")
+    };
+    let never = ["--mailboxes", "--rounds", "20"];
+    let shown = attack(&never);
+    assert!(
+        shown.contains("more than 20") && !shown.contains("unknown"),
+        "{shown}"
+    );
+    let figures = |more: &[&str]| -> Value {
+        serde_json::from_str::<Value>(&attack(&[more, &["--json"]].concat())).expect("json")["figures"].clone()
+    };
+    let found = figures(&never);
+    assert_eq!(found["rounds_mean"]["more_than"], 20.0);
+    assert!(found["rounds_mean"]["value"].is_null(), "{found}");
+    assert_eq!(found["gave_up"]["value"], 1.0);
+    // Some give up: a mean is not known, a median may be. Without memory 3.4 rounds are the median of the greatest
+    // of nine geometric times.
+    let found = figures(&["--rounds", "5"]);
+    let more = found["rounds_mean"]["more_than"].as_f64().expect("a bound");
+    assert!((3.0..5.0).contains(&more), "{more}");
+    assert!(
+        (3.0..=4.0).contains(&found["rounds_median"]["value"].as_f64().expect("known")),
+        "{found}"
+    );
+    let gave_up = found["gave_up"]["value"].as_f64().expect("a share");
+    assert!((gave_up - 0.248).abs() < 0.1, "{gave_up}");
 }
 
 #[test]
@@ -289,6 +386,56 @@ fn attacks_print_json_and_refuse_nonsense() {
         (
             vec!["n-1", "--loss", "0"],
             "must be a number from 0.0001 to 0.25",
+        ),
+        (
+            vec![
+                "n-1",
+                "--loops-per-s",
+                "1e6",
+                "--days-between-false-alarms",
+                "1e6",
+            ],
+            "loops in 10 s: must be at most 1e5; lower --loops-per-s",
+        ),
+        (
+            vec![
+                "n-1",
+                "--blocked",
+                "1e-9",
+                "--loss",
+                "0.0001",
+                "--replications",
+                "1000000",
+            ],
+            "loops to play: must be at most 1e11; lower --replications",
+        ),
+        (
+            vec![
+                "flood",
+                "--days-between-false-alarms",
+                "1e6",
+                "--loops-per-s",
+                "1e6",
+                "--loss",
+                "0.25",
+            ],
+            "no threshold of the detector leaves",
+        ),
+        (
+            vec!["correlate", "--flow-per-s", "1e6", "--seconds", "1e6"],
+            "packets and bins of time in one observation: must be at most 1e7; lower --flow-per-s",
+        ),
+        (
+            vec![
+                "correlate",
+                "--flow-per-s",
+                "1e4",
+                "--seconds",
+                "900",
+                "--replications",
+                "1000000",
+            ],
+            "steps: must be at most 1e11; lower --flow-per-s",
         ),
         (
             vec!["correlate", "--replications", "3"],

@@ -4,8 +4,13 @@
 
 pub use proto::watch::Detector;
 
-use super::{figure, line, mean_of, plot, reference, replicate, share_of};
-use crate::{outcome::Outcome, random::Stream, stats::Estimate};
+use super::{WORK_MAX, bound, figure, line, mean_of, plot, reference, replicate, share_of};
+use crate::{
+    outcome::{Outcome, RunError},
+    random::Stream,
+    report::short,
+    stats::Estimate,
+};
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +39,21 @@ const TUNED_FOR: f64 = 0.5;
 #[must_use]
 pub fn detector(loss: f64, loops: f64) -> Detector {
     Detector::new(loss, TUNED_FOR, loops).expect("natural loss is above 0 and well below a half")
+}
+
+/// As [`detector`], where somebody chose the numbers.
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if no threshold makes false alarms so rare.
+pub(super) fn tuned(loss: f64, loops: f64) -> Result<Detector, RunError> {
+    Detector::new(loss, TUNED_FOR, loops).ok_or_else(|| {
+        let loops = short(loops);
+        RunError::Usage(format!(
+            "no threshold of the detector leaves {loops} loops between two false alarms where links lose {loss}: lower \
+             --loops-per-s or --days-between-false-alarms"
+        ))
+    })
 }
 
 /// The test, played.
@@ -78,14 +98,21 @@ impl Played for Detector {
 /// Seconds in which the curve of alarms wants one.
 const WINDOW_S: f64 = 10.0;
 
+/// Loops in it at most: every threshold of the curve goes through them.
+const WINDOW_MAX: f64 = 1e5;
+
 /// The whole study.
-#[must_use]
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if false alarms can't be as rare as that, or the study would take too long.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
+    clippy::cast_precision_loss,
     reason = "loops of ten seconds"
 )]
-pub fn run(settings: &Blending, seed: u64) -> Outcome {
+pub fn run(settings: &Blending, seed: u64) -> Result<Outcome, RunError> {
     let Blending {
         loops_per_s,
         loss,
@@ -95,7 +122,16 @@ pub fn run(settings: &Blending, seed: u64) -> Outcome {
     } = *settings;
     let wanted = settings.days_between_false_alarms * 86_400.0 * loops_per_s;
     let attacked = |loss: f64, blocked: f64| loss + (1.0 - loss) * blocked;
-    let detector = detector(loss, wanted);
+    bound(
+        "loops in 10 s",
+        loops_per_s * WINDOW_S,
+        WINDOW_MAX,
+        "--loops-per-s",
+    )?;
+    let detector = tuned(loss, wanted)?;
+    let each = detector.run_length(attacked(loss, blocked)) + loops_per_s * WINDOW_S;
+    let lower = "--replications or --loops-per-s, or block more";
+    bound("loops to play", each * replications as f64, WORK_MAX, lower)?;
     let found = detector.simulate(attacked(loss, blocked), replications, seed);
     let seconds = Estimate {
         value: found.value / loops_per_s,
@@ -130,7 +166,7 @@ pub fn run(settings: &Blending, seed: u64) -> Outcome {
     ];
     for percent in 1..=5u32 {
         let natural = f64::from(percent) / 100.0;
-        let seconds = self::detector(natural, wanted).run_length(attacked(natural, blocked));
+        let seconds = tuned(natural, wanted)?.run_length(attacked(natural, blocked));
         let name = format!("detection_at_loss_{percent}_s");
         let label = format!("time until it is noticed where links lose {percent} %, computed");
         figures.push(computed(&name, &label, seconds / loops_per_s));
@@ -151,7 +187,7 @@ pub fn run(settings: &Blending, seed: u64) -> Outcome {
         .map(|blocked| line(&format!("{:.0} % blocked", blocked * 100.0), curve(blocked)))
         .into();
     curves.push(reference("chance", vec![(0.0, 0.0), (1.0, 1.0)]));
-    Outcome {
+    Ok(Outcome {
         figures,
         plots: vec![
             plot(
@@ -174,5 +210,5 @@ pub fn run(settings: &Blending, seed: u64) -> Outcome {
             ),
         ],
         ..Outcome::default()
-    }
+    })
 }

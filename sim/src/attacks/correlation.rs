@@ -9,9 +9,9 @@
 //! *Shaped*: as deployed. The client sends in slots of a Poisson process whether or not it has anything
 //! to send, and receives at a constant rate; the attacker sees neither flow.
 
-use super::{estimate, figure, line, plot, reference, replicate};
+use super::{WORK_MAX, bound, estimate, figure, line, plot, reference, replicate};
 use crate::{
-    outcome::Outcome,
+    outcome::{Outcome, RunError},
     random::Stream,
     stats::{Estimate, quantile_groups},
 };
@@ -35,6 +35,9 @@ pub struct Correlation {
     pub replications: u64,
 }
 
+/// Times and bins of one pair, at most: some hundred megabytes for each thread.
+const HELD_MAX: f64 = 1e7;
+
 /// Scores of one pair that belongs together and of one that does not.
 type Pair = (f64, f64);
 
@@ -50,6 +53,36 @@ fn poisson_times(rate: f64, seconds: f64, stream: &mut Stream) -> Vec<f64> {
 }
 
 impl Correlation {
+    /// Whether it fits into memory and patience.
+    #[expect(clippy::cast_precision_loss, reason = "replications are few")]
+    fn check(&self) -> Result<(), RunError> {
+        let packets = (self.flow_per_s + self.noise_per_s) * self.seconds;
+        let bins = self.seconds / self.bin_s();
+        let what = "packets and bins of time in one observation";
+        let lower = "--flow-per-s, --noise-per-s or --seconds, or take longer delays";
+        bound(what, packets + bins, HELD_MAX, lower)?;
+        // Each packet that comes is held against all that may have become it, each bin against each lag.
+        let near = self.flow_per_s * self.reach_s().min(self.seconds);
+        let steps = packets * (1.0 + near) + bins * (1.0 + 2.0 * f64::from(self.layers).sqrt());
+        let lower = "--flow-per-s, --noise-per-s, --seconds or --replications";
+        bound(
+            "steps",
+            2.0 * steps * self.replications as f64,
+            WORK_MAX,
+            lower,
+        )
+    }
+
+    /// Beyond which no delay is looked for.
+    fn reach_s(&self) -> f64 {
+        self.delay_mean_s * (f64::from(self.layers) + 30.0)
+    }
+
+    /// Width of a bin: the delay's standard deviation.
+    fn bin_s(&self) -> f64 {
+        self.delay_mean_s * f64::from(self.layers).sqrt()
+    }
+
     fn delay(&self, stream: &mut Stream) -> f64 {
         (0..self.layers)
             .map(|_| stream.exponential() * self.delay_mean_s)
@@ -88,7 +121,7 @@ impl Correlation {
     #[expect(clippy::cast_precision_loss, reason = "packets in memory")]
     fn score(&self, sent: &[f64], came: &[f64]) -> f64 {
         let w = self.flow_per_s / (self.flow_per_s + self.noise_per_s);
-        let reach = self.delay_mean_s * (f64::from(self.layers) + 30.0);
+        let reach = self.reach_s();
         let mut first = 0;
         let mut score = 0.0;
         for x in came {
@@ -112,7 +145,7 @@ impl Correlation {
         reason = "bins of an observation"
     )]
     fn cross(&self, sent: &[f64], came: &[f64]) -> f64 {
-        let width = self.delay_mean_s * f64::from(self.layers).sqrt();
+        let width = self.bin_s();
         let bins = ((self.seconds / width).ceil() as usize).max(2);
         let lags = (2.0 * f64::from(self.layers).sqrt()).ceil() as usize;
         let count = |times: &[f64]| {
@@ -213,8 +246,12 @@ pub fn cross_auc_and_rate(settings: &Correlation, seed: u64) -> (Estimate, Estim
 }
 
 /// The whole study.
-#[must_use]
-pub fn run(settings: &Correlation, seed: u64) -> Outcome {
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if it would take too much memory or time.
+pub fn run(settings: &Correlation, seed: u64) -> Result<Outcome, RunError> {
+    settings.check()?;
     let rates = [
         0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9,
     ];
@@ -244,7 +281,7 @@ pub fn run(settings: &Correlation, seed: u64) -> Outcome {
         ));
     }
     series.push(reference("chance", vec![(0.0, 0.0), (1.0, 1.0)]));
-    Outcome {
+    Ok(Outcome {
         figures,
         plots: vec![plot(
             "Who belongs to whom",
@@ -253,5 +290,5 @@ pub fn run(settings: &Correlation, seed: u64) -> Outcome {
             series,
         )],
         ..Outcome::default()
-    }
+    })
 }

@@ -11,12 +11,12 @@
 //! the others go to uniform receivers. Approximation: rounds are independent, and a round
 //! holds the whole delay of its messages.
 
-use super::{estimate, figure, line, plot, replicate};
+use super::{each, estimate, figure, line, median, plot, replicate, until};
 use crate::{
     closed,
-    outcome::Outcome,
+    outcome::{Figure, Outcome},
     random::Stream,
-    stats::{Estimate, quantile},
+    stats::Estimate,
 };
 
 /// Settings.
@@ -142,19 +142,37 @@ pub fn rounds(settings: &Disclosure, defence: Defence, seed: u64) -> Estimate {
     let found = replicate(seed, settings.replications, |stream| {
         attack(settings, defence, &looks, stream)
     });
-    median_rounds(&found, &looks)
+    estimate(&rounds_needed(&found, &looks), median)
 }
 
-pub(super) fn median_rounds(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Estimate {
-    #[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
-    let needed = |found: &Vec<f64>| {
+/// Rounds to 80 % of the friends; infinite for those that gave up.
+#[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
+pub(super) fn rounds_needed(found: &[Vec<Vec<f64>>], looks: &[usize]) -> Vec<Vec<f64>> {
+    each(found, |found| {
         let at = found.iter().position(|share| *share >= FOUND);
         at.map_or(f64::INFINITY, |at| looks[at] as f64)
-    };
-    estimate(found, |all| {
-        let mut all: Vec<f64> = all.iter().map(needed).collect();
-        all.sort_by(f64::total_cmp);
-        quantile(&all, 0.5)
+    })
+}
+
+/// What attacks against one defence found, after so many rounds at most.
+#[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
+pub(super) fn found_figures(name: &str, found: &[Vec<Vec<f64>>], looks: &[usize]) -> [Figure; 3] {
+    let most = looks.last().map_or(0.0, |most| *most as f64);
+    let [rounds, gave_up] = until(&rounds_needed(found, looks), most, median);
+    let last = estimate(found, |all| {
+        all.iter().filter_map(|found| found.last()).sum::<f64>() / all.len() as f64
+    });
+    [
+        ("rounds", "rounds to 80 % of the friends", rounds),
+        ("gave_up", "attacks that gave up", gave_up),
+        ("found", "friends found at the end", last),
+    ]
+    .map(|(figure_name, label, estimate)| {
+        let (name, label) = (
+            format!("{figure_name}_cover_{name}"),
+            format!("{label}, cover: {name}"),
+        );
+        figure(&name, &label, estimate, None)
     })
 }
 
@@ -168,19 +186,7 @@ pub fn run(settings: &Disclosure, seed: u64) -> Outcome {
         let found = replicate(seed, settings.replications, |stream| {
             attack(settings, defence, &looks, stream)
         });
-        let label = format!("rounds to 80 % of the friends, cover: {name}");
-        let rounds = median_rounds(&found, &looks);
-        figures.push(figure(
-            &format!("rounds_cover_{name}"),
-            &label,
-            rounds,
-            None,
-        ));
-        let last = estimate(&found, |all| {
-            all.iter().filter_map(|found| found.last()).sum::<f64>() / all.len() as f64
-        });
-        let label = format!("friends found at the end, cover: {name}");
-        figures.push(figure(&format!("found_cover_{name}"), &label, last, None));
+        figures.extend(found_figures(name, &found, &looks));
         let mean_at = |at: usize| {
             let all: Vec<f64> = found.iter().flatten().map(|found| found[at]).collect();
             crate::stats::mean(&all)

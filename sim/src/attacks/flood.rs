@@ -14,13 +14,13 @@
 use std::collections::VecDeque;
 
 use super::{
-    blending::{Detector, detector},
-    estimate, figure, line, plot, replicate,
+    blending::{Detector, detector, tuned},
+    estimate, figure, line, median, plot, replicate, until,
 };
 use crate::{
-    outcome::Outcome,
+    outcome::{Outcome, RunError},
     random::Stream,
-    stats::{Estimate, quantile},
+    stats::Estimate,
 };
 
 /// Settings.
@@ -150,8 +150,12 @@ impl Flood {
     }
 
     fn detector(&self) -> Detector {
-        let loops = self.days_between_false_alarms * 86_400.0 * self.loops_per_s;
-        detector(self.loss, loops)
+        detector(self.loss, self.loops_between())
+    }
+
+    /// Loops between two false alarms, on the mean.
+    fn loops_between(&self) -> f64 {
+        self.days_between_false_alarms * 86_400.0 * self.loops_per_s
     }
 
     fn alarms(&self, counting: Counting, seed: u64) -> Vec<Vec<f64>> {
@@ -175,8 +179,12 @@ fn share_of_alarms(alarms: &[f64]) -> f64 {
 }
 
 /// The whole study.
-#[must_use]
-pub fn run(settings: &Flood, seed: u64) -> Outcome {
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if false alarms can't be as rare as that.
+pub fn run(settings: &Flood, seed: u64) -> Result<Outcome, RunError> {
+    tuned(settings.loss, settings.loops_between())?;
     let (mut figures, mut series) = (Vec::new(), Vec::new());
     for (name, counting) in Counting::ALL {
         let alarms = settings.alarms(counting, seed);
@@ -184,11 +192,7 @@ pub fn run(settings: &Flood, seed: u64) -> Outcome {
         let share = estimate(&alarms, share_of_alarms);
         figures.push(figure(&format!("alarmed_{name}"), &label, share, None));
         let label = format!("first alarm, median (s), loops counted by {name}");
-        let median = estimate(&alarms, |all| {
-            let mut all = all.to_vec();
-            all.sort_by(f64::total_cmp);
-            quantile(&all, 0.5)
-        });
+        let [median, _] = until(&alarms, settings.seconds, median);
         figures.push(figure(&format!("alarm_{name}_s"), &label, median, None));
         let all = alarms.concat();
         let grid = (0..=40).map(|i| settings.seconds * f64::from(i) / 40.0);
@@ -204,7 +208,7 @@ pub fn run(settings: &Flood, seed: u64) -> Outcome {
             grid.map(|t| (t, by(t))).collect(),
         ));
     }
-    Outcome {
+    Ok(Outcome {
         figures,
         plots: vec![plot(
             "Alarms",
@@ -213,5 +217,5 @@ pub fn run(settings: &Flood, seed: u64) -> Outcome {
             series,
         )],
         ..Outcome::default()
-    }
+    })
 }

@@ -7,12 +7,12 @@
 //! who keep the same hours as the target stay candidates for long. With mailboxes that keep messages for those who are offline, delivery does not depend on
 //! presence and no round excludes anyone: the set stays whole.
 
-use super::{estimate, figure, line, plot, reference, replicate};
+use super::{each, estimate, figure, line, median, plot, reference, replicate, until};
 use crate::{
     closed,
     outcome::Outcome,
     random::Stream,
-    stats::{Estimate, mean, quantile},
+    stats::{Estimate, mean},
 };
 
 /// Settings.
@@ -100,7 +100,7 @@ fn study(settings: &Intersection, seed: u64) -> Vec<Vec<Vec<usize>>> {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rounds in memory")]
-fn rounds_of(left: &[usize]) -> f64 {
+fn rounds_until_alone(left: &[usize]) -> f64 {
     match left.last() {
         Some(1) => (left.len() - 1) as f64,
         _ => f64::INFINITY,
@@ -110,9 +110,8 @@ fn rounds_of(left: &[usize]) -> f64 {
 /// Mean rounds until the target is alone; infinite if an attack gave up.
 #[must_use]
 pub fn rounds(settings: &Intersection, seed: u64) -> Estimate {
-    estimate(&study(settings, seed), |all| {
-        mean(&all.iter().map(|left| rounds_of(left)).collect::<Vec<_>>())
-    })
+    let found = study(settings, seed);
+    estimate(&each(&found, |left| rounds_until_alone(left)), mean)
 }
 
 /// The whole study.
@@ -123,14 +122,10 @@ pub fn run(settings: &Intersection, seed: u64) -> Outcome {
     let independent = !settings.has_memory() && !settings.habits;
     let expected = (independent && !settings.mailboxes)
         .then(|| closed::intersection_rounds(settings.users as f64, settings.online));
-    let mean_rounds = estimate(&found, |all| {
-        mean(&all.iter().map(|left| rounds_of(left)).collect::<Vec<_>>())
-    });
-    let median = estimate(&found, |all| {
-        let mut all: Vec<f64> = all.iter().map(|left| rounds_of(left)).collect();
-        all.sort_by(f64::total_cmp);
-        quantile(&all, 0.5)
-    });
+    let rounds = each(&found, |left| rounds_until_alone(left));
+    let most = f64::from(settings.rounds);
+    let [mean_rounds, gave_up] = until(&rounds, most, mean);
+    let [median, _] = until(&rounds, most, median);
     let longest = found.iter().flatten().map(Vec::len).max().unwrap_or(1);
     let all: Vec<&Vec<usize>> = found.iter().flatten().collect();
     let size = |round: usize| {
@@ -165,6 +160,7 @@ pub fn run(settings: &Intersection, seed: u64) -> Outcome {
                 expected,
             ),
             figure("rounds_median", "rounds until alone, median", median, None),
+            figure("gave_up", "attacks that gave up", gave_up, None),
         ],
         plots: vec![plot(
             "Candidates left",

@@ -19,8 +19,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    disclosure::{Defence, looks, median_rounds},
-    estimate, figure, line, mean_of, plot, replicate,
+    disclosure::{Defence, found_figures, looks, rounds_needed},
+    each, estimate, figure, line, mean_of, median, plot, replicate,
 };
 use crate::{
     closed,
@@ -257,7 +257,7 @@ pub fn rounds(settings: &LeastSquares, defence: Defence, seed: u64) -> Estimate 
     let found = replicate(seed, settings.replications, |stream| {
         attack(settings, defence, &looks, stream).found
     });
-    median_rounds(&found, &looks)
+    estimate(&rounds_needed(&found, &looks), median)
 }
 
 /// The whole study.
@@ -271,26 +271,8 @@ pub fn run(settings: &LeastSquares, seed: u64) -> Outcome {
             let attacked = attack(settings, defence, &looks, stream);
             (attacked.found, attacked.error)
         });
-        let pick = |(found, _): &(Vec<f64>, f64)| found.clone();
-        let found: Vec<Vec<Vec<f64>>> = attacks
-            .iter()
-            .map(|section| section.iter().map(pick).collect())
-            .collect();
-        figures.push(figure(
-            &format!("rounds_cover_{name}"),
-            &format!("rounds to 80 % of the friends, cover: {name}"),
-            median_rounds(&found, &looks),
-            None,
-        ));
-        let last = estimate(&found, |all| {
-            all.iter().filter_map(|found| found.last()).sum::<f64>() / all.len() as f64
-        });
-        figures.push(figure(
-            &format!("found_cover_{name}"),
-            &format!("friends found at the end, cover: {name}"),
-            last,
-            None,
-        ));
+        let found = each(&attacks, |(found, _)| found.clone());
+        figures.extend(found_figures(name, &found, &looks));
         if defence == Defence::None {
             let error = estimate(&attacks, |all| {
                 mean(&all.iter().map(|(_, error)| *error).collect::<Vec<_>>())

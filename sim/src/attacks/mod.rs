@@ -30,25 +30,39 @@ pub mod resend;
 use rayon::prelude::*;
 
 use crate::{
-    outcome::{Expected, Figure, Mark, Plot, Series},
+    outcome::{Expected, Figure, Mark, Plot, RunError, Series},
     random::{Purpose, Stream},
     report::short,
-    stats::{Estimate, mean},
+    stats::{Estimate, mean, quantile},
 };
 
 /// Sections of a study.
 pub const SECTIONS: u64 = 32;
 
-/// Runs `each` for every replication, in order; `replications` are rounded up to whole sections.
+/// Steps that a study may take in all: minutes.
+const WORK_MAX: f64 = 1e11;
+
+/// Refuses a study whose `what`, `here`, is above `most`, and says what to lower.
+fn bound(what: &str, here: f64, most: f64, lower: &str) -> Result<(), RunError> {
+    if here <= most {
+        return Ok(());
+    }
+    let here = short(here);
+    Err(RunError::Usage(format!(
+        "{here} {what}: must be at most {most:e}; lower {lower}"
+    )))
+}
+
+/// Runs `one_of` for every replication, in order; `replications` are rounded up to whole sections.
 fn replicate<T: Send>(
     seed: u64,
     replications: u64,
-    each: impl Fn(&mut Stream) -> T + Sync,
+    one_of: impl Fn(&mut Stream) -> T + Sync,
 ) -> Vec<Vec<T>> {
     let share = replications.div_ceil(SECTIONS).max(1);
     let section = |section: u64| {
         let one = |i| {
-            each(&mut Stream::new(
+            one_of(&mut Stream::new(
                 seed,
                 section * share + i,
                 0,
@@ -69,6 +83,31 @@ fn estimate<T: Clone>(sections: &[Vec<T>], estimator: impl Fn(&[T]) -> f64) -> E
 
 fn mean_of(sections: &[Vec<f64>]) -> Estimate {
     estimate(sections, mean)
+}
+
+/// An estimator of rounds or times, infinite for the attacks that gave up after `most`, as if they had ended then; if
+/// that makes it too small, it is known to be more. And the share that gave up.
+fn until(sections: &[Vec<f64>], most: f64, estimator: impl Fn(&[f64]) -> f64) -> [Estimate; 2] {
+    let ended = each(sections, |at| at.min(most));
+    let found = Estimate {
+        more: estimator(&sections.concat()).is_infinite(),
+        ..estimate(&ended, estimator)
+    };
+    [found, share_of(&each(sections, |at| at.is_infinite()))]
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5)
+}
+
+/// `of` each replication.
+fn each<T, U>(sections: &[Vec<T>], of: impl Fn(&T) -> U) -> Vec<Vec<U>> {
+    sections
+        .iter()
+        .map(|section| section.iter().map(&of).collect())
+        .collect()
 }
 
 /// How often it happens, of independent replications.

@@ -15,7 +15,7 @@ use sim::{
     report,
 };
 
-use super::{Failure, running, usage, with_threads, write};
+use super::{Failure, failure, running, usage, with_threads, write};
 
 /// Most packets of a path study: some minutes.
 const PACKETS_MAX: u64 = 10_000_000_000;
@@ -223,7 +223,7 @@ impl Attack {
             Self::Receiving(ref flags) => receiving::run(&flags.settings(), seed),
             Self::Resend(ref flags) => resend::run(&flags.settings(), seed),
             Self::Pause(ref flags) => pause::run(&flags.settings(), seed),
-            Self::Flood(ref flags) => flood::run(&flags.settings(), seed),
+            Self::Flood(ref flags) => flood::run(&flags.settings(), seed).map_err(failure)?,
             Self::Sda {
                 users,
                 friends,
@@ -301,7 +301,7 @@ impl Attack {
                     shaped,
                     replications,
                 };
-                correlation::run(&settings, seed)
+                correlation::run(&settings, seed).map_err(failure)?
             }
             Self::Blending {
                 loops_per_s,
@@ -317,7 +317,7 @@ impl Attack {
                     days_between_false_alarms,
                     replications,
                 };
-                blending::run(&settings, seed)
+                blending::run(&settings, seed).map_err(failure)?
             }
             Self::Path {
                 layers,

@@ -6,12 +6,11 @@ use clap::ValueEnum;
 use serde_json::json;
 use sim::{
     messages::{self, Messages},
-    outcome::RunError,
     report,
     world::{Sabotage, Stay},
 };
 
-use super::{Failure, bar, running, usage, with_threads};
+use super::{Failure, bar, failure, running, usage, with_threads};
 
 /// What `messages` takes.
 #[derive(Debug, clap::Args)]
@@ -101,10 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         };
         let outcome = messages::run(&settings, seed, Sabotage::None, &progress);
         bar.finish_and_clear();
-        let outcome = outcome.map_err(|error| match error {
-            RunError::Usage(_) => usage(error),
-            RunError::Failed(_) => running(error),
-        })?;
+        let outcome = outcome.map_err(failure)?;
         if arguments.json {
             let title = "How surely messages arrive";
             let mut summary =

@@ -21,7 +21,10 @@ use std::path::Path;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
-use sim::scenario::{Scenario, keys::Value};
+use sim::{
+    outcome::RunError,
+    scenario::{Scenario, keys::Value},
+};
 
 /// What went wrong, by exit code.
 pub(crate) enum Failure {
@@ -37,6 +40,14 @@ pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Failure {
 
 pub(crate) fn running(error: impl Into<anyhow::Error>) -> Failure {
     Failure::Running(error.into())
+}
+
+/// What an engine or a study refuses or fails at.
+pub(crate) fn failure(error: RunError) -> Failure {
+    match error {
+        RunError::Usage(_) => usage(error),
+        RunError::Failed(_) => running(error),
+    }
 }
 
 pub(crate) fn with_threads(

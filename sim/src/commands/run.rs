@@ -16,6 +16,9 @@ use sim::{
 
 use super::{Failure, advance, bar, read, running, usage, with_threads, write};
 
+/// Formats of the file of messages.
+const MESSAGES: [&str; 2] = ["csv", "parquet"];
+
 /// What `run` takes.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -40,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Also write each measured message: messages.csv, messages.parquet
-    #[arg(long, value_delimiter = ',', value_parser = ["csv", "parquet"], requires = "out")]
+    #[arg(long, value_delimiter = ',', value_parser = MESSAGES, requires = "out")]
     messages: Vec<String>,
     /// Print summary.json in place of the table
     #[arg(long, conflicts_with = "quiet")]
@@ -80,6 +83,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         let why = "--messages: the packet engine measures no single message; must be left out";
         return Err(usage(anyhow::anyhow!(why)));
     }
+    if let Some(out) = &out {
+        write::folder(out).map_err(running)?;
+    }
     let name = path.display().to_string();
     with_threads(threads, || {
         let bar = bar(quiet);
@@ -93,12 +99,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
         if let Some(out) = &out {
             let page = report::page(&scenario, seed, &outcome);
-            fs::create_dir_all(out)
-                .and_then(|()| fs::write(out.join("summary.json"), &summary))
-                .and_then(|()| fs::write(out.join("report.html"), page))
-                .with_context(|| format!("writing to {}", out.display()))
-                .map_err(running)?;
-            write_messages(&scenario.flow, &outcome, &messages, out).map_err(running)?;
+            let all = || {
+                // Those of another run would pass for this one's; its summary comes last.
+                for format in MESSAGES {
+                    write::remove(&out.join(format!("messages.{format}")))?;
+                }
+                write_messages(&scenario.flow, &outcome, &messages, out)?;
+                write::whole(&out.join("report.html"), page.as_bytes())?;
+                write::whole(&out.join("summary.json"), summary.as_bytes())
+            };
+            all().map_err(running)?;
         }
         show(&outcome, &summary, out.as_deref().filter(|_| !quiet), json);
         all_well(&outcome)
@@ -179,18 +189,18 @@ fn write_messages(
 #[expect(clippy::print_stdout, reason = "the results of this command")]
 pub(crate) fn show_figures(outcome: &Outcome) {
     for figure in &outcome.figures {
-        let (value, error) = (figure.estimate.value, figure.estimate.standard_error);
         let z = figure.z().filter(|z| z.is_finite());
         let z = z.map_or(String::new(), |z| format!("  z {z:+.2}"));
-        let (value, error) = (report::short(value), report::short(error));
+        let value = report::show_value(&figure.estimate);
+        let error = report::short(figure.estimate.standard_error);
         if figure.estimate.trials {
             let (low, high) = figure.estimate.interval();
             let [low, high] = [low, high].map(report::short);
             println!("{:<32} {value:>12}, 95 %: {low} to {high}{z}", figure.name);
             continue;
         }
-        let error = if figure.estimate.n == 0 {
-            String::new() // computed
+        let error = if figure.estimate.n == 0 || figure.estimate.more {
+            String::new() // computed, or unknown
         } else {
             format!("± {error}")
         };

@@ -1,6 +1,11 @@
 //! Writes files: whole or not at all, and tables as CSV and Parquet.
 
-use std::{fs, io::Write as _, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write as _},
+    path::Path,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use parquet::{
@@ -27,6 +32,25 @@ pub(crate) fn whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         fs::rename(&temporary, path)
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Makes the folder at `path` if it is absent, and tries it: better now than after hours.
+pub(crate) fn folder(path: &Path) -> anyhow::Result<()> {
+    let tried = path.join(format!(".try.{}", std::process::id()));
+    fs::create_dir_all(path)
+        .and_then(|()| fs::write(&tried, ""))
+        .and_then(|()| fs::remove_file(&tried))
+        .with_context(|| format!("writing to {}", path.display()))
+}
+
+/// Takes the file at `path` away, if there is one.
+pub(crate) fn remove(path: &Path) -> anyhow::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// `table` as CSV.
