@@ -115,6 +115,31 @@ fn a_plan_starts_anew() {
     }
 }
 
+/// A figure that only the runs show to be missing costs its picture, not what was measured.
+#[test]
+fn what_cannot_be_drawn_is_still_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sweep = planned(folder.path(), "sweep", 4);
+    let plan = sweep.join("plan.json");
+    let text_of = fs::read_to_string(&plan).expect("planned");
+    fs::write(
+        &plan,
+        text_of.replacen("entropy_mean_bits", "latency_p999_ms", 1),
+    )
+    .expect("written");
+    shard(&sweep, 0, 1);
+    let output = sim(&["sweep", "merge", text(&sweep)]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("no run has a figure latency_p999_ms"),
+        "{error}"
+    );
+    for name in ["sweep.csv", "sweep.parquet", "sweep.html"] {
+        assert!(sweep.join(name).exists(), "{name}");
+    }
+}
+
 #[test]
 fn bad_requests_exit_with_2() {
     let folder = tempfile::tempdir().expect("a folder");

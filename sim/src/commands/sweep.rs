@@ -7,7 +7,7 @@
 //! | `sweep.csv`, `.parquet`, `.html` | merge | all figures; the pictures                   |
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -110,13 +110,7 @@ fn plan(grid: &Path, out: &Path) -> Result<(), Failure> {
         .map_err(usage)?;
     // What was merged from another plan would pass for this one's.
     for name in MERGED {
-        match fs::remove_file(out.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let what = format!("removing {}", out.join(name).display());
-                return Err(running(anyhow::Error::new(error).context(what)));
-            }
-            _ => {}
-        }
+        write::remove(&out.join(name)).map_err(running)?;
     }
     let bytes = serde_json::to_vec_pretty(&plan).map_err(running)?;
     write::whole(&out.join("plan.json"), &bytes).map_err(running)?;
@@ -224,6 +218,12 @@ fn merge(folder: &Path, quiet: bool) -> Result<(), Failure> {
         write(page, report::sweep_page(&plan, &merged).as_bytes())
     };
     all().map_err(running)?;
+    if let Some(why) = merged.undrawn.first() {
+        return Err(running(anyhow!(
+            "{why}; {} has all that was measured",
+            folder.join(MERGED[0]).display()
+        )));
+    }
     if !quiet {
         println!(
             "{} runs; {}",

@@ -7,8 +7,10 @@
 //! | `figure`                       | name of the figure                            |
 //! | `value`, `standard_error`, `low`, `high`, `n` | as in a run's summary          |
 //!
-//! One row for each figure of each run. In the pictures runs of equal settings are joined: the
-//! mean over seeds with the error of the mean, from the runs' own errors.
+//! One row for each figure of each run. In the pictures runs of equal settings are joined: the mean over seeds with
+//! the error of the mean, from the runs' own errors. Whiskers are the runs' own 95 % intervals (Student's t or
+//! Wilson's), joined below and above the mean: √Σ(value − low)² / runs (MOVER, Zou and Donner 2008); of one run they are
+//! the table's `low` and `high`.
 
 use std::collections::BTreeMap;
 
@@ -28,26 +30,32 @@ pub struct Merged {
     pub table: Table,
     /// The figures that the grid names, over its x axis.
     pub plots: Vec<Plot>,
+    /// Why the others of them are not drawn.
+    pub undrawn: Vec<String>,
 }
+
+/// Runs that failed of which the reason is told.
+const REASONS: usize = 5;
 
 /// Joins `results`, one summary for each run of `plan` in its order.
 ///
 /// # Errors
 ///
-/// Which runs failed, or that a figure to draw is in no result.
+/// Which runs failed, and why.
 pub fn merge(plan: &Plan, results: &[Value]) -> Result<Merged, String> {
     let failed: Vec<String> = results
         .iter()
         .enumerate()
-        .filter(|(_, result)| {
-            result["failures"]
-                .as_array()
-                .is_some_and(|all| !all.is_empty())
-        })
-        .map(|(number, _)| number.to_string())
+        .filter_map(|(number, result)| Some((number, result["failures"].as_array()?.first()?)))
+        .map(|(number, why)| format!("{number} ({})", why.as_str().unwrap_or("no reason")))
         .collect();
     if !failed.is_empty() {
-        return Err(format!("runs that failed: {}", failed.join(", ")));
+        let more = match failed.len().saturating_sub(REASONS) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let shown = &failed[..failed.len().min(REASONS)];
+        return Err(format!("runs that failed: {}{more}", shown.join("; ")));
     }
     let mut rows = Vec::new();
     for (number, (run, result)) in plan.runs.iter().zip(results).enumerate() {
@@ -64,14 +72,17 @@ pub fn merge(plan: &Plan, results: &[Value]) -> Result<Merged, String> {
             });
         }
     }
-    let plots = plan
-        .figures
-        .iter()
-        .map(|name| plot(plan, name, &rows))
-        .collect::<Result<_, _>>()?;
+    let (mut plots, mut undrawn) = (Vec::new(), Vec::new());
+    for name in &plan.figures {
+        match plot(plan, name, &rows) {
+            Ok(plot) => plots.push(plot),
+            Err(why) => undrawn.push(why),
+        }
+    }
     Ok(Merged {
         table: table(plan, &rows),
         plots,
+        undrawn,
     })
 }
 
@@ -127,6 +138,8 @@ struct Point {
     x: f64,
     values: f64,
     squared_errors: f64,
+    /// Of the distances from the values down and up to the ends of their intervals.
+    squared_ends: [f64; 2],
     runs: f64,
 }
 
@@ -176,6 +189,9 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         });
         points[at].values += row.real("value");
         points[at].squared_errors += row.real("standard_error").powi(2);
+        for (end, sum) in points[at].squared_ends.iter_mut().enumerate() {
+            *sum += (row.bound(end) - row.real("value")).powi(2);
+        }
         points[at].runs += 1.0;
         row.figure["label"]
             .as_str()
@@ -195,14 +211,11 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
                 point.squared_errors.sqrt() / point.runs,
             );
             drawn.push((point.x, value));
-            intervals.push((point.x, value - 1.96 * error));
-            intervals.push((point.x, value + 1.96 * error));
-            table_rows.push(vec![
-                line.clone(),
-                short(point.x),
-                short(value),
-                short(error),
-            ]);
+            let [below, above] = point.squared_ends.map(|sum| sum.sqrt() / point.runs);
+            let (low, high) = (value - below, value + above);
+            intervals.extend([(point.x, low), (point.x, high)]);
+            let row = [point.x, value, error, low, high].map(short);
+            table_rows.push([vec![line.clone()], row.to_vec()].concat());
         }
         let name = if line.is_empty() { label.clone() } else { line };
         series.push(Series {
@@ -222,14 +235,73 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
     });
     Ok(Plot {
         title: label,
-        caption: "Mean over seeds; whiskers are 95 % intervals from the runs' standard errors."
+        caption: "Mean over seeds; whiskers are 95 % intervals, joined from those of the runs."
             .to_owned(),
         x_label: plan.x.clone(),
         y_label: name.to_owned(),
         series,
-        table_head: ["line", &plan.x, "value", "standard error"]
+        table_head: ["line", &plan.x, "value", "standard error", "low", "high"]
             .map(str::to_owned)
             .to_vec(),
         table_rows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const GRID: &str = "version = 1\nbase = \"b\"\nseeds = [1, 2]\nfigures = [\"entropy_mean_bits\"]\n\
+                        [grid]\n\"network.layers\" = [2, 3]";
+
+    fn plan(grid: &str) -> Plan {
+        Plan::new(grid, |_| Ok("version = 1".to_owned())).unwrap()
+    }
+
+    fn result(value: f64, [low, high]: [f64; 2]) -> Value {
+        let figure = json!({"value": value, "standard_error": 1.0, "interval_95": [low, high], "n": 9, "label": "H"});
+        json!({"figures": {"entropy_mean_bits": figure}, "failures": []})
+    }
+
+    /// Of one run they are its own interval, whatever its standard error would make of it; of two, whose distances
+    /// are 3 and 4 below and 6 and 8 above, half of 5 and 10.
+    #[test]
+    fn whiskers_are_the_intervals_of_the_table() {
+        let whiskers = |plan: &Plan, results: &[Value]| {
+            let merged = merge(plan, results).unwrap();
+            merged.plots[0].series.last().unwrap().points.clone()
+        };
+        let single = plan(&GRID.replace("[1, 2]", "[1]"));
+        let alone = [result(10.0, [7.0, 16.0]), result(20.0, [16.0, 28.0])];
+        assert_eq!(
+            whiskers(&single, &alone),
+            [(2.0, 7.0), (2.0, 16.0), (3.0, 16.0), (3.0, 28.0)]
+        );
+        let [a, b] = alone;
+        let joined = whiskers(&plan(GRID), &[a.clone(), b.clone(), a, b]);
+        assert_eq!(joined, [(2.0, 12.5), (2.0, 20.0), (3.0, 12.5), (3.0, 20.0)]);
+    }
+
+    #[test]
+    fn runs_that_failed_are_told_with_their_reason() {
+        let good = result(1.0, [0.0, 2.0]);
+        let mut bad = good.clone();
+        bad["failures"] = json!(["calibration failed: by 3 bits", "and more"]);
+        let error = merge(&plan(GRID), &[good.clone(), bad, good.clone(), good]).unwrap_err();
+        assert_eq!(error, "runs that failed: 1 (calibration failed: by 3 bits)");
+    }
+
+    #[test]
+    fn a_figure_that_no_run_has_leaves_the_table_whole() {
+        let results = vec![result(1.0, [0.0, 2.0]); 4];
+        let two = GRID.replace("[\"entropy", "[\"latency_p999_ms\", \"entropy");
+        let merged = merge(&plan(&two), &results).unwrap();
+        assert_eq!((merged.table.rows(), merged.plots.len()), (4, 1));
+        assert_eq!(
+            merged.undrawn,
+            ["figures: no run has a figure latency_p999_ms"]
+        );
+    }
 }

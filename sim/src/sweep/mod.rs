@@ -4,7 +4,7 @@
 //! |---------|-----------------------|--------------------------------------------------------|
 //! | plan    | a grid file           | a [`Plan`]: every run with its scenario and seed        |
 //! | shard   | plan, index, count    | one result file for each run `i` with `i % count = index` |
-//! | merge   | plan, result files    | one table, one page                                    |
+//! | merge   | plan, result files    | one table; one page of the figures that can be drawn    |
 //!
 //! A grid file is TOML:
 //!
@@ -22,9 +22,12 @@
 //! "mix.delay_mean_ms" = 425.0
 //! ```
 //!
+//! No two runs of a plan are the same: they would be joined as independent.
+//!
 //! Invariants: a plan is a function of grid and base; a run is a function of its scenario and seed,
 //! so who runs it, how often, and in which order does not matter. Files are the program's.
 
+mod figures;
 mod grid;
 mod merge;
 
@@ -70,7 +73,7 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// The first fault, with the key, the value and what is allowed.
+    /// The first fault, with the line, the key, the value and what is allowed.
     pub fn new(
         text: &str,
         base: impl FnOnce(&str) -> Result<String, String>,
