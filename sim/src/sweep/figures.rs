@@ -6,6 +6,7 @@ use crate::{
     flow::Setup,
     outcome::FIGURES,
     scenario::{Engine, Scenario},
+    stats::quantile_groups,
 };
 
 /// Whether there is a figure of this name at all.
@@ -44,18 +45,19 @@ fn needs(figure: &str, scenario: &Scenario) -> Option<&'static str> {
         return (!fits).then_some("engine = \"packet\"");
     }
     let flow = &scenario.flow;
-    // Ten observations beyond a quantile; a user's are those of one pass, eight messages.
+    let few = |n, q| quantile_groups(1, n, q).is_none();
+    // A user's are those of one pass, eight messages.
     let users = Setup::replications(flow.targets);
     let messages = 8 * users;
     let (lacks, needs) = match figure {
         _ if scenario.engine != Engine::Flow => (true, "engine = \"flow\""),
         "guesswork_mean_packets" => (!flow.guesswork, "flow.guesswork = true"),
-        "entropy_p01_bits" => (messages < 1_000, "flow.targets of at least 1000"),
-        "entropy_p05_bits" => (messages < 200, "flow.targets of at least 200"),
-        "entropy_p50_bits" => (messages < 20, "flow.targets of at least 20"),
-        "user_entropy_p01_bits" => (users < 1_000, "flow.targets of at least 8000"),
-        "user_entropy_p05_bits" => (users < 200, "flow.targets of at least 1600"),
-        "user_entropy_p50_bits" => (users < 20, "flow.targets of at least 160"),
+        "entropy_p01_bits" => (few(messages, 0.01), "flow.targets of at least 1000"),
+        "entropy_p05_bits" => (few(messages, 0.05), "flow.targets of at least 200"),
+        "entropy_p50_bits" => (few(messages, 0.5), "flow.targets of at least 20"),
+        "user_entropy_p01_bits" => (few(users, 0.01), "flow.targets of at least 8000"),
+        "user_entropy_p05_bits" => (few(users, 0.05), "flow.targets of at least 1600"),
+        "user_entropy_p50_bits" => (few(users, 0.5), "flow.targets of at least 160"),
         _ if starts(&["receiver_"]) => (flow.receivers == 0, "flow.receivers above 0"),
         _ if starts(&["contact_"]) => (flow.contacts == 0, "flow.contacts_per_user above 0"),
         _ if starts(&["loopix_", "unlinkability_"]) => (flow.games == 0, "flow.games above 0"),
