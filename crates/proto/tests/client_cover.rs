@@ -1,6 +1,7 @@
 //! What a client's links show: nothing but its rates.
 
 mod client_net;
+mod kolmogorov;
 
 use core::time::Duration;
 use std::{
@@ -13,6 +14,7 @@ use client_net::{
     NETWORK, Net, PROFILE, START_S, config, consensus, gateway_id, mix_id, own_family, params,
     rates, secs,
 };
+use kolmogorov::{bound, distance};
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Epoch, Utc},
@@ -93,10 +95,11 @@ fn events(outputs: &[(Time, Output)]) -> BTreeMap<ClientEvent, usize> {
 }
 
 /// t07, CLI-2: the times of one seed are the same idle and with all that a client can do: a long
-/// message, replies, acks, repair, a lost mailbox link, a crash of the correspondent.
+/// message, replies, acks, repair, a crash of the correspondent. The control: a driver that does not wait for slots while
+/// a first burst is under way.
 #[test]
 fn what_is_sent_does_not_move_when() {
-    let run = |busy: bool| {
+    let run = |busy: bool, waits: bool| {
         let mut net = Net::new(1, params(rates(8.0, 0.5, 16.0), 3600), 2);
         net.run(secs(1.0), |_| false);
         if busy {
@@ -104,6 +107,11 @@ fn what_is_sent_does_not_move_when() {
             net.send(1, 1, 0, vec![2; 50_000], Return::Surbs(8));
             net.send(0, 2, 0, vec![3; 2000], Return::Address);
             net.loss = 0.15; // below what alarms a client (LOOP-4)
+        }
+        if !waits {
+            net.run(secs(2.0), |_| false);
+            let burst = net.count(0, ClientEvent::PayloadSent) + 150;
+            net.hurry(0, |net| net.count(0, ClientEvent::PayloadSent) >= burst);
         }
         net.run(secs(60.0), |_| false);
         if busy {
@@ -114,9 +122,17 @@ fn what_is_sent_does_not_move_when() {
         net.run(secs(90.0), |_| false);
         net.peers[0].written.clone()
     };
-    let (idle, busy) = (run(false), run(true));
+    let (idle, busy) = (run(false, true), run(true, true));
     assert!(idle.len() > 600);
     assert_eq!(idle, busy);
+    let gaps = |times: &[Time]| -> Vec<f64> {
+        let gap = |pair: &[Time]| pair[1].since(pair[0]).as_secs_f64();
+        times.windows(2).map(gap).collect()
+    };
+    let hasty = run(true, false);
+    let apart = distance(&gaps(&idle), &gaps(&hasty));
+    let most = bound(idle.len(), hasty.len());
+    assert!(apart - most > most, "control: {apart} of {most}");
 }
 
 /// CLI-3: payload slots and loops at the profile's rates, loops whether or not there is traffic.
@@ -166,27 +182,28 @@ fn mailbox_up(client: &Client, byte: u8) -> Input {
 }
 
 /// t12, CLI-4: after ten seconds of standing still, nothing is made up: not for the entry link,
-/// not for the mailbox link.
+/// not for the mailbox link. The control: a driver that then gives the client each tick that it has missed.
 #[test]
 fn a_stop_makes_no_burst() {
     let network = network(3, 3, own_family);
-    let mut client = ready(2, &network);
-    let up = mailbox_up(&client, 1);
-    feed(&mut client, secs(0.0), up);
-    run(&mut client, secs(5.0));
-    let stopped = secs(15.0);
-    client.wake(stopped);
-    let outputs: Vec<(Time, Output)> = drain(&mut client)
-        .into_iter()
-        .map(|o| (stopped, o))
-        .collect();
-    assert_eq!(entered(&outputs), []);
-    assert!(
-        !outputs
-            .iter()
-            .any(|(_, output)| matches!(output, Output::Mailbox { .. }))
-    );
-    assert_eq!(events(&outputs)[&ClientEvent::TickSkipped], 3);
+    let stopped = || {
+        let mut client = ready(2, &network);
+        let up = mailbox_up(&client, 1);
+        feed(&mut client, secs(0.0), up);
+        run(&mut client, secs(5.0));
+        client
+    };
+    let goes_on = secs(15.0);
+    let at_once = |outputs: &[Output]| {
+        let links = |output: &&Output| matches!(output, Output::Entry(_) | Output::Mailbox { .. });
+        outputs.iter().filter(links).count()
+    };
+    let mut client = stopped();
+    client.wake(goes_on);
+    let outputs = drain(&mut client);
+    assert_eq!(at_once(&outputs), 0);
+    let skipped = |output: &&Output| **output == Output::Event(ClientEvent::TickSkipped);
+    assert_eq!(outputs.iter().filter(skipped).count(), 3);
     // And the second after it is like any other: 22 packets on average, 50 never.
     let after = entered(&run(&mut client, secs(16.0)));
     assert!((5..50).contains(&after.len()), "{}", after.len());
@@ -195,6 +212,10 @@ fn a_stop_makes_no_burst() {
     client.wake(late);
     let outputs: Vec<(Time, Output)> = drain(&mut client).into_iter().map(|o| (late, o)).collect();
     assert!((1..=2).contains(&entered(&outputs).len()));
+
+    let made_up = run(&mut stopped(), goes_on);
+    let made_up: Vec<Output> = made_up.into_iter().map(|(_, output)| output).collect();
+    assert!(at_once(&made_up) > 150, "control: {}", at_once(&made_up));
 }
 
 /// CLI-5: without calendar, without consensus, before the first epoch, after the last, and

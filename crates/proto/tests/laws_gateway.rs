@@ -11,6 +11,7 @@
 
 mod gateway;
 mod harness;
+mod kolmogorov;
 
 use std::collections::BTreeMap;
 

@@ -1,18 +1,25 @@
 //! A classifier for attack tests: naive Bayes over binned features, judged by the area under its ROC curve.
 //!
 //! Numbers are cut into 16 bins of equal weight, bytes by their upper half: any feature whose law differs between
-//! classes moves it. It is trained on one half of the samples and judged on the other, both ways.
+//! classes moves it. It is trained on every fourth sample and judged on the others, once: judged the other way round as
+//! well, both would err alike (what the one takes for a sign is what the samples of the other happen to have), and the mean
+//! would be no surer than one.
 //!
-//! | figure | what                                                                         |
-//! |--------|------------------------------------------------------------------------------|
-//! | area   | how often a sample of the first class scores higher, ties half; 0.5 is chance   |
-//! | upper  | one-sided 95 % end of it, by the variance at chance                            |
+//! | figure       | what                                                                        |
+//! |--------------|-----------------------------------------------------------------------------|
+//! | area         | how often a sample of the first class scores higher, ties half; 0.5 is chance  |
+//! | lower, upper | one-sided 95 % ends of it, by the spread of the samples judged (DeLong's)     |
+//!
+//! Of 10 000 samples a class an area at chance strays by 0.0047, so the upper end passes 0.52 once in 200 draws; of 12 000,
+//! once in 700.
 
 #![allow(dead_code, reason = "each test binary uses some of it")]
 
 use std::thread;
 
 const BINS: usize = 16;
+/// One sample in so many is trained on.
+const TRAINS: usize = 4;
 /// One-sided 95 % of the normal distribution.
 const Z: f64 = 1.645;
 
@@ -87,42 +94,71 @@ fn bin(cuts: &[f32], value: f32) -> usize {
     cuts.partition_point(|cut| *cut <= value)
 }
 
-/// Area under the ROC curve: how often a sample of the first class scores higher, ties half.
-fn area(first: &[f64], second: &[f64]) -> f64 {
+/// An area under the ROC curve, and its one-sided 95 % ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Area {
+    pub(crate) lower: f64,
+    pub(crate) area: f64,
+    pub(crate) upper: f64,
+}
+
+impl core::fmt::Display for Area {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self { lower, area, upper } = self;
+        write!(f, "{area:.4} ({lower:.4} to {upper:.4})")
+    }
+}
+
+/// How often a score of `first` is higher than one of `second`, ties half. Its variance is that of what each score wins.
+fn area(first: &[f64], second: &[f64]) -> Area {
     let mut all: Vec<(f64, bool)> = first.iter().map(|score| (*score, true)).collect();
     all.extend(second.iter().map(|score| (*score, false)));
     all.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (mut below, mut wins) = (0.0, 0.0);
+    let counts = [first.len() as f64, second.len() as f64];
+    let (mut below, mut sums) = ([0.0; 2], [[0.0; 2]; 2]);
     for equal in all.chunk_by(|a, b| a.0 == b.0) {
         let own = equal.iter().filter(|(_, first)| *first).count() as f64;
-        let others = equal.len() as f64 - own;
-        wins += own * (below + others / 2.0);
-        below += others;
+        let here = [own, equal.len() as f64 - own];
+        for class in [0, 1] {
+            let other = 1 - class;
+            let beats = (below[other] + here[other] / 2.0) / counts[other];
+            sums[class][0] += here[class] * beats;
+            sums[class][1] += here[class] * beats * beats;
+        }
+        below = [below[0] + here[0], below[1] + here[1]];
     }
-    wins / (first.len() as f64 * second.len() as f64)
+    let variance = |class: usize| {
+        let (n, [sum, squares]) = (counts[class], sums[class]);
+        ((squares - sum * sum / n) / (n - 1.0)).max(0.0) / n
+    };
+    let (area, spread) = (
+        sums[0][0] / counts[0],
+        Z * (variance(0) + variance(1)).sqrt(),
+    );
+    Area {
+        lower: area - spread,
+        area,
+        upper: area + spread,
+    }
 }
 
-/// The area of a classifier that is trained on one half and judged on the other, both ways; and the upper end of it.
-pub(crate) fn told_apart(first: &[Sample], second: &[Sample]) -> [f64; 2] {
-    let halves = |class: &'_ [Sample], half: usize| -> Vec<usize> {
-        (0..class.len()).filter(|i| i % 2 == half).collect()
+/// How well a classifier that is trained on some samples tells the others apart.
+pub(crate) fn told_apart(first: &[Sample], second: &[Sample]) -> Area {
+    let trains = |class: &[Sample], is: bool| -> Vec<usize> {
+        (0..class.len())
+            .filter(|i| i.is_multiple_of(TRAINS) == is)
+            .collect()
     };
-    let areas = [0, 1].map(|half| {
-        let pick = |class, half| -> Vec<&Sample> {
-            halves(class, half).into_iter().map(|i| &class[i]).collect()
-        };
-        let bayes = Bayes::train([&pick(first, half), &pick(second, half)]);
-        let scores = |class| -> Vec<f64> {
-            let judged = pick(class, 1 - half);
-            judged
-                .into_iter()
-                .map(|sample| bayes.score(sample))
-                .collect()
-        };
-        area(&scores(first), &scores(second))
+    let some = [first, second].map(|class| {
+        let some = trains(class, true).into_iter();
+        some.map(|i| &class[i]).collect::<Vec<&Sample>>()
     });
-    let mean = (areas[0] + areas[1]) / 2.0;
-    [mean, mean + spread(first.len(), second.len())]
+    let bayes = Bayes::train([&some[0], &some[1]]);
+    let [first, second] = [first, second].map(|class| {
+        let others = trains(class, false).into_iter();
+        others.map(|i| bayes.score(&class[i])).collect::<Vec<f64>>()
+    });
+    area(&first, &second)
 }
 
 /// `run` of each, at once: networks and views have nothing to do with each other, and a machine has more than one
@@ -140,13 +176,4 @@ pub(crate) fn at_once<T: Send, R: Send>(
         let ended = started.into_iter().map(|one| one.join());
         ended.map(|one| one.expect("it has said why")).collect()
     })
-}
-
-/// The lower end of an area, from so many samples a class.
-pub(crate) fn lower(area: f64, samples: usize) -> f64 {
-    area - spread(samples, samples)
-}
-
-fn spread(first: usize, second: usize) -> f64 {
-    Z * ((1.0 / first as f64 + 1.0 / second as f64) / 12.0).sqrt()
 }

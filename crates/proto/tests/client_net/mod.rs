@@ -122,6 +122,8 @@ pub(crate) struct Peer {
     pub(crate) online: bool,
     /// How far its clock is ahead.
     pub(crate) ahead: Duration,
+    /// What its machine was last told: later than the net's time after [`Net::hurry`].
+    told: Time,
 }
 
 pub(crate) struct Net {
@@ -199,6 +201,7 @@ impl Net {
                 takes: true,
                 online: true,
                 ahead: Duration::ZERO,
+                told: Time::ZERO,
             }
         });
         let peers: Vec<Peer> = peers.collect();
@@ -272,11 +275,24 @@ impl Net {
     }
 
     pub(crate) fn input(&mut self, client: usize, input: Input) {
-        let now = self.now;
-        if let Some(machine) = &mut self.peers[client].client {
-            machine.handle(now, input);
+        let peer = &mut self.peers[client];
+        peer.told = peer.told.max(self.now);
+        if let Some(machine) = &mut peer.client {
+            machine.handle(peer.told, input);
         }
         self.drain(client);
+    }
+
+    /// A driver that does not wait: it wakes a client for its next slots at once, until `done`, and lets it rest
+    /// when their time comes. So controls take a rhythm out of the deployed machine.
+    pub(crate) fn hurry(&mut self, client: usize, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            let peer = &mut self.peers[client];
+            let machine = peer.client.as_mut().expect("it runs");
+            peer.told = machine.next_wake().expect("it never stops");
+            machine.wake(peer.told);
+            self.drain(client);
+        }
     }
 
     /// Ends a client's process: what was not written is gone.
@@ -341,6 +357,7 @@ impl Net {
             machine.next_wake().is_none_or(|at| at > self.now) || machine.next_wake().is_none()
         );
         machine.handle(self.now, Input::Calendar(calendar));
+        peer.told = self.now;
         peer.client = Some(machine);
         let consensus = self.consensus.clone();
         self.input(client, Input::Consensus(consensus));
@@ -376,8 +393,9 @@ impl Net {
             if let Some((at, client)) = wake
                 && at == next
             {
-                let machine = self.peers[client].client.as_mut().expect("it wakes");
-                machine.wake(next);
+                let peer = &mut self.peers[client];
+                peer.told = next;
+                peer.client.as_mut().expect("it wakes").wake(next);
                 self.drain(client);
             } else if let Some(event) = self.queue.pop_first() {
                 self.event(event.1);

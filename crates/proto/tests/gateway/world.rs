@@ -30,6 +30,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) now: Time,
     pub(crate) log: Vec<(Time, Output)>,
+    /// When what comes out leaves, if not at the time that the gateway is told: its driver is late, or does not wait.
+    pub(crate) leaves: Option<Time>,
 }
 
 impl World {
@@ -39,6 +41,7 @@ impl World {
             store: Store::default(),
             now: Time::ZERO,
             log: Vec::new(),
+            leaves: None,
         };
         world.input(calendar());
         world.input(Input::Consensus(consensus(
@@ -56,7 +59,7 @@ impl World {
         while let Some(input) = inputs.pop_front() {
             for output in call(&mut self.gateway, self.now, Some(input)) {
                 inputs.extend(self.store.answer(output.clone()));
-                self.log.push((self.now, output));
+                self.log.push((self.leaves.unwrap_or(self.now), output));
             }
         }
         self.log[first..]
@@ -78,7 +81,7 @@ impl World {
         let outputs = call(&mut self.gateway, now, None);
         for output in outputs {
             let answers = self.store.answer(output.clone());
-            self.log.push((now, output));
+            self.log.push((self.leaves.unwrap_or(now), output));
             answers.into_iter().for_each(|answer| {
                 self.input(answer);
             });
