@@ -5,7 +5,7 @@ mod client_net;
 use core::time::Duration;
 
 use client_net::{Net, body, params, rates, secs};
-use proto::client::{ClientEvent, Return, State, fountain};
+use proto::client::{ClientDrop, ClientEvent, Return, State, fountain};
 use rand::RngExt as _;
 
 fn acked(net: &Net, client: usize, ticket: u64) -> bool {
@@ -13,6 +13,9 @@ fn acked(net: &Net, client: usize, ticket: u64) -> bool {
 }
 
 const HOUR: u32 = 3600;
+const LOOP_BACK: ClientEvent = ClientEvent::LoopReturned {
+    latency: Duration::ZERO,
+};
 
 /// CLI-24, MSG-5, MSG-11
 #[test]
@@ -242,6 +245,21 @@ fn a_gateway_that_plays_old_packets_again_achieves_nothing() {
     assert_eq!(net.count(1, ClientEvent::PayloadSent), sent);
     assert_eq!(net.peers[1].taken.len(), 1);
     assert_eq!(net.client(1).held().finished, 0);
+}
+
+/// GW-32: a gateway that comes back with an empty store is read on from, and what is read is confirmed.
+#[test]
+fn a_client_reads_on_at_a_gateway_that_lost_its_store() {
+    let mut net = Net::new(16, params(rates(5.0, 0.5, 20.0), HOUR), 2);
+    net.run(secs(60.0), |_| false);
+    assert!(net.count(1, LOOP_BACK) > 10);
+    net.lose_mailboxes();
+    net.send(0, 1, 1, body(100, 1), Return::None);
+    net.run(secs(70.0), |_| false);
+    assert_eq!(net.bodies(1), [body(100, 1)]);
+    assert!(net.waiting(1) < 3);
+    let unread = ClientEvent::Dropped(ClientDrop::Sequence);
+    assert_eq!(net.count(1, unread), 0);
 }
 
 /// CLI-16: a delivery comes again after each restart until it is taken, and never after.

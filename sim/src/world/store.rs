@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use proto::{
     MailboxId,
     client::Op,
-    gateway::{Input, Kept, Output},
+    gateway::{Input, Kept, Numbers, Output},
 };
 use sphinx::Packet;
 
@@ -60,21 +60,24 @@ struct Mailbox {
 
 /// What a gateway's disk holds.
 #[derive(Default)]
-pub(super) struct Mailboxes(BTreeMap<MailboxId, Mailbox>);
+pub(super) struct Mailboxes {
+    mailboxes: BTreeMap<MailboxId, Mailbox>,
+    numbers: Numbers,
+}
 
 impl Mailboxes {
     /// Carries out one request; what the gateway is told of it.
     pub(super) fn carry_out(&mut self, request: Request) -> Vec<Input> {
         match request {
             Request::Register(mailbox) => {
-                self.0.entry(mailbox).or_default();
+                self.mailboxes.entry(mailbox).or_default();
                 Vec::new()
             }
-            Request::Put(mailbox, stored_at_s, packet) => match self.0.get_mut(&mailbox) {
+            Request::Put(mailbox, stored_at_s, packet) => match self.mailboxes.get_mut(&mailbox) {
                 None => vec![Input::Refused { mailbox }],
                 Some(held) => {
-                    held.highest += 1;
-                    let seq = held.highest;
+                    let seq = self.numbers.next(held.highest, stored_at_s);
+                    held.highest = seq;
                     let kept = Kept {
                         seq,
                         stored_at_s,
@@ -85,7 +88,7 @@ impl Mailboxes {
                 }
             },
             Request::Peek(mailbox, after, limit) => {
-                let held = self.0.get(&mailbox);
+                let held = self.mailboxes.get(&mailbox);
                 let above = held
                     .into_iter()
                     .flat_map(|held| held.packets.range(after.saturating_add(1)..));
@@ -93,14 +96,14 @@ impl Mailboxes {
                 vec![Input::Peeked { mailbox, packets }]
             }
             Request::Confirm(mailbox, upto) => {
-                let gone = self.0.get_mut(&mailbox).map_or(0, |held| {
+                let gone = self.mailboxes.get_mut(&mailbox).map_or(0, |held| {
                     let kept = held.packets.split_off(&upto.saturating_add(1));
                     core::mem::replace(&mut held.packets, kept).len()
                 });
                 removed(mailbox, gone)
             }
             Request::Expire(before_s) => self
-                .0
+                .mailboxes
                 .iter_mut()
                 .flat_map(|(mailbox, held)| {
                     let before = held.packets.len();
@@ -114,7 +117,7 @@ impl Mailboxes {
     /// Every mailbox and how many packets it holds, as a gateway is told at its start.
     pub(super) fn usage(&self) -> Vec<(MailboxId, u64)> {
         let usage = |(mailbox, held): (&MailboxId, &Mailbox)| (*mailbox, held.packets.len() as u64);
-        self.0.iter().map(usage).collect()
+        self.mailboxes.iter().map(usage).collect()
     }
 }
 

@@ -1,6 +1,6 @@
 //! A gateway: the entry of some clients, the mailboxes of others.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-1 to GW-19, GW-28, GW-29.
+//! Spec: docs/spec/gateway.md, rules GW-1 to GW-19, GW-28, GW-29, GW-32.
 //!
 //! | part        | what                                                                     |
 //! |-------------|--------------------------------------------------------------------------|
@@ -8,6 +8,7 @@
 //! | `io`        | inputs and outputs                                                        |
 //! | `relay`     | entry links: who may come first, and how fast a client may send           |
 //! | `mailbox`   | mailboxes: opening, storing, reading ahead, downstream ticks, cursors      |
+//! | `numbers`   | which numbers a store gives                                               |
 //!
 //! | quantity    | type            | unit, range                                             |
 //! |-------------|-----------------|---------------------------------------------------------|
@@ -24,6 +25,7 @@
 
 mod io;
 mod mailbox;
+mod numbers;
 mod relay;
 
 use core::time::Duration;
@@ -32,7 +34,10 @@ use std::{
     sync::Arc,
 };
 
-pub use self::io::{Change, GatewayDrop, GatewayEvent, Input, Kept, Output};
+pub use self::{
+    io::{Change, GatewayDrop, GatewayEvent, Input, Kept, Output},
+    numbers::Numbers,
+};
 use self::{
     mailbox::Mailboxes,
     relay::{Bucket, Topology, downstream_gap},

@@ -7,6 +7,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use proto::{
     MailboxId, NodeId,
     client::Input,
+    gateway::Numbers,
     wire::{Confirmation, Frame, Kind, field_of, open_statement},
 };
 use rand::RngExt as _;
@@ -91,7 +92,7 @@ impl Net {
         };
         let twice = 1 + usize::from(self.rng.random_bool(self.duplicates));
         for _ in 0..twice {
-            of.last += 1;
+            of.last = self.numbers.next(of.last, stored_at_s);
             let packet = packet.clone();
             of.packets.insert(
                 of.last,
@@ -101,6 +102,14 @@ impl Net {
                 },
             );
         }
+    }
+
+    /// Every gateway stops, loses its store, and comes back.
+    pub(crate) fn lose_mailboxes(&mut self) {
+        (0..self.peers.len()).for_each(|client| self.links(client, false));
+        self.mailboxes.clear();
+        self.numbers = Numbers::default();
+        (0..self.peers.len()).for_each(|client| self.links(client, true));
     }
 
     /// Puts a packet straight into a client's mailbox.

@@ -23,6 +23,7 @@ use proto::{
         Op, Output, Progress, Relocated, Return, State, Target,
     },
     directory::{Consensus, Params},
+    gateway::Numbers,
     wire::{Confirmation, Frame, Kind, field_of, open_statement},
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -132,6 +133,7 @@ pub(crate) struct Net {
     pub(crate) consensus: Arc<Consensus>,
     secrets: BTreeMap<NodeId, Vec<SecretKey>>,
     mailboxes: BTreeMap<MailboxId, Mailbox>,
+    numbers: Numbers,
     queue: BTreeMap<(Time, u64), Event>,
     next: u64,
     pub(crate) peers: Vec<Peer>,
@@ -211,6 +213,7 @@ impl Net {
             consensus: Arc::new(consensus),
             secrets,
             mailboxes: BTreeMap::new(),
+            numbers: Numbers::default(),
             queue: BTreeMap::new(),
             next: 0,
             peers,

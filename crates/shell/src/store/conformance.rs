@@ -1,11 +1,12 @@
 //! What every engine of mailboxes does, whatever it is built on: the suite that each passes.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-21, GW-23, GW-28, GW-29.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-21, GW-23, GW-28, GW-29, GW-32.
 //!
 //! | check                             | what                                                     |
 //! |-----------------------------------|----------------------------------------------------------|
 //! | [`alone`]                         | numbers, order, confirming, expiry, quota, restarts      |
 //! | [`many_putters`]                  | numbers are given once, and rise for each putter         |
+//! | [`numbers`]                       | an empty store gives higher ones than one that was lost  |
 //! | [`front_ends`]                    | two engines on one store: what one changes the other     |
 //! |                                   | finds and is told, quota and openings are of both        |
 //! | [`kill_a_putter`], [`holds_all`]  | what was answered survives `kill -9`                     |
@@ -187,6 +188,31 @@ pub(super) async fn many_putters<S: MailboxStore>(engines: [&S; 2]) {
         let kept = store.peek(mailbox, 0, 400).await.expect("peek");
         let found: Vec<u64> = kept.iter().map(|kept| kept.seq).collect();
         assert_eq!(found, numbers, "a number was given twice, or not kept");
+    }
+}
+
+/// Numbers follow one another, and those of a store that knows nothing lie above all that another gave
+/// before. `open` opens the first store, or the second, again.
+pub(super) async fn numbers<S: MailboxStore>(mut open: impl FnMut(usize) -> S) {
+    let put = async |store: &S, at_s| store.put(ANN, at_s, packet(1)).await.expect("put");
+    let (mut given, mut bobs) = (Vec::new(), Vec::new());
+    // The first is opened twice; then it is lost.
+    for (which, at_s) in [(0, DAY_S), (0, DAY_S + 9), (1, DAY_S + 10)] {
+        let store = open(which);
+        store.register(ANN).await.expect("register");
+        for later_s in 0..9 {
+            given.push(put(&store, at_s + later_s / 4).await);
+        }
+        // Registered later.
+        store.register(BOB).await.expect("register");
+        let put = store.put(BOB, at_s + 2, packet(1));
+        bobs.push(put.await.expect("put"));
+    }
+    assert!(bobs.is_sorted_by(|a, b| a < b), "{bobs:?}");
+    for (i, two) in given.windows(2).enumerate() {
+        let begins = (i + 1) % 9 == 0;
+        assert_eq!(two[1] > two[0] + 1, begins, "{i}: {two:?}");
+        assert!(two[1] > two[0], "{i}: {two:?}");
     }
 }
 

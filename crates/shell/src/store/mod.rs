@@ -14,11 +14,12 @@
 //!
 //! A call is made when the method returns, and calls are carried out in the order in
 //! which they are made; the [`Reply`] only waits for the answer. Numbers rise within a mailbox and are
-//! never reused, also after `confirm`, a crash or a restart: a recipient's cursor depends on it.
+//! never reused, also after `confirm`, a crash, a restart, or when the store was lost: a recipient's cursor
+//! depends on it.
 //! Durable means that the answer comes after the operating system has been told to put the data on
 //! the disk (`fsync`), so what was answered survives `kill -9` and a loss of power.
 //!
-//! Spec: docs/spec/gateway.md, rules GW-21 to GW-30.
+//! Spec: docs/spec/gateway.md, rules GW-21 to GW-30, GW-32.
 //!
 //! Two engines: [`redb`], a file beside the gateway's keys, and [`postgres`], a server. Both keep
 //! packets sealed under a key of their day (`seal`), hold each mailbox to its quota, and pass

@@ -217,7 +217,7 @@ impl<'s> Work<'s> {
         if row.held >= self.store.quota {
             return Err(StoreError::Full);
         }
-        let seq = row.highest + 1;
+        let seq = self.store.numbers.next(row.highest, stored_at_s);
         let place = Place {
             mailbox: id,
             seq,

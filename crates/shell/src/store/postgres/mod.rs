@@ -3,12 +3,12 @@
 //! | table            | columns                                                                  |
 //! |------------------|--------------------------------------------------------------------------|
 //! | `lacuna_store`   | one row: form, name of the day keys (16 bytes), version                  |
-//! | `lacuna_mailbox` | id (32), highest number given, packets held, version of the last change, |
+//! | `lacuna_mailbox` | id (32), its highest number, packets held,   version of the last change, |
 //! |                  | how often it has been opened                                             |
 //! | `lacuna_packet`  | mailbox, number, stored-at (UTC s), sealed packet (2424)                 |
 //! | `lacuna_tag`     | epoch, fingerprint of a packet that was admitted ([`SharedTags`])        |
 //!
-//! Spec: docs/spec/gateway.md, rules GW-10, GW-21 to GW-23, GW-25 to GW-30.
+//! Spec: docs/spec/gateway.md, rules GW-10, GW-21 to GW-23, GW-25 to GW-30, GW-32.
 //!
 //! A batch of calls is one transaction (`calls`) of few statements: `batch` gathers them. A batch
 //! that changes something first raises the store's version, which holds its row until the commit:
@@ -25,7 +25,7 @@ mod tags;
 
 use std::{path::Path, thread};
 
-use proto::MailboxId;
+use proto::{MailboxId, gateway::Numbers};
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_postgres::{Client, Statement, error::SqlState, types::Type};
 
@@ -91,6 +91,7 @@ pub fn open(
         Ok(Store {
             client,
             sql,
+            numbers: Numbers::default(),
             seal,
             quota,
             told,
@@ -174,6 +175,7 @@ struct Engine {
 struct Store {
     client: Client,
     sql: Statements,
+    numbers: Numbers,
     seal: Seal,
     quota: u64,
     /// The version of the last change that was told of.

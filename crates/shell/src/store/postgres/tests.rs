@@ -50,7 +50,7 @@ fn administer(address: &str, sql: &[&str]) -> Vec<Vec<u8>> {
     .unwrap()
 }
 
-/// GW-10, GW-21, GW-23.
+/// GW-10, GW-21, GW-23, GW-32.
 #[tokio::test]
 async fn it_conforms() {
     let Some((server, keys)) = system() else {
@@ -62,6 +62,17 @@ async fn it_conforms() {
     let (address, keys) = (server.address("many"), tempfile::tempdir().unwrap());
     let store = opened(&address, keys.path());
     conformance::many_putters([&store, &store]).await;
+    let databases = ["first", "second"];
+    administer(
+        &server.address("postgres"),
+        &databases
+            .map(|name| format!("CREATE DATABASE {name}"))
+            .each_ref()
+            .map(String::as_str),
+    );
+    let folders = databases.map(|_| tempfile::tempdir().unwrap());
+    conformance::numbers(|which| opened(&server.address(databases[which]), folders[which].path()))
+        .await;
 }
 
 /// GW-28, GW-29: each front end has a folder of keys of its own.
@@ -292,16 +303,18 @@ async fn calls_on_one_mailbox_keep_their_order() {
     let at = conformance::DAY_S;
     let packet = || Box::new([7; sphinx::PACKET_LEN]);
     let _registered = store.register(ann);
+    let one = at << 20; // GW-32
     let first = (store.put(ann, at, packet()), store.put(ann, at, packet()));
     let seen = store.peek(ann, 0, 9);
     let gone = (
-        store.confirm(ann, 1),
-        store.confirm(ann, 1),
-        store.confirm(ann, 9),
+        store.confirm(ann, one),
+        store.confirm(ann, one),
+        store.confirm(ann, one + 8),
     );
     let last = store.put(ann, at, packet());
     let (expired, usage) = (store.expire(at + 1), store.usage());
-    assert_eq!((first.0.await.unwrap(), first.1.await.unwrap()), (1, 2));
+    let numbers = (first.0.await.unwrap(), first.1.await.unwrap());
+    assert_eq!(numbers, (one, one + 1));
     assert_eq!(seen.await.unwrap().len(), 2);
     let gone = (
         gone.0.await.unwrap(),
@@ -309,7 +322,7 @@ async fn calls_on_one_mailbox_keep_their_order() {
         gone.2.await.unwrap(),
     );
     assert_eq!(gone, (1, 0, 1));
-    assert_eq!(last.await.unwrap(), 3);
+    assert_eq!(last.await.unwrap(), one + 2);
     assert_eq!(expired.await.unwrap(), [(ann, 1)]);
     assert_eq!(usage.await.unwrap(), [(ann, 0)]);
 }
