@@ -35,14 +35,16 @@ use sphinx_packet::{
 const WINDOW: Duration = Duration::from_millis(12);
 const ROUNDS: usize = 40;
 const GUARD_ROUNDS: usize = 12;
-/// What a guard's run wants of the lanes at least: 8 to 10 % below what they reach, more
-/// than an interleaved minimum moves; of the one that matters most 4 % (docs/PERFORMANCE.md).
-const FLOORS: [(&str, f64); 5] = [
-    ("unwrap_batched_1k", 7.2),
-    ("unwrap_batched_2k", 7.4),
-    ("reject_batched", 7.5),
-    ("build_5_hops_batched", 14.0),
-    ("surb_create_batched", 17.4),
+/// What a guard's run wants of the lanes at least, on a processor of Intel's and on another: 6 to
+/// 10 % below what they reach, more than an interleaved minimum moves; of the one that matters
+/// most 4 % on a Zen 4 (docs/PERFORMANCE.md). By maker, since where scalar code is faster the same
+/// lanes are a smaller multiple of it.
+const FLOORS: [(&str, f64, f64); 5] = [
+    ("unwrap_batched_1k", 6.2, 7.2),
+    ("unwrap_batched_2k", 6.1, 7.4),
+    ("reject_batched", 6.3, 7.5),
+    ("build_5_hops_batched", 11.9, 14.0),
+    ("surb_create_batched", 14.1, 17.4),
 ];
 const BATCH: usize = 32;
 const CAP: u64 = 1 << 40;
@@ -426,12 +428,16 @@ fn main() {
         println!("ratio {name} {ratio:.3}");
     }
     if guard {
-        let below = FLOORS.into_iter().filter(|(name, floor)| {
+        let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let intel = processor.contains("GenuineIntel");
+        let floors = FLOORS
+            .map(|(name, on_intel, otherwise)| (name, if intel { on_intel } else { otherwise }));
+        let below = floors.into_iter().filter(|(name, floor)| {
             let reached = ratios.iter().find(|(of, _)| of == name);
             reached.expect("every floor has its ratio").1 < *floor
         });
         let below: Vec<_> = below.collect();
         assert!(below.is_empty(), "slower than the floors {below:?}");
-        println!("guard of the lanes: at or above {FLOORS:?}");
+        println!("guard of the lanes: at or above {floors:?}");
     }
 }
