@@ -27,7 +27,7 @@ use core::hint::black_box;
 
 use sha2::{Digest, Sha256, block_api::compress256};
 use sphinx::{SecretKey, Tag};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 /// Places of a line.
 const LINE: usize = 8;
@@ -87,12 +87,13 @@ impl ReplaySet {
     /// An empty set for packets that `secret` opens.
     #[must_use]
     pub fn new(secret: &SecretKey, capacity: usize) -> Self {
-        let hash = Sha256::new()
+        let mut hash = Sha256::new()
             .chain_update(b"lacuna replay set v1")
             .chain_update(secret.to_bytes().as_slice())
             .finalize();
         let mut block = Zeroizing::new([0; 64]);
         block[..32].copy_from_slice(&hash);
+        hash.as_mut_slice().zeroize();
         let mut keyed = Zeroizing::new(START);
         compress256(&mut keyed, core::slice::from_ref(&*block));
         let places = vec![0; Self::places(capacity)].into_boxed_slice();

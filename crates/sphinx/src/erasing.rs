@@ -13,7 +13,13 @@ use core::{
     slice,
 };
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, optimization_barrier};
+
+/// Overwrites with zeros, a vector at a time where the CPU can: `zeroize` on bytes writes one by one.
+pub(crate) fn erase(bytes: &mut [u8]) {
+    bytes.fill(0);
+    optimization_barrier(bytes);
+}
 
 /// A list whose memory is erased when it is let go, what was moved out of it too (PKT-5).
 #[derive(Debug)]

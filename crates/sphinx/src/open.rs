@@ -24,7 +24,7 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use crate::curve::Path;
 use crate::erasing::Erasing;
 use crate::keys::SecretKey;
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{FEW, LANES, Lanes};
 use crate::layout::{
     ALPHA_LEN, Address, BETA_LEN, BLOCK_ADDRESS, BLOCK_DELAY, BLOCK_GAMMA, BLOCK_LEN,
     BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FORWARD, GAMMA_LEN, HEADER_LEN, Packet, SEED_LEN,
@@ -156,27 +156,35 @@ fn open_in_lanes(
     let alphas: [&[u8; 32]; BATCH] =
         core::array::from_fn(|i| split_header(headers[i.min(headers.len() - 1)]).0);
     key.shared_secrets(&alphas[..headers.len()], &mut shared[..headers.len()]);
+    let judge =
+        |header: &[u8; HEADER_LEN], shared: &[u8; 32], secrets: Secrets, mac: [u8; GAMMA_LEN]| {
+            // Whether it is zero leaks nothing: that depends on α alone (PKT-6).
+            if shared.ct_eq(&[0; 32]).into() {
+                return Err(Reject::LowOrder);
+            }
+            let (_, gamma, beta) = split_header(header);
+            let holds = mac.ct_eq(gamma);
+            decide(secrets, holds.into(), beta, delay_max_ns, key.path())
+        };
     for (headers, shared) in headers.chunks(LANES).zip(shared.chunks(LANES)) {
+        if headers.len() <= FEW {
+            // A pass costs as much for one as for eight.
+            verdicts.extend(headers.iter().zip(shared).map(|(header, shared)| {
+                let secrets = Secrets::expand(shared);
+                let mac = secrets.mac(split_header(header).2);
+                judge(header, shared, secrets, mac)
+            }));
+            continue;
+        }
         // Lanes without a header repeat the last.
         let last = headers.len() - 1;
         let betas = core::array::from_fn(|lane| split_header(headers[lane.min(last)]).2);
         let secrets = lanes.expand(core::array::from_fn(|lane| &shared[lane.min(last)]));
         let macs = lanes.mac(secrets.each_ref(), betas);
         let each = headers.iter().zip(shared).zip(secrets).zip(macs);
-        verdicts.extend(each.map(|(((header, shared), secrets), mac)| {
-            // Whether it is zero leaks nothing: that depends on α alone (PKT-6).
-            if shared.ct_eq(&[0; 32]).into() {
-                return Err(Reject::LowOrder);
-            }
-            let (_, gamma, beta) = split_header(header);
-            decide(
-                secrets,
-                mac.ct_eq(gamma).into(),
-                beta,
-                delay_max_ns,
-                key.path(),
-            )
-        }));
+        verdicts.extend(
+            each.map(|(((header, shared), secrets), mac)| judge(header, shared, secrets, mac)),
+        );
     }
 }
 
@@ -217,8 +225,8 @@ fn decide(
     if !mac_holds {
         return Err(Reject::Mac);
     }
-    let mut block: [u8; BLOCK_LEN] = *array(beta, 0);
-    secrets.apply_stream(&mut block);
+    let mut block: Zeroizing<[u8; BLOCK_LEN]> = Zeroizing::new(*array(beta, 0));
+    secrets.apply_stream(block.as_mut_slice());
     let routing = read_block(&block, delay_max_ns)?;
     Ok(Opened {
         secrets,
@@ -352,12 +360,10 @@ fn finish_chunk<O: Borrow<Opened>>(chunk: &mut [Parts<'_, O>]) {
     chunk.fill_with(|| None);
 }
 
-/// Takes the layers off up to eight payloads, in one pass if they are equally long.
+/// Takes the layers off up to eight payloads, in one pass if they are equally long and not few.
 fn take_layers_off(lanes: Lanes, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
-    if payloads
-        .iter()
-        .all(|payload| payload.len() == payloads[0].len())
-    {
+    let equal = |payload: &&mut [u8]| payload.len() == payloads[0].len();
+    if payloads.len() > FEW && payloads.iter().all(equal) {
         return lanes.remove_layers(seeds, payloads);
     }
     for (seed, payload) in seeds.iter().zip(payloads) {

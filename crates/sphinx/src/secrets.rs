@@ -24,8 +24,9 @@ use sphinx_packet::constants::{
     EXPANDED_SHARED_SECRET_LENGTH,
 };
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::ZeroizeOnDrop;
 
+use crate::erasing::erase;
 use crate::layout::{BETA_LEN, GAMMA_LEN, SEED_LEN, STREAM_LEN, Tag, array};
 
 const STREAM_KEY: usize = 0;
@@ -35,8 +36,16 @@ const BLINDING: usize = 224;
 const TAG: usize = 256;
 
 /// The keys of one hop for one packet, erased when dropped (PKT-5).
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+#[derive(Clone)]
 pub(crate) struct Secrets([u8; EXPANDED_SHARED_SECRET_LENGTH]);
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        erase(&mut self.0);
+    }
+}
+
+impl ZeroizeOnDrop for Secrets {}
 
 impl Secrets {
     /// Expands a shared secret (PKT-7).

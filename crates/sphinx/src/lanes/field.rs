@@ -1,18 +1,20 @@
 //! Arithmetic modulo 2²⁵⁵ − 19 in eight lanes, by the 52-bit multiply-add of AVX-512 IFMA.
 //!
-//! A number is five limbs of 51 bits, limb i of all lanes in vector i. Two kinds are told apart, since
-//! carries are lazy:
+//! A number is five limbs of 51 bits, limb i of all lanes in vector i. Three kinds are told apart,
+//! since carries are lazy:
 //!
 //! | kind        | limbs          | made by                         | taken by                        |
 //! |-------------|----------------|---------------------------------|---------------------------------|
 //! | [`Tight`]   | < 2⁵¹ + 2¹⁸    | a carry                         | products, which read 52 bits    |
-//! | [`Loose`]   | < 2⁵⁹          | products                        | sums and differences            |
+//! | [`Loose`]   | < 2⁵⁹          | products                        | added to, subtracted from a `Raised` |
+//! | [`Raised`]  | < 2⁶⁰ + 2⁵⁹    | products, 2⁹ p above            | sums and differences            |
 //!
-//! A product's high halves stand at twice the weight of the next limb's low halves, hence the
-//! doublings. Largest limb of a product, at weight 0: 77 low halves below 2⁵² and 95 high halves
-//! below 2⁵⁰ᐧ¹, doubled: below 2⁵⁹. A difference adds 2⁹ p first, whose limbs lie between 2⁵⁹ and
-//! 2⁶⁰; so what is carried lies below 2⁶¹, the carries below 2¹⁰, and 19 times the last one below
-//! 2¹⁵.
+//! A product's high halves stand at twice the weight of the next limb's low halves. So they are summed
+//! first, doubled, and the low ones added to them: ten sums, which registers hold beside the factors.
+//! Largest limb of a product, at weight 0: 77 low halves below 2⁵² and 95 high halves below 2⁵⁰ᐧ¹,
+//! doubled: below 2⁵⁹. The limbs of 2⁹ p lie between 2⁵⁹ and 2⁶⁰, so that nothing that is subtracted
+//! goes below zero; they are what the sums of a `Raised` start from, which costs nothing. So what is
+//! carried lies below 2⁶¹, the carries below 2¹⁰, and 19 times the last one below 2¹⁵.
 //!
 //! Constant time: no branch and no address depends on a limb.
 
@@ -34,6 +36,18 @@ pub(super) struct Tight([__m512i; LIMBS]);
 /// A product, not yet carried.
 #[derive(Clone, Copy)]
 pub(super) struct Loose([__m512i; LIMBS]);
+
+/// A product plus 2⁹ p, not yet carried: what can be subtracted from.
+#[derive(Clone, Copy)]
+pub(super) struct Raised([__m512i; LIMBS]);
+
+/// 2⁹ p is as much as a [`Raised`] lies above its product.
+const RAISED_BITS: u32 = 9;
+
+/// Limb `i` of 2^`bits` p.
+const fn prime(i: usize, bits: u32) -> u64 {
+    (if i == 0 { LIMB_MASK - 18 } else { LIMB_MASK }) << bits
+}
 
 #[inline]
 #[target_feature(enable = "avx512f")]
@@ -67,6 +81,24 @@ impl Loose {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn raise(&self) -> Raised {
+        let mut raised = self.0;
+        for (i, limb) in raised.iter_mut().enumerate() {
+            *limb = _mm512_add_epi64(*limb, all(prime(i, RAISED_BITS)));
+        }
+        Raised(raised)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn carry(&self) -> Tight {
+        carry(self.0)
+    }
+}
+
+impl Raised {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn add(&self, other: &Loose) -> Tight {
         let mut sum = self.0;
         for (a, b) in sum.iter_mut().zip(other.0) {
@@ -79,9 +111,8 @@ impl Loose {
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn sub(&self, other: &Loose) -> Tight {
         let mut difference = self.0;
-        for (i, (a, b)) in difference.iter_mut().zip(other.0).enumerate() {
-            let prime = if i == 0 { LIMB_MASK - 18 } else { LIMB_MASK };
-            *a = _mm512_sub_epi64(_mm512_add_epi64(*a, all(prime << 9)), b);
+        for (a, b) in difference.iter_mut().zip(other.0) {
+            *a = _mm512_sub_epi64(*a, b);
         }
         carry(difference)
     }
@@ -91,58 +122,97 @@ impl Loose {
     pub(super) fn carry(&self) -> Tight {
         carry(self.0)
     }
-
-    /// Exchanges the lanes where `mask` is set.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    pub(super) fn swap(&mut self, other: &mut Loose, mask: __mmask8) {
-        for (a, b) in self.0.iter_mut().zip(&mut other.0) {
-            (*a, *b) = (
-                _mm512_mask_blend_epi64(mask, *a, *b),
-                _mm512_mask_blend_epi64(mask, *b, *a),
-            );
-        }
-    }
 }
 
 impl Tight {
+    /// In the lanes of `mask` `other`, else `self`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn or(&self, mask: __mmask8, other: &Tight) -> Tight {
+        let mut either = self.0;
+        for (a, b) in either.iter_mut().zip(other.0) {
+            *a = _mm512_mask_blend_epi64(mask, *a, b);
+        }
+        Tight(either)
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn mul(&self, other: &Tight) -> Loose {
-        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
-        let mut high = low;
-        for i in 0..LIMBS {
-            for j in 0..LIMBS {
-                let (a, b) = (self.0[i], other.0[j]);
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a, b);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a, b);
-            }
-        }
-        fold(low, high)
+        Loose(self.product::<false>(other))
+    }
+
+    /// [`Self::mul`], to be subtracted from.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn mul_raised(&self, other: &Tight) -> Raised {
+        Raised(self.product::<true>(other))
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn square(&self) -> Loose {
-        let mut low = [_mm512_setzero_si512(); 2 * LIMBS];
-        let mut high = low;
+        Loose(self.with_itself::<false>())
+    }
+
+    /// [`Self::square`], to be subtracted from.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    pub(super) fn square_raised(&self) -> Raised {
+        Raised(self.with_itself::<true>())
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn product<const RAISED: bool>(&self, other: &Tight) -> [__m512i; LIMBS] {
+        let mut sums = start::<RAISED>([9, 8, 8, 8, 8]);
         for i in 0..LIMBS {
-            for j in i + 1..LIMBS {
-                let (a, b) = (self.0[i], self.0[j]);
-                low[i + j] = _mm512_madd52lo_epu64(low[i + j], a, b);
-                high[i + j + 1] = _mm512_madd52hi_epu64(high[i + j + 1], a, b);
+            for j in 0..LIMBS {
+                let sum = &mut sums[i + j + 1];
+                *sum = _mm512_madd52hi_epu64(*sum, self.0[i], other.0[j]);
             }
         }
-        for i in 0..2 * LIMBS {
-            low[i] = _mm512_add_epi64(low[i], low[i]);
-            high[i] = _mm512_add_epi64(high[i], high[i]);
+        for sum in &mut sums[1..] {
+            *sum = _mm512_add_epi64(*sum, *sum);
         }
         for i in 0..LIMBS {
-            let a = self.0[i];
-            low[2 * i] = _mm512_madd52lo_epu64(low[2 * i], a, a);
-            high[2 * i + 1] = _mm512_madd52hi_epu64(high[2 * i + 1], a, a);
+            for j in 0..LIMBS {
+                let sum = &mut sums[i + j];
+                *sum = _mm512_madd52lo_epu64(*sum, self.0[i], other.0[j]);
+            }
         }
-        fold(low, high)
+        fold(sums)
+    }
+
+    /// Each product of two different limbs comes twice.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn with_itself<const RAISED: bool>(&self) -> [__m512i; LIMBS] {
+        let mut sums = start::<RAISED>([9, 8, 7, 7, 7]);
+        for i in 0..LIMBS {
+            for j in i + 1..LIMBS {
+                let sum = &mut sums[i + j + 1];
+                *sum = _mm512_madd52hi_epu64(*sum, self.0[i], self.0[j]);
+            }
+        }
+        for sum in &mut sums[2..9] {
+            *sum = _mm512_add_epi64(*sum, *sum);
+        }
+        for i in 0..LIMBS {
+            let limb = self.0[i];
+            sums[2 * i + 1] = _mm512_madd52hi_epu64(sums[2 * i + 1], limb, limb);
+            for j in i + 1..LIMBS {
+                let sum = &mut sums[i + j];
+                *sum = _mm512_madd52lo_epu64(*sum, limb, self.0[j]);
+            }
+        }
+        for sum in &mut sums[1..] {
+            *sum = _mm512_add_epi64(*sum, *sum);
+        }
+        for (i, limb) in self.0.into_iter().enumerate() {
+            sums[2 * i] = _mm512_madd52lo_epu64(sums[2 * i], limb, limb);
+        }
+        fold(sums)
     }
 
     /// Squared `times` times.
@@ -264,16 +334,29 @@ fn carry(limbs: [__m512i; LIMBS]) -> Tight {
     Tight(carried)
 }
 
-/// Low halves plus twice the high ones, of ten limbs, modulo p.
+/// What the ten sums of a product start from: nothing, or 2^`bits` p, which the doublings that are
+/// still to come make 2⁹ p.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn start<const RAISED: bool>(bits: [u32; LIMBS]) -> [__m512i; 2 * LIMBS] {
+    let mut sums = [_mm512_setzero_si512(); 2 * LIMBS];
+    if RAISED {
+        for (i, bits) in bits.into_iter().enumerate() {
+            sums[i] = all(prime(i, bits));
+        }
+    }
+    sums
+}
+
+/// Ten limbs modulo p.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn fold(low: [__m512i; 2 * LIMBS], high: [__m512i; 2 * LIMBS]) -> Loose {
-    let mut product = [_mm512_setzero_si512(); LIMBS];
-    let limb = |i: usize| _mm512_add_epi64(low[i], _mm512_add_epi64(high[i], high[i]));
-    for (i, to) in product.iter_mut().enumerate() {
-        *to = _mm512_add_epi64(limb(i), _mm512_mullo_epi64(limb(i + LIMBS), all(19)));
+fn fold(sums: [__m512i; 2 * LIMBS]) -> [__m512i; LIMBS] {
+    let mut folded = [_mm512_setzero_si512(); LIMBS];
+    for (i, to) in folded.iter_mut().enumerate() {
+        *to = _mm512_add_epi64(sums[i], _mm512_mullo_epi64(sums[i + LIMBS], all(19)));
     }
-    Loose(product)
+    folded
 }
 
 /// The 64-bit little-endian words of eight inputs: word i of every lane in vector i.
@@ -381,6 +464,7 @@ mod tests {
     fn hold_at_the_bounds() {
         const TIGHT: u64 = (1 << 51) + (1 << 18) - 1;
         const LOOSE: u64 = (1 << 59) - 1;
+        const RAISED: u64 = LOOSE + (1 << 60);
         let around = [
             0,
             1,
@@ -421,30 +505,31 @@ mod tests {
                 _ => (lanes(LOOSE), lanes(LOOSE)),
             };
             let (x, y) = (Tight(load(a)), Tight(load(b)));
-            let (u, v) = (Loose(load(c)), Loose(load(d)));
-            let (mul, square) = (unload(x.mul(&y).0), unload(x.square().0));
-            for lane in 0..LANES {
-                assert!(
-                    mul[lane]
-                        .iter()
-                        .chain(&square[lane])
-                        .all(|limb| *limb <= LOOSE)
-                );
-                assert_eq!(reduce(wide(mul[lane])), product(a[lane], b[lane]));
-                assert_eq!(reduce(wide(square[lane])), product(a[lane], a[lane]));
+            let (u, v) = (Loose(load(c)).raise(), Loose(load(d)));
+            for (ours, other, max) in [
+                (x.mul(&y).0, b, LOOSE),
+                (x.square().0, a, LOOSE),
+                (x.mul_raised(&y).0, b, RAISED),
+                (x.square_raised().0, a, RAISED),
+            ] {
+                let above = if max == RAISED { 9 } else { 0 };
+                for (lane, ours) in unload(ours).into_iter().enumerate() {
+                    assert!(ours.iter().all(|limb| *limb <= max));
+                    assert!(above == 0 || (0..LIMBS).all(|i| ours[i] >= prime(i, above)));
+                    assert_eq!(reduce(wide(ours)), product(a[lane], other[lane]));
+                }
             }
             let each = |f: &dyn Fn(usize, usize) -> u128| -> [Limbs; LANES] {
                 core::array::from_fn(|lane| reduce(core::array::from_fn(|i| f(lane, i))))
             };
             let (w, k) = (u128::from, 121_665);
-            let prime = |i| w(LIMB_MASK - if i == 0 { 18 } else { 0 }) << 9;
             for (ours, plain) in [
                 (x, a.map(|lane| reduce(wide(lane)))),
                 (u.carry(), c.map(|lane| reduce(wide(lane)))),
                 (u.add(&v), each(&|lane, i| w(c[lane][i]) + w(d[lane][i]))),
                 (
                     u.sub(&v),
-                    each(&|lane, i| w(c[lane][i]) + prime(i) - w(d[lane][i])),
+                    each(&|lane, i| w(c[lane][i]) + w(prime(i, 9)) - w(d[lane][i])),
                 ),
                 (
                     x.add_multiple(&y, k),

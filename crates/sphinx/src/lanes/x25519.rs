@@ -8,8 +8,8 @@
 //! | point      | 32 bytes, a u coordinate; the top bit is ignored, the number reduced       |
 //! | product    | 32 bytes, canonical; zero if the point is of low order                     |
 //!
-//! The Montgomery ladder takes the same steps for every scalar; lanes swap their two points by a mask
-//! register. Up to four groups of eight share one inversion (Montgomery's trick): a lane whose
+//! The Montgomery ladder takes the same steps for every scalar; which of its two points a lane doubles
+//! is told by a mask register. Up to four groups of eight share one inversion (Montgomery's trick): a lane whose
 //! denominator is zero multiplies by one instead, and its result is erased by a mask.
 //!
 //! Constant time: no branch and no address depends on a scalar, a point or what comes of them. The
@@ -96,8 +96,8 @@ fn ladder(scalars: [&[u8; 32]; LANES], points: [&[u8; 32]; LANES]) -> (Tight, Ti
     let bits = words(scalars);
     let start = Loose::from_bytes(points);
     let u = start.carry();
-    let (mut x2, mut z2) = (Loose::small(1), Loose::small(0));
-    let (mut x3, mut z3) = (start, Loose::small(1));
+    let (mut x2, mut z2) = (Loose::small(1).raise(), Loose::small(0));
+    let (mut x3, mut z3) = (start.raise(), Loose::small(1));
     let mut swapped: __mmask8 = 0;
 
     // A clamped scalar has bit 254 and neither bit 255 nor the lowest three.
@@ -110,20 +110,24 @@ fn ladder(scalars: [&[u8; 32]; LANES], points: [&[u8; 32]; LANES]) -> (Tight, Ti
                 _mm512_test_epi64_mask(bits[at / 64], place)
             }
         };
-        x2.swap(&mut x3, swapped ^ bit);
-        z2.swap(&mut z3, swapped ^ bit);
+        let other = swapped ^ bit;
         swapped = bit;
 
+        // The points need not be exchanged: that would turn da and cb into each other, whose sum and
+        // difference are squared. Only which of the two is doubled depends on the bit.
         let (a, b) = (x2.add(&z2), x2.sub(&z2));
         let (c, d) = (x3.add(&z3), x3.sub(&z3));
-        let (da, cb) = (d.mul(&a), c.mul(&b));
-        x3 = da.add(&cb).square();
-        z3 = da.sub(&cb).square().carry().mul(&u);
-        let (aa, bb) = (a.square(), b.square());
+        let (aa, bb) = (a.or(other, &c).square_raised(), b.or(other, &d).square());
+        let (da, cb) = (d.mul_raised(&a), c.mul(&b));
         let e = aa.sub(&bb);
         let aa = aa.carry();
-        x2 = aa.mul(&bb.carry());
-        z2 = e.mul(&aa.add_multiple(&e, A24));
+        // What doesn't wait for each other stands together: the two multipliers are what is short.
+        let difference = da.sub(&cb).square().carry();
+        x3 = da.add(&cb).square_raised();
+        x2 = aa.mul_raised(&bb.carry());
+        let k = aa.add_multiple(&e, A24);
+        z3 = difference.mul(&u);
+        z2 = e.mul(&k);
     }
     // The lowest bit is zero, so nothing is left to swap back.
     (x2.carry(), z2.carry())
