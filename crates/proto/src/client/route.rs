@@ -8,10 +8,9 @@
 //! | delay    | ns          | exponential at each mix, at most the cap; 0 at gateway and end  |
 //! | family   | `str`       | who runs a node                                                 |
 //!
-//! Routes are uniform over all triples of mixes, one of each layer, in which no two families
-//! meet: those of the entry gateway, the mixes and the mailbox gateway. (Only the gateways may
-//! belong to one family, since a recipient's is not ours to choose.) The law is the same for
-//! messages, replies, acks, loops and drops (CLI-8).
+//! Routes are uniform over all triples of mixes, one of each layer, in which no two are of one
+//! family. Which gateways a packet comes from and goes to makes no difference, so the law is the
+//! same for messages, replies, acks, loops and drops, of all clients (CLI-8).
 
 use core::time::Duration;
 
@@ -44,7 +43,6 @@ pub(crate) struct Route {
 #[derive(Clone, Copy)]
 pub(crate) struct Map<'a> {
     pub(crate) consensus: &'a Consensus,
-    pub(crate) entry: NodeId,
     pub(crate) epoch: Epoch,
     /// A mix that stands on every route, in its layer (LOOP-2).
     pub(crate) via: Option<NodeId>,
@@ -54,7 +52,7 @@ impl<'a> Map<'a> {
     /// A route to `to`.
     pub(crate) fn route(self, rng: &mut impl CryptoRng, to: &Address) -> Result<Route, NoRoute> {
         let gateway = self.gateway(&to.gateway)?;
-        let mixes = self.mixes(rng, gateway)?;
+        let mixes = self.mixes(rng)?;
         let mut delay = Duration::ZERO;
         let mut hop = |node: &Descriptor, held: Duration| {
             delay += held;
@@ -102,12 +100,7 @@ impl<'a> Map<'a> {
     }
 
     /// One mix of each layer, uniform over the triples that are good (CLI-8).
-    fn mixes(
-        self,
-        rng: &mut impl CryptoRng,
-        gateway: &Descriptor,
-    ) -> Result<[&'a Descriptor; 3], NoRoute> {
-        let entry = self.gateway(&self.entry)?;
+    fn mixes(self, rng: &mut impl CryptoRng) -> Result<[&'a Descriptor; 3], NoRoute> {
         let [a, b, c] = self.consensus.layers.as_slice() else {
             return Err(NoRoute);
         };
@@ -127,7 +120,7 @@ impl<'a> Map<'a> {
                 self.consensus.node(ids[1])?,
                 self.consensus.node(ids[2])?,
             ];
-            apart(entry, &mixes, gateway).then_some(mixes)
+            apart(&mixes).then_some(mixes)
         };
         for _ in 0..DRAWS {
             let drawn = layers.map(|layer| &layer[rng.random_range(0..layer.len())]);
@@ -164,14 +157,11 @@ fn delay(rng: &mut impl Rng, mean: Duration, cap: Duration) -> Duration {
     }
 }
 
-/// Whether the mixes' families differ from each other and from both gateways'.
-fn apart(entry: &Descriptor, mixes: &[&Descriptor; 3], gateway: &Descriptor) -> bool {
-    let [a, b, c] = mixes;
-    let among = [(a, b), (a, c), (b, c)];
-    among.into_iter().all(|(x, y)| !related(x, y))
-        && mixes
-            .iter()
-            .all(|mix| !related(mix, entry) && !related(mix, gateway))
+/// Whether the mixes' families differ from each other.
+fn apart([a, b, c]: &[&Descriptor; 3]) -> bool {
+    ![(a, b), (a, c), (b, c)]
+        .into_iter()
+        .any(|(x, y)| related(x, y))
 }
 
 fn related(a: &Descriptor, b: &Descriptor) -> bool {

@@ -40,11 +40,10 @@ impl Client {
     /// Calls `f` with the map of routes, if packets can be sent now (CLI-5).
     fn with_map<T>(&mut self, f: impl FnOnce(&mut Self, Map<'_>) -> T) -> Option<T> {
         let epoch = self.epoch(self.now)?;
-        let entry = self.entry.gateway()?;
+        self.entry.gateway()?;
         let consensus = self.consensus.clone()?;
         let map = Map {
             consensus: &consensus,
-            entry,
             epoch,
             via: self.config.via,
         };
