@@ -285,6 +285,10 @@ fn of_frames(uhz: u64) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+fn counted(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// For a person.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -355,20 +359,20 @@ impl fmt::Display for Status {
         for former in &self.former {
             writeln!(
                 f,
-                "moving    former mailbox {}; read for {} more hours; {} new mailboxes not open yet; {} correspondents may not know yet",
+                "moving    former mailbox {}; read for {} more; not open yet: {}; may not know yet: {}",
                 link(&former.link),
-                former.seconds.div_ceil(3600),
-                self.unopened,
-                self.untold,
+                counted(former.seconds.div_ceil(3600), "hour", "hours"),
+                counted(self.unopened, "new mailbox", "new mailboxes"),
+                counted(self.untold, "correspondent", "correspondents"),
             )?;
         }
         match &self.watch {
             Some(watch) => writeln!(
                 f,
-                "loops     {}: {} alarms; step {}, threshold {}: a false alarm in {:.0} days at {:.1} % loss, \
+                "loops     {}: {}; step {}, threshold {}: a false alarm in {:.0} days at {:.1} % loss, \
                  a mix that lets nothing through noticed in {:.0} s",
                 watch.stage,
-                watch.alarms,
+                counted(watch.alarms, "alarm", "alarms"),
                 watch.step,
                 watch.threshold,
                 watch.false_alarm_days,
@@ -379,8 +383,10 @@ impl fmt::Display for Status {
         }
         writeln!(
             f,
-            "messages  {} under way, {} waiting to be received",
-            self.messages_under_way, self.messages_waiting
+            "messages  {} under way, {} waiting to be received; sent to survive a loss of {:.1} %, the most that the own loops allow",
+            self.messages_under_way,
+            self.messages_waiting,
+            self.loss * 100.0,
         )?;
         write!(f, "counts   ")?;
         for (name, count) in &self.counts.by_name {
