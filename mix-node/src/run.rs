@@ -3,7 +3,7 @@
 //! ```text
 //! link ─ peeler ─▶ inbox ─▶ Mix ─▶ link queue of the next hop
 //!                    │       └ dropped: counted        └ full: dropped, counted
-//!                    └ full: the peeler waits, then packets are dropped and counted before it
+//!                    └ full: packets are dropped and counted before it, links are not made to wait
 //!
 //! All but the opening of other threads' packets on one thread, [`shell::peeler`]'s first.
 //! ```

@@ -363,19 +363,18 @@ mod tests {
     #[test]
     #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
     fn pkt_22_a_million_lanes_agree() {
-        assert_ne!(
-            Path::best(),
-            Path::Assembly,
-            "nothing to compare: this processor has no lanes"
-        );
+        if Path::best().lanes().is_none() {
+            return println!("not tested: this processor has no lanes");
+        }
         println!("path {}", Path::best().name());
         let edges = points().split_off(500);
         for round in 0..(1 << 15) {
             let scalars: [[u8; 32]; 32] = core::array::from_fn(|i| sample(round * 64 + i as u64));
-            let points: [Point; 32] = core::array::from_fn(|i| match i % 8 {
-                0 => edges[(usize::try_from(round).unwrap() + i) % edges.len()],
-                _ => sample(round * 64 + 32 + i as u64),
-            });
+            let points: [Point; 32] =
+                core::array::from_fn(|i| match (i + usize::try_from(round).unwrap()) % 8 {
+                    0 => edges[(usize::try_from(round).unwrap() + i) % edges.len()],
+                    _ => sample(round * 64 + 32 + i as u64),
+                });
             let mut products = [[0; 32]; 32];
             Path::best().x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
             for i in 0..32 {

@@ -46,6 +46,9 @@ fn a_node() {
         let added = phase.added_p99_ms / f64::from(Params::default().delay_mean_ms);
         let bound = by_chance(phase.tracked) + (1.0 - (-added).exp()) + 0.01;
         assert!(phase.ks_distance < bound, "{bound}: {phase:?}");
+        // t06: nor does what passes wait long, whatever is offered. Half is told from a queue that
+        // grows (seconds, here) even on a machine that is busy otherwise.
+        assert!(phase.added_p50_ms < 20.0, "{phase:?}");
         assert!(phase.tracked > 0 && phase.added_p50_ms > 0.0, "{phase:?}");
     }
     // A machine that stops its programs for longer than a node is patient costs some packets.

@@ -24,6 +24,8 @@ use crate::{
 
 /// Loads that are measured, as shares of the capacity.
 const LOADS: [f64; 3] = [0.5, 0.8, 1.2];
+/// More than all phases of a second each offer on any processor so far, for the replay set.
+const PACKETS_PER_SECOND: f64 = 500_000.0;
 
 /// What was found.
 #[derive(Clone, Debug, Serialize)]
@@ -72,7 +74,9 @@ pub async fn run(
 
     progress.step("starting one mix");
     let folder = stage.folder(stage.tested());
-    let args = stage.arguments()?;
+    let mut args = stage.arguments()?;
+    let replay_max = (seconds * PACKETS_PER_SECOND).max(2e6);
+    args.extend(["--replay-max".into(), format!("{replay_max:.0}").into()]);
     let mut node = on(pinned.then(|| processors[0]), || {
         starter.start("the mix", &folder, "mix-node", args)
     })?;
