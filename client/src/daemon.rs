@@ -317,6 +317,7 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::NoRoute => "no_route",
         ClientEvent::LoopReturned { .. } => "loop_returned",
         ClientEvent::LoopLost => "loop_lost",
+        ClientEvent::LoopUnjudged => "loop_unjudged",
         ClientEvent::LoopAlarm => "loop_alarm",
         ClientEvent::Alarmed(Stage::Calm) => "alarm_calm",
         ClientEvent::Alarmed(Stage::Moved) => "alarm_moved",

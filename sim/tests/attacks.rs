@@ -269,8 +269,9 @@ fn attack_t11_pause() {
     assert!(endless.paused(Policy::Naive, 1).value > 0.5);
 }
 
-/// ATTACKS t11: a flood that makes loops late raises no alarm where they are counted by storage order, and one that
-/// hides a real blocking does not hide it from that count; counted by the clock it does (the control).
+/// ATTACKS t11: a flood that makes loops late raises no alarm where they are counted by storage order, also when
+/// it reaches the quota where gaps say so, and one that hides a real blocking does not hide it once it is over; controls:
+/// counted by the clock, and by the order alone at the quota, it alarms.
 #[test]
 fn attack_t11_flood() {
     let settings = Flood {
@@ -279,7 +280,7 @@ fn attack_t11_flood() {
         downstream_per_s: 40.0,
         flood_per_s: 200.0,
         flood_s: 60.0,
-        quota: 1_000_000,
+        quota: 100_000,
         patience_s: 5.0,
         loss: 0.01,
         blocked: 0.0,
@@ -287,13 +288,26 @@ fn attack_t11_flood() {
         seconds: 600.0,
         replications: 96,
     };
-    assert!(settings.alarmed(Counting::Order, 1).value < 0.02);
-    assert!(settings.alarmed(Counting::Clock, 1).value > 0.98, "control");
-    let attacked = Flood {
-        blocked: 0.5,
+    let reached = Flood {
+        quota: 2000,
         ..settings
     };
-    assert!(attacked.alarmed(Counting::Order, 1).value > 0.98);
+    for (settings, counting) in [
+        (settings, Counting::Order),
+        (settings, Counting::Gaps),
+        (reached, Counting::Gaps),
+    ] {
+        assert!(settings.alarmed(counting, 1).value < 0.02, "{counting:?}");
+    }
+    assert!(settings.alarmed(Counting::Clock, 1).value > 0.98, "control");
+    assert!(reached.alarmed(Counting::Order, 1).value > 0.98, "control");
+    for settings in [settings, reached] {
+        let attacked = Flood {
+            blocked: 0.5,
+            ..settings
+        };
+        assert!(attacked.alarmed(Counting::Gaps, 1).value > 0.98);
+    }
 }
 
 /// ATTACKS g01: what a mailbox gateway learns of receiving is as computed: little of a short message to a client

@@ -409,3 +409,50 @@ fn a_backlog_at_another_address_does_not_blind_the_watch() {
         "{flooded:?} {plain:?}"
     );
 }
+
+/// A client whose mailbox holds 60 packets and sends 6 a second, while it is sent 20 a second for two minutes.
+fn filled(shows_full: bool) -> Net {
+    let params = params(rates(1.0, 2.0, 6.0), 86_400);
+    let (consensus, secrets) = consensus(params, 3, 3, own_family);
+    let mut net = Net::with(8, consensus, secrets, 1);
+    (net.quota, net.shows_full) = (60, shows_full);
+    net.run(secs(40.0), |_| false);
+    let home = net.peers[0].identity.address();
+    let hop = Hop {
+        address: home.mailbox.0,
+        key: home.key,
+        delay_ns: 0,
+    };
+    let content = Content::Loop([1; 16]).to_bytes();
+    let packet = sphinx::build(&mut net.rng, &[hop], [0; 32], [0; 16], &content);
+    for tick in 1..=1200 {
+        net.inject(0, packet.clone());
+        net.inject(0, packet.clone());
+        net.run(secs(40.0 + f64::from(tick) / 10.0), |_| false);
+    }
+    net
+}
+
+/// CLI-6, GW-32 (t11): a flood that fills the mailbox, so that loops are refused, loses none, as long as numbers show
+/// it (else it alarms: the control); once it is over, lost loops are noticed again.
+#[test]
+fn a_flood_that_fills_the_mailbox_raises_no_alarm() {
+    let (mut net, control) = (filled(true), filled(false));
+    assert!(net.refused > 1000 && control.refused > 1000);
+    let seen = |net: &Net| {
+        let alarms = net.client(0).watching().alarms;
+        let counts = [ClientEvent::LoopLost, ClientEvent::LoopUnjudged];
+        (alarms, counts.map(|event| net.count(0, event)))
+    };
+    let (alarms, [lost, unjudged]) = seen(&net);
+    assert_eq!((alarms, lost), (0, 0));
+    assert!(unjudged > 150, "{unjudged}");
+    let (alarms, [lost, unjudged]) = seen(&control);
+    assert!(alarms > 0 && lost > 20, "{alarms} {lost}");
+    assert_eq!(unjudged, 0);
+
+    net.run(net.now.after(Duration::from_secs(30)), |_| false);
+    net.loss = 1.0;
+    let soon = net.now.after(Duration::from_secs(60));
+    assert!(net.run(soon, |net| net.client(0).watching().alarms > 0));
+}

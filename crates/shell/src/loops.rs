@@ -13,7 +13,8 @@
 //!
 //! | metric                        | what                                                     |
 //! |-------------------------------|----------------------------------------------------------|
-//! | `lacuna_loops_total`          | sent, returned, lost; frames not sent; ticks skipped      |
+//! | `lacuna_loops_total`          | sent, returned, lost, unjudged; frames not sent; ticks   |
+//! |                               | skipped                                                  |
 //! | `lacuna_loop_links`           | of its two links, how many are up                        |
 //! | `lacuna_loop_alarms_total`    | times that too many were lost                            |
 //! | `lacuna_loop_watch`           | the test: step, threshold; loops between false alarms,   |
@@ -171,6 +172,7 @@ impl Loops {
             }
             Said::Event(ClientEvent::LoopReturned { .. }) => returned.add(1),
             Said::Event(ClientEvent::LoopLost) => lost.add(1),
+            Said::Event(ClientEvent::LoopUnjudged) => count("unjudged"),
             Said::Event(ClientEvent::NoRoute) => count("no_route"),
             Said::Event(ClientEvent::TickSkipped) => count("tick_skipped"),
             Said::Event(ClientEvent::Dropped(_)) => count("dropped"),

@@ -4,12 +4,14 @@
 //! | counting | a loop is lost                                                                  |
 //! |----------|----------------------------------------------------------------------------------|
 //! | `clock`  | `patience_s` after it was due and not yet read                                   |
-//! | `order`  | once a packet that was stored `patience_s` after it was due has been read (CLI-6) |
+//! | `order`  | once a packet that was stored `patience_s` after it was due has been read         |
+//! | `gaps`   | the same, but none that was due around packets that were refused (CLI-6)          |
 //!
 //! Loops, what others send and the flood are Poisson and stand in one queue, which the downstream
 //! empties at its constant rate. Verdicts go to the sequential test of [`blending`](super::blending).
 //! *Blocked*: besides, the attacker blocks a share of what is stored from `flood_s` on: counting by order must
-//! still notice. A full mailbox refuses packets, loops among them: those *are* lost.
+//! still notice. A full mailbox refuses packets, loops among them; the next one that it takes shows by its number that
+//! some were.
 
 use std::collections::VecDeque;
 
@@ -59,16 +61,21 @@ pub enum Counting {
     Clock,
     /// By the order in which the mailbox stored.
     Order,
+    /// By that order and by the numbers that are left out: what a client does.
+    Gaps,
 }
 
 impl Counting {
-    /// Both, in the order of the table.
-    pub const ALL: [(&'static str, Counting); 2] =
-        [("clock", Counting::Clock), ("order", Counting::Order)];
+    /// All, in the order of the table.
+    pub const ALL: [(&'static str, Counting); 3] = [
+        ("clock", Counting::Clock),
+        ("order", Counting::Order),
+        ("gaps", Counting::Gaps),
+    ];
 }
 
-/// Something stored: when, and which loop it is.
-type Stored = (f64, Option<usize>);
+/// Something stored: when, which loop it is, and whether packets were refused before it.
+type Stored = (f64, Option<usize>, bool);
 
 impl Flood {
     /// When the first alarm is raised, in seconds, if one is.
@@ -80,6 +87,7 @@ impl Flood {
         let mut due: VecDeque<Option<f64>> = VecDeque::new();
         let mut judged = 0;
         let mut sum = 0;
+        let mut refused = false;
         let (mut arrival, mut tick) = (0.0, stream.uniform() / self.downstream_per_s);
         let rate = |at: f64| if at < self.flood_s { total } else { quiet };
         loop {
@@ -103,19 +111,27 @@ impl Flood {
                         0.0
                     };
                 let gone = is_loop && stream.coin(self.loss);
-                if !gone && stream.coin(kept) && queue.len() < self.quota {
-                    queue.push_back((arrival, number));
+                if !gone && stream.coin(kept) {
+                    if queue.len() < self.quota {
+                        queue.push_back((arrival, number, core::mem::take(&mut refused)));
+                    } else {
+                        refused = true;
+                    }
                 }
                 arrival += stream.exponential() / rate(arrival);
             } else {
-                if let Some((stored, number)) = queue.pop_front() {
+                if let Some((stored, number, gap)) = queue.pop_front() {
+                    if gap && counting == Counting::Gaps {
+                        // No verdict for those, should they still come.
+                        self.judge(&mut due, &mut judged, stored + 2.0 * self.patience_s);
+                    }
                     if let Some(slot) = number
                         .and_then(|n| n.checked_sub(judged))
                         .and_then(|at| due.get_mut(at))
                     {
                         returned = slot.take().is_some();
                     }
-                    if counting == Counting::Order {
+                    if counting != Counting::Clock {
                         lost += self.judge(&mut due, &mut judged, stored);
                     }
                 }

@@ -10,7 +10,8 @@
 //! | loss     | probability; 95 % upper bound once [`VERDICTS_MIN`] loops were judged         |
 //!
 //! A loop counts as lost only when a packet stored [`PATIENCE`] or more after it was due has been
-//! read, or when the mailbox was empty then: one that is slow, or flooded, loses no loop (CLI-6).
+//! read, or when the mailbox was empty then: one that is slow, or flooded, loses no loop. One that was
+//! due around numbers that the gateway left out gets no verdict (CLI-6).
 //!
 //! Not done here: alarms (`alarm`). A lost loop that comes late is counted as unknown.
 
@@ -81,6 +82,20 @@ impl Loops {
         lost
     }
 
+    /// Loops due up to `upto` and not yet judged say nothing, also if they still come: whether
+    /// the mailbox could take them is not known. How many they are.
+    pub(crate) fn excuse(&mut self, upto: Utc) -> u64 {
+        let mut unjudged = 0;
+        while let Some((due, id)) = self.by_due.first().copied()
+            && due <= upto
+        {
+            self.by_due.pop_first();
+            self.under_way.remove(&id);
+            unjudged += 1;
+        }
+        unjudged
+    }
+
     /// Those under way say nothing any more.
     pub(crate) fn forget(&mut self) {
         self.under_way.clear();
@@ -137,6 +152,20 @@ mod tests {
         assert_eq!(loops.returned(&id(2), at(7)), Some(S * 6));
         assert_eq!(loops.returned(&id(2), at(7)), None, "each loop once");
         assert_eq!((loops.sent, loops.returned, loops.under_way()), (2, 1, 0));
+        assert_eq!(loops.lost, [true, false]);
+    }
+
+    /// CLI-6
+    #[test]
+    fn a_loop_that_is_excused_gets_no_verdict() {
+        let mut loops = Loops::default();
+        for i in 0..4 {
+            loops.sent(id(i), Time::ZERO, Utc::from_secs(100 + u64::from(i)), 10);
+        }
+        assert_eq!(loops.read(Utc::from_secs(105)), 1);
+        assert_eq!(loops.excuse(Utc::from_secs(102)), 2);
+        assert_eq!(loops.returned(&id(2), Time::ZERO), None);
+        assert_eq!(loops.returned(&id(3), Time::ZERO), Some(Duration::ZERO));
         assert_eq!(loops.lost, [true, false]);
     }
 

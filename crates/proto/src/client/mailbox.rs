@@ -152,13 +152,14 @@ impl Mailbox {
         before.is_some_and(|before| lies_between(before, home, slot))
     }
 
-    /// Whether this sequence is news; if so it counts as read.
-    pub(crate) fn read(&mut self, slot: u16, seq: u64) -> bool {
-        let news = self.read.get(&slot).is_none_or(|read| seq > *read);
-        if news {
+    /// If this sequence is news it counts as read: whether it is the next one.
+    pub(crate) fn read(&mut self, slot: u16, seq: u64) -> Option<bool> {
+        let read = self.read.get(&slot).copied();
+        let news = read.is_none_or(|read| seq > read);
+        news.then(|| {
             self.read.insert(slot, seq);
-        }
-        news
+            read.is_none_or(|read| seq == read + 1)
+        })
     }
 
     /// Whether frames can be taken from the link to `gateway`.

@@ -15,6 +15,7 @@ use super::{
     content::{Content, Fragment, ReturnPart},
     inbox::Finished,
     journal::Effect,
+    loops::PATIENCE,
     returns::{self, Way},
 };
 use crate::{
@@ -96,8 +97,12 @@ impl Client {
             return Err(ClientDrop::Deaf);
         }
         let (seq, stored_s) = frame.numbers();
-        if !self.mailbox.read(slot, seq) {
-            return Err(ClientDrop::Sequence);
+        let follows = self.mailbox.read(slot, seq).ok_or(ClientDrop::Sequence)?;
+        let stored = Utc::from_secs(stored_s);
+        if slot == home && !follows {
+            // Loops may be among what was refused or lost before it (CLI-6, GW-32).
+            let unjudged = self.loops.excuse(stored.after(PATIENCE));
+            (0..unjudged).for_each(|_| self.event(ClientEvent::LoopUnjudged));
         }
         let peeled = self.peel(slot, frame.to_packet());
         if peeled.is_ok() {
@@ -107,7 +112,7 @@ impl Client {
         // before it are lost (CLI-6), this one apart.
         let event = peeled.and_then(|peeled| self.content(peeled));
         if slot == home {
-            let lost = self.loops.read(Utc::from_secs(stored_s));
+            let lost = self.loops.read(stored);
             self.lost(lost);
         }
         self.journal.cursor(gateway, slot, seq);

@@ -435,6 +435,8 @@ pub enum ClientEvent {
     },
     /// A loop did not come back: a packet stored well after it has been read.
     LoopLost,
+    /// A loop gets no verdict: around its time the mailbox was full, or lost (CLI-6).
+    LoopUnjudged,
     /// Too many loops were lost (LOOP-4).
     LoopAlarm,
     /// An alarm has brought the client to this stage (LOOP-6).

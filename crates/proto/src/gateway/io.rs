@@ -31,7 +31,7 @@ pub struct Change {
     pub mailbox: MailboxId,
     /// How many packets it holds.
     pub packets: u64,
-    /// Highest number ever given in it, 0 for none.
+    /// Highest number ever given or left out in it, 0 for none.
     pub highest: u64,
     /// How often it has been opened, at whichever of them.
     pub openings: u64,

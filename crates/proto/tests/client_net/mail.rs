@@ -92,15 +92,19 @@ impl Net {
         };
         let twice = 1 + usize::from(self.rng.random_bool(self.duplicates));
         for _ in 0..twice {
-            of.last = self.numbers.next(of.last, stored_at_s);
+            if of.packets.len() >= self.quota {
+                self.refused += 1;
+                continue;
+            }
+            let seq = self.numbers.next(of.last, stored_at_s);
             let packet = packet.clone();
-            of.packets.insert(
-                of.last,
-                Kept {
-                    stored_at_s,
-                    packet,
-                },
-            );
+            let kept = Kept {
+                stored_at_s,
+                packet,
+            };
+            of.packets.insert(seq, kept);
+            let full = of.packets.len() >= self.quota;
+            of.last = Numbers::highest(seq, full && self.shows_full);
         }
     }
 

@@ -127,9 +127,14 @@ pub(super) async fn alone<S: MailboxStore>(mut open: impl FnMut() -> S) {
         .expect("room for others");
     let held = store.peek(ann, 0, 600).await.expect("peek");
     assert!(held.is_sorted_by(|a, b| a.seq < b.seq));
+    assert!(left_out(&held).is_empty());
     let upto = held.get(99).expect("the hundredth").seq;
     assert_eq!(store.confirm(ann, upto).await.expect("confirm"), 100);
     assert_eq!(fill(&store, ann, 20, 200).await, (100, 100));
+    // Its owner can see that it was full: one number is left out.
+    let last = held.last().expect("many").seq;
+    let held = store.peek(ann, 0, 600).await.expect("peek");
+    assert_eq!(left_out(&held), [last + 1]);
     drop(store);
     let store = open();
     assert_eq!(
@@ -150,6 +155,12 @@ pub(super) async fn alone<S: MailboxStore>(mut open: impl FnMut() -> S) {
     assert!(matches!(late.await, Err(StoreError::TooOld)));
     let next = store.put(ann, day_after, packet(1)).await.expect("put");
     assert!(next > upto);
+}
+
+/// The first of each run of numbers that are missing in between.
+fn left_out(held: &[Kept]) -> Vec<u64> {
+    let next = |two: &[Kept]| (two[1].seq > two[0].seq + 1).then_some(two[0].seq + 1);
+    held.windows(2).filter_map(next).collect()
 }
 
 /// Four threads put into two mailboxes at once, through two engines on one store or one twice.

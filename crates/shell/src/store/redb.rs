@@ -325,7 +325,8 @@ impl Work<'_> {
             return Ok(Err(StoreError::TooOld));
         };
         *count += 1;
-        tables.mailbox.insert(mailbox.0, seq)?;
+        let highest = Numbers::highest(seq, *count >= self.quota);
+        tables.mailbox.insert(mailbox.0, highest)?;
         let key = packet_key(mailbox, seq);
         tables
             .packet

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 
 use proto::{
     MailboxId,
-    gateway::{Change, Kept},
+    gateway::{Change, Kept, Numbers},
 };
 use sphinx::Packet;
 use tokio_postgres::{Row as Found, types::ToSql};
@@ -225,8 +225,8 @@ impl<'s> Work<'s> {
         };
         let sealed = self.store.seal.seal(place, packet);
         let sealed = sealed.ok_or(StoreError::TooOld)?;
-        row.highest = seq;
         row.held += 1;
+        row.highest = Numbers::highest(seq, row.held >= self.store.quota);
         row.changed = true;
         let (mailboxes, numbers, times, packets) = &mut self.round.put;
         mailboxes.push(*id);
