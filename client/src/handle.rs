@@ -293,7 +293,7 @@ impl Handle {
             floor: consensus.as_ref().map(|_| expect::floor()),
             messages_under_way: view.held.outgoing.0 as u64,
             loss: view.loss,
-            watch: Watch::of(&view.watching, profile),
+            watch: Watch::of(&view.watching, profile, shared.clock.now()),
             messages_waiting: shared.inbox.len(),
             counts,
         }

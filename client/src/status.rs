@@ -120,10 +120,15 @@ impl Measured {
     }
 }
 
+/// A client that had no verdict on a loop for so long is not calm but blind (LOOP-12).
+const BLIND_S: f64 = 120.0;
+/// The same where loops are few, in loops.
+const BLIND_LOOPS: f64 = 20.0;
+
 /// The test for loops that are lost, and how far it has brought the client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
-    /// calm, moved, warned or paused.
+    /// calm, moved, warned or paused; blind in place of calm if for long no loop has said anything.
     pub stage: String,
     /// Alarms since the daemon started.
     pub alarms: u64,
@@ -142,12 +147,17 @@ pub struct Watch {
 impl Watch {
     /// What is to be seen of `watching` in a client with this profile.
     #[must_use]
-    pub fn of(watching: &Watching, profile: Option<&Profile>) -> Option<Self> {
+    pub fn of(watching: &Watching, profile: Option<&Profile>, now: Time) -> Option<Self> {
         let (detector, profile) = (watching.detector?, profile?);
         let (between, until) = watching.run_lengths()?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let hz = profile.loops_uhz as f64 / 1e6;
+        let silent = now
+            .since(watching.judged.unwrap_or(Time::ZERO))
+            .as_secs_f64();
+        let is_blind = silent > BLIND_S.max(BLIND_LOOPS / hz);
         let stage = match watching.stage {
+            Stage::Calm if is_blind => "blind",
             Stage::Calm => "calm",
             Stage::Moved => "moved",
             Stage::Warned => "warned",

@@ -13,8 +13,8 @@
 //!
 //! | metric                        | what                                                     |
 //! |-------------------------------|----------------------------------------------------------|
-//! | `lacuna_loops_total`          | sent, returned, lost, unjudged; frames not sent; ticks   |
-//! |                               | skipped                                                  |
+//! | `lacuna_loops_total`          | sent, returned, lost; unjudged, which say nothing        |
+//! |                               | (LOOP-12); frames not sent; ticks skipped                |
 //! | `lacuna_loop_links`           | of its two links, how many are up                        |
 //! | `lacuna_loop_alarms_total`    | times that too many were lost                            |
 //! | `lacuna_loop_watch`           | the test: step, threshold; loops between false alarms,   |
@@ -51,6 +51,7 @@ use crate::{
 
 const FILE: &str = "loops";
 const TOTAL: &str = "lacuna_loops_total";
+const OF_LOOPS: [&str; 4] = ["sent", "returned", "lost", "unjudged"];
 const LINKS: &str = "lacuna_loop_links";
 const ALARMS: &str = "lacuna_loop_alarms_total";
 const WATCH: &str = "lacuna_loop_watch";
@@ -153,8 +154,7 @@ impl Loops {
             links: Arc::clone(&links),
             inbox: mpsc::channel(INBOX),
         };
-        let [sent, returned, lost] =
-            ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason));
+        let [sent, returned, lost, unjudged] = OF_LOOPS.map(|reason| metrics.cell(TOTAL, reason));
         let count = |reason| metrics.count(TOTAL, reason);
         let (alarmed, alarms) = (Arc::clone(&self.alarmed), metrics.cell(ALARMS, ""));
         let mut shown = Shown::new(Arc::clone(&links), metrics);
@@ -172,7 +172,7 @@ impl Loops {
             }
             Said::Event(ClientEvent::LoopReturned { .. }) => returned.add(1),
             Said::Event(ClientEvent::LoopLost) => lost.add(1),
-            Said::Event(ClientEvent::LoopUnjudged) => count("unjudged"),
+            Said::Event(ClientEvent::LoopUnjudged) => unjudged.add(1),
             Said::Event(ClientEvent::NoRoute) => count("no_route"),
             Said::Event(ClientEvent::TickSkipped) => count("tick_skipped"),
             Said::Event(ClientEvent::Dropped(_)) => count("dropped"),
@@ -226,14 +226,15 @@ fn stands(consensus: &Consensus, gateway: &NodeId) -> bool {
 /// What `/status` says of a node's own loops.
 #[must_use]
 pub fn status(metrics: &Metrics) -> Value {
-    let [sent, returned, lost] =
-        ["sent", "returned", "lost"].map(|reason| metrics.cell(TOTAL, reason).value());
+    let [sent, returned, lost, unjudged] =
+        OF_LOOPS.map(|reason| metrics.cell(TOTAL, reason).value());
     let watch = |reason| metrics.cell(WATCH, reason).value();
     json!({
         "links_up": metrics.sum(LINKS),
         "sent": sent,
         "returned": returned,
         "lost": lost,
+        "unjudged": unjudged,
         "alarms": metrics.sum(ALARMS),
         "step": watch(STEP),
         "threshold": watch(THRESHOLD),

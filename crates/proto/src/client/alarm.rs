@@ -82,6 +82,8 @@ pub struct Watching {
     pub alarms: u64,
     /// How far the client has gone.
     pub stage: Stage,
+    /// When a loop last said something: a calm that is older is none (LOOP-12).
+    pub judged: Option<Time>,
 }
 
 impl Watching {
@@ -112,6 +114,7 @@ pub(crate) struct Alarms {
     next_pause: Time,
     /// Until when a node's loops are lost too, as one has said.
     confirmed_until: Option<Time>,
+    judged: Option<Time>,
 }
 
 impl Alarms {
@@ -131,6 +134,7 @@ impl Alarms {
             calm_at: None,
             next_pause: Time::ZERO,
             confirmed_until: None,
+            judged: None,
         }
     }
 
@@ -152,6 +156,7 @@ impl Alarms {
             attacked: self.attacked,
             alarms: self.raised,
             stage: self.stage,
+            judged: self.judged,
         }
     }
 
@@ -205,6 +210,7 @@ impl Client {
     /// A loop came back or is lost.
     pub(super) fn judged(&mut self, lost: bool) {
         let now = self.now;
+        self.alarms.judged = Some(now);
         let awake = self.alarms.rest_until.is_some_and(|until| until <= now);
         if !awake || !self.alarms.watch.verdict(lost) {
             return;

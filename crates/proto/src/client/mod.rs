@@ -430,7 +430,7 @@ impl Client {
     }
 
     fn home_hears(&mut self) {
-        self.loops.hears_from = Some(self.now.after(PATIENCE));
+        self.home_up();
         self.alarms.warm_up(self.now);
     }
 
@@ -506,12 +506,15 @@ impl Machine for Client {
                 self.sweep_at.get_or_insert(now.after(SWEEP));
             }
             Input::EntryUp { gateway } => self.entry.up(now, gateway),
-            Input::EntryDown { gateway } => self.entry.down(now, gateway),
+            Input::EntryDown { gateway } => {
+                self.entry.down(now, gateway);
+                self.entry_down();
+            }
             Input::MailboxUp { gateway, exporter } => self.mailbox_up(gateway, exporter),
             Input::MailboxDown { gateway } => {
                 self.mailbox.down(gateway);
                 if gateway == self.mailbox_gateway() {
-                    self.loops.hears_from = None;
+                    self.home_down();
                 }
             }
             Input::Frame { gateway, frame } => self.frame(gateway, &frame),

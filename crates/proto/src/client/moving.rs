@@ -172,8 +172,7 @@ impl Client {
         for slot in slots {
             self.mailbox.open(home, slot); // if the link is up: it was there before
         }
-        self.loops.forget();
-        self.loops.hears_from = None;
+        self.loops.moved();
         self.unopened = true;
         if let Some(consensus) = self.consensus.clone() {
             self.choose_entry(&consensus);

@@ -1,12 +1,14 @@
 //! What a client makes of what nodes say of themselves.
 //!
-//! Spec: docs/spec/loops.md, rules LOOP-10, LOOP-11.
+//! Spec: docs/spec/loops.md, rules LOOP-10 to LOOP-12.
 //!
 //! | notice      | of its entry gateway            | of any other node              |
 //! |-------------|---------------------------------|--------------------------------|
 //! | withdrawal  | enters by another gateway       | is told                        |
 //! | alarm       | is told                         | is told; may pause for ten     |
 //! |             |                                 | minutes, if its own loops say so |
+//! | of a mix    |                                 | judges no loops through it while |
+//! |             |                                 | it holds                       |
 //!
 //! Invariant: an alarm of others by itself changes nothing that the client sends. Its own loops
 //! decide that (LOOP-6): else one corrupt node could stop every client.
@@ -20,11 +22,11 @@ use crate::{
 impl Client {
     /// A notice from the mailbox link.
     pub(super) fn notice(&mut self, frame: &Frame) -> Result<ClientEvent, ClientDrop> {
-        let Some((utc, consensus)) = self.utc(self.now).zip(self.consensus.as_ref()) else {
+        let Some((utc, consensus)) = self.utc(self.now).zip(self.consensus.clone()) else {
             return Err(ClientDrop::Notice(NoticeDrop::Stale));
         };
         let network = &self.config.network;
-        let heard = self.heard.hear(frame, utc, network, consensus);
+        let heard = self.heard.hear(frame, utc, network, &consensus);
         let notice = heard.map_err(ClientDrop::Notice)?;
         let concerns = if self.entry.gateway() == Some(notice.node) {
             Concerns::Entry
@@ -38,6 +40,11 @@ impl Client {
         }
         if notice.what == What::Alarm && concerns != Concerns::Entry {
             self.alarms.confirm(self.now); // LOOP-11
+        }
+        let is_other_mix =
+            self.config.via != Some(notice.node) && consensus.layer(&notice.node).is_some();
+        if notice.what == What::Alarm && is_other_mix {
+            self.mix_holds(notice.node, notice.minute); // LOOP-12
         }
         Ok(ClientEvent::Noticed(notice.what, concerns))
     }

@@ -35,6 +35,9 @@ impl Client {
     /// A frame from the link to a mailbox gateway.
     pub(super) fn frame(&mut self, gateway: NodeId, frame: &Frame) {
         self.entry.heard();
+        if gateway == self.mailbox_gateway() {
+            self.home_heard();
+        }
         let event = match frame.kind() {
             Some(Kind::Dummy) => {
                 self.nothing_waits(gateway);
@@ -55,7 +58,7 @@ impl Client {
     fn nothing_waits(&mut self, gateway: NodeId) {
         if gateway == self.mailbox_gateway()
             && self.mailbox.hears(gateway)
-            && self.loops.hears_from.is_some_and(|from| from <= self.now)
+            && self.loops.hears(self.now)
             && let Some(utc) = self.utc(self.now)
         {
             let lost = self.loops.read(utc);
@@ -101,8 +104,7 @@ impl Client {
         let stored = Utc::from_secs(stored_s);
         if slot == home && !follows {
             // Loops may be among what was refused or lost before it (CLI-6, GW-32).
-            let unjudged = self.loops.excuse(stored.after(PATIENCE));
-            (0..unjudged).for_each(|_| self.event(ClientEvent::LoopUnjudged));
+            self.excuse_due_until(stored.after(PATIENCE));
         }
         let peeled = self.peel(slot, frame.to_packet());
         if peeled.is_ok() {
@@ -168,8 +170,11 @@ impl Client {
                 Ok(ClientEvent::ProofReturned)
             }
             Content::Loop(id) => {
-                let latency = self.loops.returned(&id, self.now).ok_or(ClientDrop::Loop)?;
-                self.judged(false);
+                let returned = self.loops.returned(&id, self.now);
+                let (latency, is_judged) = returned.ok_or(ClientDrop::Loop)?;
+                if is_judged {
+                    self.judged(false);
+                }
                 Ok(ClientEvent::LoopReturned { latency })
             }
             Content::Probe { message, reply } => {

@@ -39,6 +39,13 @@ pub(crate) struct Route {
     pub(crate) delay: Duration,
 }
 
+impl Route {
+    pub(crate) fn mixes(&self) -> [NodeId; 3] {
+        let [a, b, c, ..] = &self.hops;
+        [a, b, c].map(|hop| NodeId(hop.address))
+    }
+}
+
 /// What a route is drawn from.
 #[derive(Clone, Copy)]
 pub(crate) struct Map<'a> {

@@ -15,9 +15,10 @@ use super::{
     acks::Carrier,
     content::{BODY_MAX, Content, ReturnPart, SURBS_IN_PROBE, SURBS_IN_RETURN},
     journal::Effect,
+    loops::Course,
     outgoing::Outgoing,
     returns::Way,
-    route::{Map, NoRoute},
+    route::{Map, NoRoute, Route},
     surbs::batch,
 };
 use crate::{
@@ -50,16 +51,16 @@ impl Client {
         Some(f(self, map))
     }
 
-    /// Builds a packet to an address; also how long its mixes will hold it.
+    /// Builds a packet to an address; also the route that it takes.
     pub(super) fn packet_to(
         &mut self,
         map: Map<'_>,
         to: &Address,
         content: &[u8],
-    ) -> Result<(Ready, Duration), NoRoute> {
+    ) -> Result<(Ready, Route), NoRoute> {
         let route = map.route(&mut self.rng, to)?;
         let packet = build(&mut self.rng, &route.hops, [0; 32], [0; 16], content);
-        Ok(((NodeId(route.hops[0].address), packet), route.delay))
+        Ok(((NodeId(route.hops[0].address), packet), route))
     }
 
     fn write(&mut self, (first, packet): Ready, event: ClientEvent) {
@@ -77,13 +78,19 @@ impl Client {
             let mut id = [0; 16];
             client.rng.fill_bytes(&mut id);
             let (home, content) = (client.address(), Content::Loop(id).to_bytes());
-            let Ok((ready, delay)) = client.packet_to(map, &home, &content) else {
+            let Ok((ready, route)) = client.packet_to(map, &home, &content) else {
                 return client.event(ClientEvent::NoRoute);
             };
             if let Some(utc) = client.utc(client.now) {
-                let due = utc.after(delay);
+                let course = Course {
+                    mixes: route.mixes(),
+                    delay: route.delay,
+                    due: utc.after(route.delay),
+                };
                 let loops_max = client.config.limits.loops_max;
-                client.loops.sent(id, client.now, due, loops_max);
+                if !client.loops.sent(id, client.now, course, loops_max) {
+                    client.event(ClientEvent::LoopUnjudged);
+                }
             }
             client.write(ready, ClientEvent::LoopSent);
         });

@@ -435,7 +435,8 @@ pub enum ClientEvent {
     },
     /// A loop did not come back: a packet stored well after it has been read.
     LoopLost,
-    /// A loop gets no verdict: around its time the mailbox was full, or lost (CLI-6).
+    /// A loop says nothing, whether it comes back or not: around its time the mailbox was full, or an
+    /// outage or a hold may have kept it away (CLI-6, LOOP-12).
     LoopUnjudged,
     /// Too many loops were lost (LOOP-4).
     LoopAlarm,

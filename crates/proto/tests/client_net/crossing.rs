@@ -168,6 +168,9 @@ impl Net {
         self.hops.clear();
         for hop in 0..4 {
             route.push(at);
+            if self.blocked.contains(&at) {
+                return None;
+            }
             let keys = self.secrets.get(&at)?;
             // EPO-2, by clocks that are right.
             let utc = utc_at(self.now.after(delay));

@@ -152,7 +152,9 @@ impl Net {
         } else {
             Frame::new(Kind::Dummy, 0, [0; 32])
         };
-        self.input(client, Input::Frame { gateway, frame });
+        if !self.frozen.contains(&gateway) {
+            self.input(client, Input::Frame { gateway, frame });
+        }
         let (_, profile) = self
             .consensus
             .params

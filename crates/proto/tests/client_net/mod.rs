@@ -143,8 +143,12 @@ pub(crate) struct Net {
     pub(crate) peers: Vec<Peer>,
     /// Probability that a packet is lost on the way.
     pub(crate) loss: f64,
+    /// Mixes that let nothing through.
+    pub(crate) blocked: BTreeSet<NodeId>,
     /// Gateways that are gone: no links, and what comes there is lost.
     pub(crate) dead: BTreeSet<NodeId>,
+    /// Gateways that stand still: their links are up, and they send nothing.
+    pub(crate) frozen: BTreeSet<NodeId>,
     /// Gateways that open no mailbox which they do not have (GW-8).
     pub(crate) full: BTreeSet<NodeId>,
     /// Whether an adversary garbles, or takes, what client 0 sends to others.
@@ -225,7 +229,9 @@ impl Net {
             next: 0,
             peers,
             loss: 0.0,
+            blocked: BTreeSet::new(),
             dead: BTreeSet::new(),
+            frozen: BTreeSet::new(),
             full: BTreeSet::new(),
             garbled: false,
             taken: false,
