@@ -7,7 +7,8 @@
 //! | predicted | the demo's model, with the loss that clients assume before they have measured it     |
 //! | file      | seconds for [`FILE`] bytes, the same way                                            |
 //! | goodput   | the file's bytes by that time, and by the bytes of all frames with content that its sender wrote |
-//! | CPU       | of the sender's daemon, share of one processor over the run                          |
+//! | CPU       | of the sender's daemon, and of a mix on the mean (the loops of all nodes and the       |
+//! |           | traffic of all clients of the network among it): shares of one processor over the run |
 //!
 //! A whole network for each profile, as in the demo, with the mean delay that belongs to it.
 
@@ -64,6 +65,8 @@ pub struct Run {
     pub goodput_of_frames: f64,
     /// CPU of the sender's daemon, share of one processor.
     pub client_cpu: f64,
+    /// CPU of a mix on the mean, share of one processor.
+    pub mix_cpu: f64,
 }
 
 /// Runs it in the empty folder `root`, with so many short messages each.
@@ -101,7 +104,8 @@ async fn one(
     let network = Network::start(plan, clock, progress).await?;
     let mut talk = Conversation::over(network, clock);
     talk.introduce().await?;
-    let (began, cpu) = (clock.now(), talk.network.client_cpu(ALICE)?);
+    let began = clock.now();
+    let (cpu, mix_cpu) = (talk.network.client_cpu(ALICE)?, talk.network.mix_cpu()?);
     progress.steps(&format!("{profile}: short messages"), messages);
     for done in 0..messages {
         settle(&mut talk, SHORT, Purpose::Measured).await?;
@@ -112,8 +116,9 @@ async fn one(
     let file = settle(&mut talk, FILE, Purpose::Other).await?;
     let frames = talk.status(ALICE).await?.counts.of("payload_sent") - before;
     let cpu = talk.network.client_cpu(ALICE)?.saturating_sub(cpu);
+    let mix_cpu = talk.network.mix_cpu()?.saturating_sub(mix_cpu);
     let seconds = |since: Time| clock.now().since(since).as_secs_f64();
-    let client_cpu = cpu.as_secs_f64() / seconds(began);
+    let [client_cpu, mix_cpu] = [cpu, mix_cpu].map(|cpu| cpu.as_secs_f64() / seconds(began));
     let file_s = talk.ledger.seconds(file).context("it is opened")?;
     let latency_ms = measured(&talk.ledger.latencies_ns());
     talk.network.stop().await?;
@@ -129,6 +134,7 @@ async fn one(
         goodput_kb_per_s: bytes / 1e3 / file_s,
         goodput_of_frames: bytes / carried,
         client_cpu,
+        mix_cpu,
     })
 }
 
@@ -167,8 +173,8 @@ impl fmt::Display for Report {
         writeln!(f)?;
         write!(
             f,
-            "{:<34}{:>8}{:>8}{:>10}{:>8}",
-            "500 kB", "s", "kB/s", "of frames", "CPU"
+            "{:<34}{:>8}{:>8}{:>10}{:>8}{:>8}",
+            "500 kB", "s", "kB/s", "of frames", "CPU", "mix"
         )?;
         for run in &self.profiles {
             let Run {
@@ -176,10 +182,11 @@ impl fmt::Display for Report {
                 goodput_kb_per_s: rate,
                 ..
             } = run;
-            let [share, cpu] = [run.goodput_of_frames, run.client_cpu].map(|share| share * 1e2);
+            let shares = [run.goodput_of_frames, run.client_cpu, run.mix_cpu];
+            let [share, cpu, mix] = shares.map(|share| share * 1e2);
             write!(
                 f,
-                "\n{:<34}{file_s:>8.1}{rate:>8.1}{share:>9.1}%{cpu:>7.1}%",
+                "\n{:<34}{file_s:>8.1}{rate:>8.1}{share:>9.1}%{cpu:>7.1}%{mix:>7.1}%",
                 run.profile
             )?;
         }

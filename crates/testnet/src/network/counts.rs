@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::Network;
 use crate::{
     metrics::{dropped, page},
-    process::READY,
+    process::{Process, READY},
 };
 
 /// How often a count is read that is waited for.
@@ -91,5 +91,16 @@ impl Network {
             .as_ref()
             .context("that client does not run")?
             .cpu()
+    }
+
+    /// CPU time that a mix has used, on the mean.
+    ///
+    /// # Errors
+    ///
+    /// If one does not run.
+    pub fn mix_cpu(&self) -> anyhow::Result<Duration> {
+        let all = self.mixes.iter().map(Process::cpu);
+        let sum: Duration = all.sum::<anyhow::Result<Duration>>()?;
+        Ok(sum / u32::try_from(self.mixes.len())?)
     }
 }
