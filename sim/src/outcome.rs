@@ -16,11 +16,14 @@ use std::collections::BTreeMap;
 use crate::stats::Estimate;
 
 /// Names of all figures that runs have, of both engines: a sweep can be planned for no other.
-pub const FIGURES: [&str; 44] = [
+pub const FIGURES: [&str; 50] = [
     "bayes_vulnerability_mean",
     "calibration_gap_bits",
     "contact_calibration_gap_bits",
     "contact_entropy_mean_bits",
+    "contact_entropy_p01_bits",
+    "contact_entropy_p05_bits",
+    "contact_entropy_p50_bits",
     "effective_set_mean_packets",
     "entropy_mean_bits",
     "entropy_p01_bits",
@@ -34,8 +37,8 @@ pub const FIGURES: [&str; 44] = [
     "latency_p50_ms",
     "latency_p90_ms",
     "latency_p95_ms",
-    "latency_p99_ms",
     "latency_p999_ms",
+    "latency_p99_ms",
     "log_loss_mean_bits",
     "loop_latency_mean_ms",
     "loop_latency_p50_ms",
@@ -54,6 +57,9 @@ pub const FIGURES: [&str; 44] = [
     "occupancy_variance_packets2",
     "receiver_degree_mean",
     "receiver_entropy_mean_bits",
+    "receiver_entropy_p01_bits",
+    "receiver_entropy_p05_bits",
+    "receiver_entropy_p50_bits",
     "renyi2_mean_bits",
     "unlinkability_advantage_mean",
     "user_entropy_least_mean_bits",
@@ -112,12 +118,14 @@ pub enum Mark {
     Dots,
     /// Whiskers: points come in pairs of one x, low and high.
     Intervals,
+    /// An area around the series before it, in its colour: points come in pairs as well.
+    Band,
 }
 
 /// Points of one colour.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Legend entry.
+    /// Legend entry; none if empty.
     pub name: String,
     /// How to draw it.
     pub mark: Mark,

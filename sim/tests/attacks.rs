@@ -1,16 +1,18 @@
 //! Simulated attacks against their closed forms and published figures, each with a positive control.
 
+mod golden;
+
 use sim::attacks::{
     blending::{self, Played},
-    correlation::{Correlation, auc_and_rate, cross_auc_and_rate},
+    correlation::{self, Correlation, auc_and_rate, cross_auc_and_rate},
     disclosure::{self, Defence, Disclosure},
     flood::{Counting, Flood},
     intersection::{self, Intersection},
     least_squares::{self, LeastSquares},
-    path::{Path, Strategy},
+    path::{self, Path, Strategy},
     pause::{Pause, Policy},
-    receiving::Receiving,
-    resend::{Repair, Resend},
+    receiving::{self, Receiving},
+    resend::{self, Repair, Resend},
 };
 
 /// ATTACKS t03: cover multiplies the rounds of statistical disclosure, and with constant-rate
@@ -392,4 +394,59 @@ fn attack_t10_path() {
         ..settings
     };
     assert!(redrawn.compromised(Strategy::Guard, 1).value > 2.0 * guard);
+}
+
+/// Exact figures of small studies; a bound on their errors is no bound on their bytes.
+#[test]
+fn attacks_are_those_of_the_golden_table() {
+    let correlated = Correlation {
+        layers: 3,
+        delay_mean_s: 0.05,
+        flow_per_s: 5.0,
+        noise_per_s: 5.0,
+        seconds: 2.0,
+        shaped: false,
+        replications: 320,
+    };
+    let blocked = blending::Blending {
+        loops_per_s: 1.0,
+        loss: 0.01,
+        blocked: 0.9,
+        days_between_false_alarms: 30.0,
+        replications: 320,
+    };
+    let received = Receiving {
+        loops_per_s: 0.1,
+        packets: 5,
+        window_s: 60.0,
+        replications: 320,
+    };
+    let resent = Resend {
+        gateways: 16,
+        payload_per_s: 0.5,
+        loops_per_s: 0.1,
+        packets: 4,
+        timeout_s: 20.0,
+        window_s: 10.0,
+        searches: 2,
+        replications: 320,
+    };
+    let routes = Path {
+        layers: 3,
+        width: 10,
+        corrupt: 2,
+        session: 50,
+        period: 0,
+        packets: 100,
+        replications: 320,
+    };
+    let studies = [
+        ("correlate", correlation::run(&correlated, 1)),
+        ("n-1", blending::run(&blocked, 1)),
+        ("receiving", receiving::run(&received, 1)),
+        ("resend", resend::run(&resent, 1)),
+        ("path", Ok(path::run(&routes, 1))),
+    ];
+    let table = studies.map(|(name, study)| golden::of(name, &study.expect(name)));
+    golden::hold("attacks", &table.concat());
 }

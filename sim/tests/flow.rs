@@ -1,7 +1,9 @@
 //! The flow engine: the same bytes for any number of threads, limits that hold, and checks that fail
 //! when it is made to measure wrongly.
 
-use std::{collections::BTreeMap, fs, path::Path};
+mod golden;
+
+use std::fs;
 
 use sim::{
     closed,
@@ -180,21 +182,7 @@ fn results_are_those_of_the_golden_table() {
     ] {
         let scenario = example(name, 64);
         let outcome = sim::run(&scenario, 1, &|_| ()).expect("it runs");
-        table += &format!("{name}\n");
-        for figure in &outcome.figures {
-            // Nine digits: what libm may round differently elsewhere is beyond them.
-            table += &format!("  {} {:.8e}\n", figure.name, figure.estimate.value);
-        }
-        let counts: BTreeMap<_, _> = outcome.counts;
-        table += &format!("  {counts:?}\n");
+        table += &golden::of(name, &outcome);
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/flow.txt");
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(&path, &table).expect("writable");
-    }
-    let golden = fs::read_to_string(&path).expect("BLESS=1 writes it");
-    for (line, golden) in table.lines().zip(golden.lines()) {
-        assert_eq!(line, golden, "run with BLESS=1 if the change is meant");
-    }
-    assert_eq!(table.lines().count(), golden.lines().count());
+    golden::hold("flow", &table);
 }

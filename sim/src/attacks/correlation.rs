@@ -9,9 +9,9 @@
 //! *Shaped*: as deployed. The client sends in slots of a Poisson process whether or not it has anything
 //! to send, and receives at a constant rate; the attacker sees neither flow.
 
-use super::{WORK_MAX, bound, estimate, figure, line, plot, reference, replicate};
+use super::{WORK_MAX, bound, chance_from, estimate, figure, line, plot, replicate};
 use crate::{
-    outcome::{Outcome, RunError},
+    outcome::{Mark, Outcome, RunError, Series},
     random::Stream,
     stats::{Estimate, quantile_groups},
 };
@@ -226,6 +226,23 @@ fn rate_found(pairs: &[Vec<Pair>], false_rate: f64) -> Option<Estimate> {
     Some(estimate(&joined, |part| found_at(part, false_rate)))
 }
 
+/// The 95 % interval of a share of `n` pairs found: Wilson's, which takes the threshold as given, or that of the spread
+/// between parts, which has the threshold's own error but may be of few parts. The wider end of both.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "pairs in memory"
+)]
+fn band(found: &Estimate) -> (f64, f64) {
+    let wilson = Estimate::share((found.value * found.n as f64).round() as u64, found.n).interval();
+    let spread = found.interval();
+    (
+        spread.0.min(wilson.0).max(0.0),
+        spread.1.max(wilson.1).min(1.0),
+    )
+}
+
 fn auc_and_rate_of(pairs: &[Vec<Pair>]) -> (Estimate, Estimate) {
     (
         estimate(pairs, area),
@@ -252,9 +269,8 @@ pub fn cross_auc_and_rate(settings: &Correlation, seed: u64) -> (Estimate, Estim
 /// [`RunError::Usage`] if it would take too much memory or time.
 pub fn run(settings: &Correlation, seed: u64) -> Result<Outcome, RunError> {
     settings.check()?;
-    let rates = [
-        0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 0.9,
-    ];
+    let rates = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5];
+    let mut least = 1.0;
     let (mut figures, mut series) = (Vec::new(), Vec::new());
     let names = [("", "likelihood ratio"), ("cross_", "cross-correlation")];
     for ((prefix, name), pairs) in names.into_iter().zip(settings.pairs(seed)) {
@@ -271,21 +287,31 @@ pub fn run(settings: &Correlation, seed: u64) -> Result<Outcome, RunError> {
             let (name, label) = (format!("{prefix}{figure_name}"), format!("{label}, {name}"));
             figures.extend(value.map(|value| figure(&name, &label, value, None)));
         }
-        let all = pairs.concat();
-        let curve = rates.iter().filter(|rate| found(**rate).is_some());
-        let curve = curve.map(|rate| (*rate, found_at(&all, *rate)));
-        let curve = curve.chain([(1.0, 1.0)]);
-        series.push(line(
-            name,
-            core::iter::once((0.0, 0.0)).chain(curve).collect(),
-        ));
+        let curve: Vec<(f64, Estimate)> = rates
+            .iter()
+            .filter_map(|rate| Some((*rate, found(*rate)?)))
+            .collect();
+        least = curve.first().map_or(1.0, |(rate, _)| *rate);
+        let ends = |(rate, found): &(f64, Estimate)| {
+            let (low, high) = band(found);
+            [(*rate, low), (*rate, high)]
+        };
+        let around = curve.iter().flat_map(ends).chain([(1.0, 1.0); 2]).collect();
+        let points = curve.iter().map(|(rate, found)| (*rate, found.value));
+        series.push(line(name, points.chain([(1.0, 1.0)]).collect()));
+        series.push(Series {
+            name: "95 %".to_owned(),
+            mark: Mark::Band,
+            points: around,
+        });
     }
-    series.push(reference("chance", vec![(0.0, 0.0), (1.0, 1.0)]));
+    series.push(chance_from(least));
     Ok(Outcome {
         figures,
         plots: vec![plot(
             "Who belongs to whom",
-            "Share of true pairs found, over the share of other pairs taken for true.",
+            "Share of true pairs found, over the share of other pairs taken for true. Bands are 95 % at each point: \
+             Wilson's, or that of the spread between sections where it is wider.",
             ["false positive rate", "true positive rate"],
             series,
         )],

@@ -16,8 +16,9 @@
 use std::collections::VecDeque;
 
 use super::{
+    WORK_MAX,
     blending::{Detector, detector, tuned},
-    estimate, figure, line, median, plot, replicate, until,
+    bound, estimate, figure, line, median, plot, replicate, until,
 };
 use crate::{
     outcome::{Outcome, RunError},
@@ -73,6 +74,9 @@ impl Counting {
         ("gaps", Counting::Gaps),
     ];
 }
+
+/// Packets that the mailbox holds, at most: some hundred megabytes for each thread.
+const HELD_MAX: f64 = 1e7;
 
 /// Something stored: when, which loop it is, and whether packets were refused before it.
 type Stored = (f64, Option<usize>, bool);
@@ -174,6 +178,25 @@ impl Flood {
         self.days_between_false_alarms * 86_400.0 * self.loops_per_s
     }
 
+    /// Whether it fits into memory and patience.
+    #[expect(clippy::cast_precision_loss, reason = "settings are bounded")]
+    fn check(&self) -> Result<(), RunError> {
+        let flood = self.flood_per_s * self.flood_s.min(self.seconds);
+        let stored = flood + (self.loops_per_s + self.inbound_per_s) * self.seconds;
+        let lower = "--flood-per-s, --flood-s, --inbound-per-s, --seconds or --quota";
+        bound(
+            "packets in the mailbox",
+            stored.min(self.quota as f64),
+            HELD_MAX,
+            lower,
+        )?;
+        let run = stored + self.downstream_per_s * self.seconds;
+        let runs = self.replications as f64 * Counting::ALL.len() as f64;
+        let lower =
+            "--flood-per-s, --inbound-per-s, --downstream-per-s, --seconds or --replications";
+        bound("steps", run * runs, WORK_MAX, lower)
+    }
+
     fn alarms(&self, counting: Counting, seed: u64) -> Vec<Vec<f64>> {
         let detector = self.detector();
         replicate(seed, self.replications, |stream| {
@@ -198,9 +221,10 @@ fn share_of_alarms(alarms: &[f64]) -> f64 {
 ///
 /// # Errors
 ///
-/// [`RunError::Usage`] if false alarms can't be as rare as that.
+/// [`RunError::Usage`] if false alarms can't be as rare as that, or it would take too much memory or time.
 pub fn run(settings: &Flood, seed: u64) -> Result<Outcome, RunError> {
     tuned(settings.loss, settings.loops_between())?;
+    settings.check()?;
     let (mut figures, mut series) = (Vec::new(), Vec::new());
     for (name, counting) in Counting::ALL {
         let alarms = settings.alarms(counting, seed);

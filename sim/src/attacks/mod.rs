@@ -126,21 +126,60 @@ fn figure(name: &str, label: &str, estimate: Estimate, expected: Option<f64>) ->
     }
 }
 
-/// Lines and references over one axis, with every point in the table beneath.
+/// Lines and references over one axis, with every point in the table beneath, and its band if it has one.
 fn plot(title: &str, caption: &str, axes: [&str; 2], series: Vec<Series>) -> Plot {
-    let row = |name: &str, (x, y): &(f64, f64)| vec![name.to_owned(), short(*x), short(*y)];
+    let is_band = |one: &Series| one.mark == Mark::Band;
+    let banded = series.iter().any(is_band);
+    let mut table_rows = Vec::new();
+    for (at, one) in series.iter().enumerate().filter(|(_, one)| !is_band(one)) {
+        let band = series.get(at + 1).filter(|next| is_band(next));
+        for (point, (x, y)) in one.points.iter().enumerate() {
+            let mut row = vec![one.name.clone(), short(*x), short(*y)];
+            if banded {
+                let ends = band.map_or(&[][..], |band| &band.points[2 * point..2 * point + 2]);
+                row.extend(
+                    [0, 1].map(|end| ends.get(end).map_or("–".to_owned(), |end| short(end.1))),
+                );
+            }
+            table_rows.push(row);
+        }
+    }
+    let ends: &[&str] = if banded { &["low", "high"] } else { &[] };
+    let head = ["line", axes[0], axes[1]]
+        .into_iter()
+        .chain(ends.iter().copied());
     Plot {
         title: title.to_owned(),
         caption: caption.to_owned(),
         x_label: axes[0].to_owned(),
         y_label: axes[1].to_owned(),
-        table_head: ["line", axes[0], axes[1]].map(str::to_owned).to_vec(),
-        table_rows: series
-            .iter()
-            .flat_map(|one| one.points.iter().map(|point| row(&one.name, point)))
-            .collect(),
+        table_head: head.map(str::to_owned).collect(),
+        table_rows,
         series,
     }
+}
+
+/// A rising curve of false and true rates from the false rate `least` on, where what is found at less stands: the axis
+/// is logarithmic, since an attacker with many to choose from can't afford a false rate that a linear one would show.
+fn roc_from(least: f64, curve: impl IntoIterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    let mut from = vec![(least, 0.0_f64)];
+    for (wrong, found) in curve {
+        if wrong <= least {
+            from[0].1 = from[0].1.max(found);
+        } else {
+            from.push((wrong, found));
+        }
+    }
+    from
+}
+
+/// What guessing finds, on such an axis.
+fn chance_from(least: f64) -> Series {
+    let rates = core::iter::successors(Some(1.0), |rate| Some(rate / 1.5));
+    let rates = rates.take_while(|rate| *rate > 1.2 * least).chain([least]);
+    let mut points: Vec<(f64, f64)> = rates.map(|rate| (rate, rate)).collect();
+    points.reverse();
+    reference("chance", points)
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Series {

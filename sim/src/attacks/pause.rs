@@ -23,10 +23,15 @@
 //! of [`blending`](super::blending); a loop's loss is known [`VERDICT_S`] after it was sent.
 
 use super::{
-    blending::{Detector, detector},
-    estimate, figure, line, mean_of, plot, reference, replicate,
+    WORK_MAX,
+    blending::{Detector, detector, tuned},
+    bound, estimate, figure, line, mean_of, plot, reference, replicate,
 };
-use crate::{outcome::Outcome, random::Stream, stats::Estimate};
+use crate::{
+    outcome::{Outcome, RunError},
+    random::Stream,
+    stats::Estimate,
+};
 
 /// Length of the attacker's counting steps, in seconds.
 pub const STEP_S: f64 = 5.0;
@@ -95,9 +100,35 @@ impl Policy {
 /// Days between two false alarms for which clients are tuned.
 const DAYS: f64 = 30.0;
 
+/// Shares dropped that the picture shows.
+const THROTTLED: [f64; 5] = [0.1, 0.25, 0.5, 0.75, 1.0];
+
+/// Steps of all courses together, at most: some hundred megabytes.
+const HELD_MAX: f64 = 1e7;
+
 impl Pause {
     fn detector(&self) -> Detector {
-        detector(self.loss, DAYS * 86_400.0 * self.loops_per_s)
+        detector(self.loss, self.loops_between())
+    }
+
+    /// Loops between two false alarms, on the mean.
+    fn loops_between(&self) -> f64 {
+        DAYS * 86_400.0 * self.loops_per_s
+    }
+
+    /// Whether there is such a detector, and the study fits into memory and patience.
+    #[expect(clippy::cast_precision_loss, reason = "settings are bounded")]
+    fn check(&self) -> Result<(), RunError> {
+        tuned(self.loss, self.loops_between())?;
+        let steps = self.watch_s / STEP_S;
+        let held = PATHS as f64 * steps;
+        bound("steps of all courses", held, HELD_MAX, "--watch-s")?;
+        // Each candidate's counts are held against each course; a course goes loop by loop.
+        let scores = self.candidates as f64 * steps * (PATHS as f64 + 1.0);
+        let attack = scores + self.watch_s * self.loops_per_s;
+        let attacks = self.replications as f64 * (Policy::ALL.len() * (THROTTLED.len() + 1)) as f64;
+        let lower = "--watch-s, --candidates, --loops-per-s or --replications";
+        bound("steps", attack * attacks, WORK_MAX, lower)
     }
 
     #[expect(
@@ -253,11 +284,14 @@ impl Pause {
 }
 
 /// The whole study.
-#[must_use]
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if false alarms can't be as rare as that, or it would take too much memory or time.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand candidates")]
-pub fn run(settings: &Pause, seed: u64) -> Outcome {
+pub fn run(settings: &Pause, seed: u64) -> Result<Outcome, RunError> {
+    settings.check()?;
     let (mut figures, mut series) = (Vec::new(), Vec::new());
-    let shares = [0.1, 0.25, 0.5, 0.75, 1.0];
     for (name, policy) in Policy::ALL {
         let label = format!("correspondent named, policy: {name}");
         let named = settings.named(policy, seed);
@@ -265,7 +299,7 @@ pub fn run(settings: &Pause, seed: u64) -> Outcome {
         let label = format!("time in PAUSE, policy: {name}");
         let paused = settings.paused(policy, seed);
         figures.push(figure(&format!("paused_{name}"), &label, paused, None));
-        let points = shares.map(|throttled| {
+        let points = THROTTLED.map(|throttled| {
             let one = Pause {
                 throttled,
                 ..*settings
@@ -278,7 +312,7 @@ pub fn run(settings: &Pause, seed: u64) -> Outcome {
     let label = "correspondent named, by chance";
     figures.push(figure("chance", label, Estimate::exact(chance), None));
     series.push(reference("chance", vec![(0.1, chance), (1.0, chance)]));
-    Outcome {
+    Ok(Outcome {
         figures,
         plots: vec![plot(
             "Correspondent named",
@@ -287,5 +321,5 @@ pub fn run(settings: &Pause, seed: u64) -> Outcome {
             series,
         )],
         ..Outcome::default()
-    }
+    })
 }

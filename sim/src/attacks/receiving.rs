@@ -7,8 +7,12 @@
 //!
 //! With N ~ Poisson(λ_L T), the false positive rate is P(N > c), the true one P(N + packets > c).
 
-use super::{figure, line, mean_of, plot, reference, replicate};
-use crate::{closed::poisson_tail, outcome::Outcome, stats::Estimate};
+use super::{bound, chance_from, figure, line, mean_of, plot, replicate, roc_from};
+use crate::{
+    closed::poisson_tail,
+    outcome::{Outcome, RunError},
+    stats::Estimate,
+};
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
@@ -77,21 +81,33 @@ impl Receiving {
     }
 }
 
+/// Least false positive rate that the picture shows.
+const ROC_FROM: f64 = 1e-4;
+
 /// Found at a false positive rate of at most `rate`.
 fn found_at(curve: &[(f64, f64)], rate: f64) -> f64 {
     let allowed = curve.iter().filter(|(f, _)| *f <= rate);
     allowed.map(|(_, t)| *t).fold(0.0, f64::max)
 }
 
+/// Loops in a window at most: the curve has a point for each number of packets, each a sum over all above.
+const LOOPS_MAX: f64 = 1e4;
+
 /// The whole study.
-#[must_use]
-pub fn run(settings: &Receiving, seed: u64) -> Outcome {
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if it would take too long.
+pub fn run(settings: &Receiving, seed: u64) -> Result<Outcome, RunError> {
+    let loops = settings.loops_per_s * settings.window_s;
+    let lower = "--loops-per-s or --window-s";
+    bound("loops in a window", loops, LOOPS_MAX, lower)?;
     let offline = Receiving {
         loops_per_s: 0.0,
         ..*settings
     };
     let curve = settings.curve();
-    Outcome {
+    Ok(Outcome {
         figures: vec![
             figure(
                 "auc_online",
@@ -114,14 +130,15 @@ pub fn run(settings: &Receiving, seed: u64) -> Outcome {
         ],
         plots: vec![plot(
             "Is this mailbox written to?",
-            "Share of windows with a message that the gateway finds, over the share of others that it takes for one.",
+            "Share of windows with a message that the gateway finds, over the share of others that it takes for one; \
+             computed. The left end has all that is found at less.",
             ["false positive rate", "true positive rate"],
             vec![
-                line("online", curve),
-                line("offline", offline.curve()),
-                reference("chance", vec![(0.0, 0.0), (1.0, 1.0)]),
+                line("online", roc_from(ROC_FROM, curve)),
+                line("offline", roc_from(ROC_FROM, offline.curve())),
+                chance_from(ROC_FROM),
             ],
         )],
         ..Outcome::default()
-    }
+    })
 }

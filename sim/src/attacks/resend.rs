@@ -11,8 +11,12 @@
 //! timeout on; it takes for a resend more frames than half of one beyond the mean. That is the likelihood
 //! ratio test, since counts of slots are Poisson.
 
-use super::{figure, line, plot, reference, replicate, share_of};
-use crate::{outcome::Outcome, random::Stream, stats::Estimate};
+use super::{WORK_MAX, bound, figure, line, plot, reference, replicate, share_of};
+use crate::{
+    outcome::{Outcome, RunError},
+    random::Stream,
+    stats::Estimate,
+};
 
 /// Settings.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +107,19 @@ impl Resend {
         first[stream.index(first.len())] == truth
     }
 
+    /// Whether it takes minutes at most.
+    #[expect(clippy::cast_precision_loss, reason = "settings are bounded")]
+    fn check(&self) -> Result<(), RunError> {
+        let slots = self.payload_per_s * (self.timeout_s + self.window_s);
+        let search = self.gateways as f64 + (self.gateways as f64).log2().ceil() * (slots + 1.0);
+        // Half of them, a quarter … are played for the curve as well.
+        let searches = 2.0 * self.searches as f64 * Repair::ALL.len() as f64;
+        let steps = search * searches * self.replications as f64;
+        let lower =
+            "--payload-per-s, --timeout-s, --window-s, --searches, --gateways or --replications";
+        bound("steps", steps, WORK_MAX, lower)
+    }
+
     /// How often the recipient's gateway is found; by chance, in one of `gateways` attacks.
     #[must_use]
     pub fn found(&self, repair: Repair, seed: u64) -> Estimate {
@@ -113,9 +130,13 @@ impl Resend {
 }
 
 /// The whole study.
-#[must_use]
+///
+/// # Errors
+///
+/// [`RunError::Usage`] if it would take too long.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand gateways")]
-pub fn run(settings: &Resend, seed: u64) -> Outcome {
+pub fn run(settings: &Resend, seed: u64) -> Result<Outcome, RunError> {
+    settings.check()?;
     let chance = 1.0 / settings.gateways as f64;
     let up_to = |most: usize| {
         core::iter::successors(Some(1), |n| Some(2 * n)).take_while(move |n| *n < most)
@@ -148,7 +169,7 @@ pub fn run(settings: &Resend, seed: u64) -> Outcome {
     }
     let ends = [1.0, settings.searches as f64];
     series.push(reference("chance", ends.map(|x| (x, chance)).to_vec()));
-    Outcome {
+    Ok(Outcome {
         figures,
         plots: vec![plot(
             "Recipient's gateway found",
@@ -157,5 +178,5 @@ pub fn run(settings: &Resend, seed: u64) -> Outcome {
             series,
         )],
         ..Outcome::default()
-    }
+    })
 }

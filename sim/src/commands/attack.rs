@@ -2,9 +2,9 @@
 
 mod more;
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use clap::Subcommand;
 use sim::{
     attacks::{
@@ -15,7 +15,7 @@ use sim::{
     report,
 };
 
-use super::{Failure, failure, running, usage, with_threads, write};
+use super::{Failure, clock, failure, running, usage, with_threads, write};
 
 /// Most packets of a path study: some minutes.
 const PACKETS_MAX: u64 = 10_000_000_000;
@@ -32,8 +32,11 @@ pub(crate) struct Arguments {
     #[arg(long, global = true)]
     out: Option<PathBuf>,
     /// Print JSON in place of the table
-    #[arg(long, global = true)]
+    #[arg(long, global = true, conflicts_with = "quiet")]
     json: bool,
+    /// No sign of progress and no table
+    #[arg(long, global = true)]
+    quiet: bool,
     /// Threads; 0 for one per core. The results do not depend on it
     #[arg(long, default_value_t = 0, global = true)]
     threads: usize,
@@ -220,9 +223,11 @@ impl Attack {
     fn run(&self, seed: u64) -> Result<Outcome, Failure> {
         Ok(match *self {
             Self::Lsda(ref flags) => least_squares::run(&flags.settings()?, seed),
-            Self::Receiving(ref flags) => receiving::run(&flags.settings(), seed),
-            Self::Resend(ref flags) => resend::run(&flags.settings(), seed),
-            Self::Pause(ref flags) => pause::run(&flags.settings(), seed),
+            Self::Receiving(ref flags) => {
+                receiving::run(&flags.settings(), seed).map_err(failure)?
+            }
+            Self::Resend(ref flags) => resend::run(&flags.settings(), seed).map_err(failure)?,
+            Self::Pause(ref flags) => pause::run(&flags.settings(), seed).map_err(failure)?,
             Self::Flood(ref flags) => flood::run(&flags.settings(), seed).map_err(failure)?,
             Self::Sda {
                 users,
@@ -370,24 +375,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         seed,
         out,
         json,
+        quiet,
         threads,
     } = arguments;
+    if let Some(out) = out {
+        write::folder(out).map_err(running)?;
+    }
     with_threads(*threads, || {
-        let outcome = attack.run(*seed)?;
+        let clock = clock(*quiet);
+        let outcome = attack.run(*seed);
+        clock.finish_and_clear();
+        let outcome = outcome?;
         let settings = format!("{attack:?}");
         let summary = report::study_summary(attack.title(), &settings, *seed, &outcome);
         let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
         if let Some(out) = out {
             let page = report::study_page(attack.title(), &settings, *seed, &outcome);
-            fs::create_dir_all(out)
-                .with_context(|| format!("making {}", out.display()))
-                .map_err(usage)?;
-            write::whole(&out.join("summary.json"), summary.as_bytes()).map_err(running)?;
             write::whole(&out.join("report.html"), page.as_bytes()).map_err(running)?;
+            write::whole(&out.join("summary.json"), summary.as_bytes()).map_err(running)?;
         }
         if *json {
             print!("{summary}");
-        } else {
+        } else if !quiet {
             super::run::show_figures(&outcome);
         }
         Ok(())

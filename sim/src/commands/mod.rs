@@ -68,6 +68,17 @@ pub(crate) fn bar(quiet: bool) -> ProgressBar {
     ProgressBar::new(1000).with_style(style.progress_chars("=> "))
 }
 
+/// The same for work of which nobody knows the share that is done: that it goes on, and for how long.
+pub(crate) fn clock(quiet: bool) -> ProgressBar {
+    if quiet {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{spinner} {elapsed}");
+    let clock = ProgressBar::new_spinner().with_style(style.expect("the template is constant"));
+    clock.enable_steady_tick(std::time::Duration::from_millis(200));
+    clock
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,

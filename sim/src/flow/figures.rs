@@ -248,27 +248,7 @@ impl Reader<'_> {
             entropy,
             expected,
         );
-        for (q, name, label) in [
-            (
-                0.01,
-                "p01",
-                "Shannon entropy, at most this for the worst 1 %",
-            ),
-            (
-                0.05,
-                "p05",
-                "Shannon entropy, at most this for the worst 5 %",
-            ),
-            (0.5, "p50", "Shannon entropy, median"),
-        ] {
-            let name = format!("entropy_{name}_bits");
-            let of = |section: &Section| {
-                let mut column = section.column(|target| target.entropy);
-                column.sort_unstable_by(f64::total_cmp);
-                quantile(&column, q)
-            };
-            self.push_quantile((&name, label), (entropy.n, q), of, None);
-        }
+        self.quantiles("entropy", "Shannon entropy", |target| target.entropy);
         let set = self.of_targets(|target| target.entropy.exp2());
         self.push(
             "effective_set_mean_packets",
@@ -300,6 +280,8 @@ impl Reader<'_> {
                 over,
                 Some(Expected::AtMost(limit)),
             );
+            let label = "Shannon entropy over receivers";
+            self.quantiles("receiver_entropy", label, |target| target.receiver_entropy);
             let degree = Estimate {
                 value: over.value / limit,
                 standard_error: over.standard_error / limit,

@@ -39,6 +39,7 @@ pub(super) fn measured(figure: &str, scenarios: &[Scenario]) -> Result<(), Strin
 /// What `figure` needs that `scenario` has not.
 fn needs(figure: &str, scenario: &Scenario) -> Option<&'static str> {
     let starts = |words: &[&str]| words.iter().any(|word| figure.starts_with(word));
+    let ends = |end: &str| figure.ends_with(end);
     let packet = starts(&["message_", "loop_", "first_"]);
     if packet || figure == "occupancy_mean_packets" {
         let fits = !packet || scenario.engine == Engine::Packet;
@@ -52,15 +53,17 @@ fn needs(figure: &str, scenario: &Scenario) -> Option<&'static str> {
     let (lacks, needs) = match figure {
         _ if scenario.engine != Engine::Flow => (true, "engine = \"flow\""),
         "guesswork_mean_packets" => (!flow.guesswork, "flow.guesswork = true"),
-        "entropy_p01_bits" => (few(messages, 0.01), "flow.targets of at least 1000"),
-        "entropy_p05_bits" => (few(messages, 0.05), "flow.targets of at least 200"),
-        "entropy_p50_bits" => (few(messages, 0.5), "flow.targets of at least 20"),
         "user_entropy_p01_bits" => (few(users, 0.01), "flow.targets of at least 8000"),
         "user_entropy_p05_bits" => (few(users, 0.05), "flow.targets of at least 1600"),
         "user_entropy_p50_bits" => (few(users, 0.5), "flow.targets of at least 160"),
-        _ if starts(&["receiver_"]) => (flow.receivers == 0, "flow.receivers above 0"),
-        _ if starts(&["contact_"]) => (flow.contacts == 0, "flow.contacts_per_user above 0"),
+        _ if starts(&["receiver_"]) && flow.receivers == 0 => (true, "flow.receivers above 0"),
+        _ if starts(&["contact_"]) && flow.contacts == 0 => {
+            (true, "flow.contacts_per_user above 0")
+        }
         _ if starts(&["loopix_", "unlinkability_"]) => (flow.games == 0, "flow.games above 0"),
+        _ if ends("_p01_bits") => (few(messages, 0.01), "flow.targets of at least 1000"),
+        _ if ends("_p05_bits") => (few(messages, 0.05), "flow.targets of at least 200"),
+        _ if ends("_p50_bits") => (few(messages, 0.5), "flow.targets of at least 20"),
         _ => (false, ""),
     };
     lacks.then_some(needs)

@@ -1,10 +1,31 @@
 //! Figures of people instead of packets: users over several messages, pairs of correspondents,
 //! two senders.
 
-use super::{Estimate, Expected, Reader, Section, mean, quantile};
+use super::{Estimate, Expected, Reader, Section, Target, mean, quantile};
 use crate::flow::games::GAMES;
 
 impl Reader<'_> {
+    /// Quantiles over messages of one of their metrics, in bits.
+    pub(super) fn quantiles(&mut self, name: &str, label: &str, metric: fn(&Target) -> f64) {
+        let n = self.all.targets.len() as u64;
+        for (q, quantile_name, which) in [
+            (0.01, "p01", "at most this for the worst 1 %"),
+            (0.05, "p05", "at most this for the worst 5 %"),
+            (0.5, "p50", "median"),
+        ] {
+            let (name, label) = (
+                format!("{name}_{quantile_name}_bits"),
+                format!("{label}, {which}"),
+            );
+            let of = |section: &Section| {
+                let mut column = section.column(metric);
+                column.sort_unstable_by(f64::total_cmp);
+                quantile(&column, q)
+            };
+            self.push_quantile((&name, &label), (n, q), of, None);
+        }
+    }
+
     /// Quantiles over users. A user's messages here are those of one pass, close together: they
     /// learn from much the same traffic, so users differ more than over a whole day.
     pub(super) fn people(&mut self) {
@@ -45,6 +66,8 @@ impl Reader<'_> {
         let over = self.of_targets(|target| target.contact_entropy);
         let label = "Shannon entropy over the sender's contacts, known, mean";
         self.push("contact_entropy_mean_bits", label, over, None);
+        let label = "Shannon entropy over the sender's contacts";
+        self.quantiles("contact_entropy", label, |target| target.contact_entropy);
         let gap = self.gap(
             |target| target.contact_log_loss - target.contact_entropy,
             |target| target.contact_varentropy,
