@@ -161,6 +161,75 @@ const REFUSED: &[(&str, &str)] = &[
         "version = 1\nengine = \"packet\"\n[network]\ntopology = \"cascade\"",
         "line 4: network.topology = \"cascade\": must be \"stratified\" for engine = \"packet\"",
     ),
+    // What the chosen engine, topology, strategy or pattern does not read.
+    (
+        "version = 1\n[network]\ntopology = \"p2p\"\nmixes_per_layer = 5",
+        "line 4: network.mixes_per_layer = 5: must be left out, for it has no effect: with network.topology = \"p2p\" the mixes are the users",
+    ),
+    (
+        "version = 1\n[network]\ngateways = 5",
+        "line 3: network.gateways = 5: must be left out, for it has no effect: engine = \"flow\" has no gateways",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"timed\"\ndelay_mean_ms = 20",
+        "line 4: mix.delay_mean_ms = 20.0: must be left out, for it has no effect: mix.strategy is not \"poisson\"",
+    ),
+    (
+        "version = 1\n[mix]\nbatch = 5",
+        "line 3: mix.batch = 5: must be left out, for it has no effect: mix.strategy is not \"pool\"",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"pool\"\ninterval_ms = 5",
+        "line 4: mix.interval_ms = 5.0: must be left out, for it has no effect: mix.strategy is not \"timed\" or \"dynamic\"",
+    ),
+    (
+        "version = 1\n[mix]\nkept = 5",
+        "line 3: mix.kept = 5: must be left out, for it has no effect: mix.strategy is \"poisson\", which keeps no packets back",
+    ),
+    (
+        "version = 1\n[mix]\nstrategy = \"timed\"\nfraction = 0.5",
+        "line 4: mix.fraction = 0.5: must be left out, for it has no effect: mix.strategy is not \"dynamic\"",
+    ),
+    (
+        "version = 1\n[links]\nregions_ms = \"0\"\ndelay_ms = 5",
+        "line 4: links.delay_ms = 5.0: must be left out, for it has no effect: links.regions_ms has the delays",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"trace\"\ntrace_s = \"1, 2\"\npayload_per_user_per_s = 5",
+        "line 5: traffic.payload_per_user_per_s = 5.0: must be left out, for it has no effect: with traffic.pattern = \"trace\" packets are at the times of traffic.trace_s",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"trace\"\ntrace_s = \"1, 2\"\nloop_per_user_per_s = 5",
+        "line 5: traffic.loop_per_user_per_s = 5.0: must be left out, for it has no effect: with traffic.pattern = \"trace\" packets are at the times of traffic.trace_s",
+    ),
+    (
+        "version = 1\n[traffic]\nonline_s = 5",
+        "line 3: traffic.online_s = 5.0: must be left out, for it has no effect: traffic.pattern is not \"on-off\" or \"sessions\"",
+    ),
+    (
+        "version = 1\n[traffic]\npattern = \"sessions\"\noffline_s = 5",
+        "line 4: traffic.offline_s = 5.0: must be left out, for it has no effect: traffic.pattern is not \"on-off\"",
+    ),
+    (
+        "version = 1\n[traffic]\ntrace_s = \"1, 2\"",
+        "line 3: traffic.trace_s = \"1, 2\": must be left out, for it has no effect: traffic.pattern is not \"trace\"",
+    ),
+    (
+        "version = 1\n[flow]\npopularity_exponent = 1",
+        "line 3: flow.popularity_exponent = 1.0: must be left out, for it has no effect: flow.receivers is 0",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[adversary]\ncorrupt_mixes_per_layer = 1",
+        "line 4: adversary.corrupt_mixes_per_layer = 1: must be 0 for engine = \"packet\"",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[adversary]\nplacement = \"random\"",
+        "line 4: adversary.placement = \"random\": must be \"greedy\" for engine = \"packet\"",
+    ),
+    (
+        "version = 1\nengine = \"packet\"\n[traffic]\nframe_bytes = 100",
+        "line 4: traffic.frame_bytes = 100: must be 2432 for engine = \"packet\"",
+    ),
     (
         "version = 1\nengine = \"packet\"\n[links]\nloss_ppm = 3",
         "line 4: links.loss_ppm = 3: must be 0 for engine = \"packet\"",

@@ -10,7 +10,11 @@ use sim::{
     flow::Target,
     outcome::{Outcome, RunError},
     report,
-    scenario::{Engine, FlowSettings, keys::Value, regions_fault, trace_fault},
+    scenario::{
+        Engine, FlowSettings,
+        keys::{self, Value},
+        regions_fault, trace_fault,
+    },
     table::{Cells, Table},
 };
 
@@ -18,6 +22,14 @@ use super::{Failure, advance, bar, read, running, usage, with_threads, write};
 
 /// Formats of the file of messages.
 const MESSAGES: [&str; 2] = ["csv", "parquet"];
+
+/// What a trace takes the place of.
+const USERS: [&str; 4] = [
+    "traffic.payload_per_user_per_s",
+    "traffic.loop_per_user_per_s",
+    "traffic.online_s",
+    "traffic.offline_s",
+];
 
 /// What `run` takes.
 #[derive(clap::Args)]
@@ -69,13 +81,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
     } = arguments;
     let mut with = Vec::new();
     if let Some(engine) = engine {
+        if engine == "flow" {
+            leave_out(&mut with, &["network.gateways"]);
+        }
         with.push(("engine", Value::Text(engine.into())));
     }
     if let Some(trace) = trace {
+        leave_out(&mut with, &USERS);
         with.push(("traffic.pattern", Value::Text("trace".into())));
         with.push(("traffic.trace_s", text(&trace, trace_fault)?));
     }
     if let Some(regions) = regions {
+        leave_out(&mut with, &["links.delay_ms"]);
         with.push(("links.regions_ms", text(&regions, regions_fault)?));
     }
     let scenario = read(&path, with)?;
@@ -113,6 +130,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Failure> {
         show(&outcome, &summary, out.as_deref().filter(|_| !quiet), json);
         all_well(&outcome)
     })
+}
+
+/// Puts the defaults in place of what the file says under `names`, which a flag makes idle.
+fn leave_out(with: &mut Vec<(&'static str, Value)>, names: &[&str]) {
+    let keys = names.iter().filter_map(|name| keys::find(name));
+    with.extend(keys.filter_map(|key| Some((key.name, key.default.clone()?))));
 }
 
 /// The summary if that is wanted, else the table and where the page is.

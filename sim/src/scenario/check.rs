@@ -61,6 +61,7 @@ impl Scenario {
     pub(super) fn check(&self, v: &Values) -> Result<(), ScenarioError> {
         self.check_mixes(v)?;
         self.check_traffic(v)?;
+        self.check_idle(v)?;
         if self.engine == Engine::Packet {
             return self.check_packet(v);
         }

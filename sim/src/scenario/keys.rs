@@ -5,7 +5,10 @@
 //! setting is a line here and a field of [`Scenario`](super::Scenario).
 //!
 //! Keys under `flow.` are read by the flow engine alone, keys under `packet.` by the packet
-//! engine alone, so that one file can serve both; all others mean the same to both.
+//! engine alone, so that one file can serve both; all others mean the same to both, and what an engine can't do or
+//! does not read is refused.
+
+use proto::directory::params::EPOCH_S;
 
 /// What a key may hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -164,7 +167,7 @@ pub const KEYS: &[Key] = &[
          free: any other of all layers × mixes_per_layer mixes; p2p: the same, and each user is a mix"),
     count("network.layers", (1, 32), 3, "mixes that a packet passes, one per layer"),
     count("network.mixes_per_layer", (1, 10_000), 3, "width of each layer, or number of cascades"),
-    count("network.gateways", (2, 1_000), 2, "gateways, where clients enter and have mailboxes"),
+    count("network.gateways", (2, 1_000), 2, "gateways, where clients enter and have mailboxes (packet engine)"),
 
     word("mix.strategy", Kind::Choice(&["poisson", "pool", "timed", "dynamic"]), "poisson",
         "poisson: each packet waits an exponential time; pool: a batch leaves when full; timed: at each interval; \
@@ -232,7 +235,7 @@ pub const KEYS: &[Key] = &[
         "how unequal receivers are: the r-th is drawn with weight r to the minus this"),
     flag("flow.guesswork", false, "sort every posterior to measure guesswork"),
     count("flow.games", (0, 1_000_000), 0,
-        "pairs of messages, and messages of two known senders, to measure unlinkability and Loopix's ε with; 0 leaves both out"),
+        "pairs of messages, and messages of two known senders, to measure unlinkability and Loopix's ε with, rounded up to 8 for each of the run's sections (up to 64: 512 unless flow.targets is below 512); 0 leaves both out"),
 
     real("packet.duration_s", (0.1, 86_400.0), 60.0, "virtual time during which messages are sent"),
     count("packet.messages_per_user", (0, 100_000), 3, "messages that each client sends"),
@@ -250,7 +253,7 @@ pub const KEYS: &[Key] = &[
     count("packet.loss_bursts", (0, 1_000), 0,
         "times that all packets out of one node or client are lost, for 0.5 to 3 s"),
     real("packet.store_lag_ms", (0.0, 60_000.0), 0.0, "how much later disks answer at most, uniform, in order"),
-    count("packet.epoch_s", (90, 86_400), 10_800,
+    count("packet.epoch_s", (*EPOCH_S.start() as u64, *EPOCH_S.end() as u64), 10_800,
         "length of a key epoch; if short, the first edge falls into the middle of the run"),
 ];
 

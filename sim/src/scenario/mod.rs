@@ -6,6 +6,7 @@
 //! defaults written out do not change it.
 
 mod check;
+mod idle;
 pub mod keys;
 mod packet;
 mod parts;

@@ -1,6 +1,8 @@
 //! What the packet engine can run: the deployed machines have parameters of their own, and every client and
 //! message is held in memory.
 
+use proto::directory::params::{DELAY_MEAN_MS_MAX, RATE_MAX_HZ};
+
 use super::{
     Scenario, ScenarioError, Values,
     keys::{self, Value},
@@ -19,18 +21,15 @@ const FLOW_ALONE: &[&str] = &[
     "traffic.dummy_per_user_per_s",
     "traffic.dummy_per_mix_per_s",
     "traffic.pattern",
+    "traffic.frame_bytes",
+    "adversary.corrupt_mixes_per_layer",
+    "adversary.placement",
     "adversary.drop_ppm",
     "adversary.delay_ms",
     "adversary.flood_per_s",
     "adversary.unwatched_mixes_per_layer",
     "adversary.unwatched_layers",
 ];
-
-/// Longest mean delay of the deployed mixes, in milliseconds (DIR-2).
-const DELAY_MEAN_MS_MAX: f64 = 60_000.0;
-
-/// Payload slots and loops of a client per second: its downstream has twice the rate, at most 10 000 (DIR-2).
-const RATE_MAX: f64 = 5_000.0;
 
 /// Mixes and gateways: with the keys of all epochs their document stays within its limit of 16 MiB.
 const NODES_MAX: u64 = 1_000;
@@ -72,7 +71,7 @@ impl Scenario {
     /// What the network's document can say (DIR-2).
     fn check_parameters(&self, v: &Values) -> Result<(), ScenarioError> {
         let delay_ms = v.real("mix.delay_mean_ms");
-        if delay_ms.fract() != 0.0 || !(1.0..=DELAY_MEAN_MS_MAX).contains(&delay_ms) {
+        if delay_ms.fract() != 0.0 || !(1.0..=f64::from(DELAY_MEAN_MS_MAX)).contains(&delay_ms) {
             let must = format!(
                 "be a whole number from 1 to {DELAY_MEAN_MS_MAX} for engine = \"packet\": the network's document has no \
                  fractions"
@@ -82,14 +81,16 @@ impl Scenario {
         let [payload, loops] =
             ["payload", "loop"].map(|one| format!("traffic.{one}_per_user_per_s"));
         let sum = v.real(&payload) + v.real(&loops);
-        if sum > RATE_MAX {
+        // Its downstream has twice the rate.
+        let most = RATE_MAX_HZ / 2;
+        if sum > f64::from(most) {
             let name = if v.real(&loops) > v.real(&payload) {
                 &loops
             } else {
                 &payload
             };
             let must = format!(
-                "keep payload and loops of a user at most {RATE_MAX} per second together for engine = \"packet\", here {sum}"
+                "keep payload and loops of a user at most {most} per second together for engine = \"packet\", here {sum}"
             );
             return Err(v.refuse(name, &must));
         }

@@ -408,8 +408,8 @@ mod tests {
             ),
             // What would be counted twice, with both places.
             (
-                format!("{grid}[[point]]\n\"mix.kept\" = 2\n[[point]]\n\"mix.kept\" = 2"),
-                "mix.kept = 2 (line 5) and mix.kept = 2 (line 7) are one scenario",
+                format!("{grid}[[point]]\n\"mix.queue\" = 2\n[[point]]\n\"mix.queue\" = 2"),
+                "mix.queue = 2 (line 5) and mix.queue = 2 (line 7) are one scenario",
             ),
             (
                 format!("{grid}[[point]]\n[[point]]\n\"network.layers\" = 3"),

@@ -19,7 +19,7 @@ use proto::{
     client::Identity,
     directory::{
         Consensus, Descriptor, LinkCertificate, Params, Profile, Role, SelfCheck, SignedDescriptor,
-        Terms,
+        Terms, params,
     },
 };
 use rand_core::{Rng, SeedableRng};
@@ -36,7 +36,7 @@ const VALID_FROM_S: u64 = 1_800_000_000;
 /// Mixes of a deployed client's route.
 pub const LAYERS: usize = 3;
 /// Epochs of a document: at least, and at most.
-const EPOCHS: (f64, f64) = (8.0, 64.0);
+const EPOCHS: (f64, f64) = (8.0, *params::EPOCHS.end() as f64);
 /// The client's profile in the simulated consensus.
 pub(super) const PROFILE: &str = "simulated";
 

@@ -14,7 +14,7 @@
 //! Invariant of checked parameters: a quarter epoch leaves room for a client's switch between two
 //! keys (EPO-3), whatever the delays.
 
-use core::{fmt, time::Duration};
+use core::{fmt, ops::RangeInclusive, time::Duration};
 
 use minicbor::{Decode, Encode};
 
@@ -123,8 +123,16 @@ impl core::error::Error for ParamsError {}
 
 /// Most profiles of a network.
 pub const PROFILES_MAX: usize = 16;
-/// Highest rate of a profile: 10 000 per second, in microhertz.
-const RATE_MAX_UHZ: u64 = 10_000_000_000;
+/// Longest mean delay at a mix, in milliseconds.
+pub const DELAY_MEAN_MS_MAX: u32 = 60_000;
+/// Highest rate of a profile, per second.
+pub const RATE_MAX_HZ: u32 = 10_000;
+/// The same in microhertz.
+const RATE_MAX_UHZ: u64 = RATE_MAX_HZ as u64 * 1_000_000;
+/// Shortest and longest epoch, in seconds.
+pub const EPOCH_S: RangeInclusive<u32> = 90..=86_400;
+/// Fewest and most epochs of a period.
+pub const EPOCHS: RangeInclusive<u16> = 1..=64;
 
 impl Params {
     /// Whether every number is in its range (DIR-2).
@@ -134,13 +142,10 @@ impl Params {
     /// The first rule that is broken.
     pub fn check(&self) -> Result<(), ParamsError> {
         let rule = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        rule(EPOCH_S.contains(&self.epoch_s), ParamsError::EpochLength)?;
+        rule(EPOCHS.contains(&self.epochs), ParamsError::Epochs)?;
         rule(
-            (90..=86_400).contains(&self.epoch_s),
-            ParamsError::EpochLength,
-        )?;
-        rule((1..=64).contains(&self.epochs), ParamsError::Epochs)?;
-        rule(
-            (1..=60_000).contains(&self.delay_mean_ms),
+            (1..=DELAY_MEAN_MS_MAX).contains(&self.delay_mean_ms),
             ParamsError::DelayMean,
         )?;
         let eighth = Duration::from_secs(self.epoch_s.into()) / 8; // grace less two skews, or less
