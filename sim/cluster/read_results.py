@@ -8,6 +8,7 @@ CSV files hold the same columns; those are read with the standard library alone.
 """
 
 import csv
+import math
 import sys
 
 
@@ -35,7 +36,8 @@ def main():
     table = columns(sys.argv[1])
     if "entropy_bits" in table:
         values = sorted(table["entropy_bits"])
-        at = lambda q: values[min(len(values) - 1, int(q * len(values)))]
+        # The least value that a share q does not exceed, as in summary.json.
+        at = lambda q: values[max(0, math.ceil(q * len(values)) - 1)]
         print(f"{len(values)} messages; entropy p01 {at(.01):.4f} p50 {at(.5):.4f} bits")
         return
     wanted = sys.argv[2] if len(sys.argv) > 2 else "entropy_mean_bits"

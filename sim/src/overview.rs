@@ -57,8 +57,16 @@ pub fn page(runs: &[(String, Value)]) -> Result<String, String> {
     };
     let titles: Vec<String> = runs.iter().map(title).collect();
 
-    let mut body = String::from("<h1>Runs side by side</h1>\n");
-    let head = ["run", "number", "seed", "commit", "read from"];
+    let mut body = String::new();
+    let head = [
+        "run",
+        "number",
+        "seed",
+        "version",
+        "commit",
+        "scenario",
+        "read from",
+    ];
     let rows = runs
         .iter()
         .zip(&titles)
@@ -73,7 +81,13 @@ pub fn page(runs: &[(String, Value)]) -> Result<String, String> {
                 title.clone(),
                 at.to_string(),
                 seed,
+                text("program_version"),
                 text("commit"),
+                // A study has no scenario file: its settings are all there is.
+                run["scenario_sha256"].as_str().map_or_else(
+                    || text("settings"),
+                    |hash| hash[..hash.len().min(16)].to_owned(),
+                ),
                 name.clone(),
             ];
             (row, false)
@@ -109,7 +123,8 @@ pub fn page(runs: &[(String, Value)]) -> Result<String, String> {
         )
     });
     body.push_str(&table(&head, rows));
-    Ok(html(&titles.join(", "), &body))
+    let of = format!("{} runs", runs.len());
+    Ok(html("Runs side by side", &of, &body))
 }
 
 /// One dot for each run that has `figure`, with its interval.

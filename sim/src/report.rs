@@ -29,8 +29,32 @@ use crate::{
     validate::{Check, Error},
 };
 
-/// Commit that this program was built from; "unknown" outside a repository.
+/// Commit that this program was built from, "with changes" if that is not all; "unknown" outside a repository.
 pub const COMMIT: &str = env!("LACUNA_COMMIT");
+
+/// What made a result: every summary begins with it.
+#[must_use]
+pub fn provenance() -> Value {
+    json!({
+        "program": "lacuna-sim",
+        "program_version": env!("CARGO_PKG_VERSION"),
+        "commit": COMMIT,
+    })
+}
+
+/// The same in words, for pages.
+fn made_by() -> String {
+    format!("lacuna-sim {}, commit {COMMIT}", env!("CARGO_PKG_VERSION"))
+}
+
+/// `what` after what made it.
+fn with_provenance(mut what: Value) -> Value {
+    let mut all = provenance();
+    if let (Some(all), Some(what)) = (all.as_object_mut(), what.as_object_mut()) {
+        all.append(what);
+    }
+    all
+}
 
 const STYLE: &str = "
 :root { color-scheme: light; }
@@ -56,10 +80,7 @@ code { overflow-wrap: anywhere; }
 /// The summary of a run.
 #[must_use]
 pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
-    json!({
-        "program": "lacuna-sim",
-        "program_version": env!("CARGO_PKG_VERSION"),
-        "commit": COMMIT,
+    with_provenance(json!({
         "engine": engine(scenario),
         "title": scenario.title,
         "scenario_sha256": scenario.hash(),
@@ -68,7 +89,7 @@ pub fn summary(scenario: &Scenario, seed: u64, outcome: &Outcome) -> Value {
         "counts": outcome.counts,
         "failures": outcome.failures,
         "trace": outcome.trace,
-    })
+    }))
 }
 
 fn engine(scenario: &Scenario) -> &'static str {
@@ -111,14 +132,12 @@ pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
     } else {
         &scenario.title
     };
-    let mut body = format!(
-        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, {} engine, seed {seed}, scenario \
-         <code>{}</code></p>\n",
-        escape(title),
-        env!("CARGO_PKG_VERSION"),
+    let of = format!(
+        "{} engine, seed {seed}, scenario <code>{}</code>",
         engine(scenario),
         &scenario.hash()[..16],
     );
+    let mut body = String::new();
     for failure in &outcome.failures {
         let _ = writeln!(body, "<p class=\"bad\">FAILED: {}</p>", escape(failure));
     }
@@ -144,38 +163,31 @@ pub fn page(scenario: &Scenario, seed: u64, outcome: &Outcome) -> String {
         scenario.hash(),
         escape(&scenario.canonical)
     );
-    html(title, &body)
+    html(title, &of, &body)
 }
 
 /// The summary of a study that has no scenario file: `settings` says what it was of.
 #[must_use]
 pub fn study_summary(title: &str, settings: &str, seed: u64, outcome: &Outcome) -> Value {
-    json!({
-        "program": "lacuna-sim",
-        "program_version": env!("CARGO_PKG_VERSION"),
-        "commit": COMMIT,
+    with_provenance(json!({
         "title": title,
         "settings": settings,
         "seed": seed,
         "figures": figures_json(outcome),
-    })
+    }))
 }
 
 /// Its page.
 #[must_use]
 pub fn study_page(title: &str, settings: &str, seed: u64, outcome: &Outcome) -> String {
-    let mut body = format!(
-        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, seed {seed}</p>\n",
-        escape(title),
-        env!("CARGO_PKG_VERSION"),
-    );
+    let mut body = String::new();
     for plot in &outcome.plots {
         body.push_str(&picture(plot));
     }
     body.push_str("<h2>All figures</h2>\n");
     body.push_str(&figure_table(outcome));
     let _ = writeln!(body, "<h2>Settings</h2>\n<pre>{}</pre>", escape(settings));
-    html(title, &body)
+    html(title, &format!("seed {seed}"), &body)
 }
 
 fn figures_json(outcome: &Outcome) -> Map<String, Value> {
@@ -205,12 +217,13 @@ pub fn sweep_page(plan: &Plan, merged: &Merged) -> String {
     } else {
         &plan.title
     };
-    let mut body = format!(
-        "<h1>{}</h1>\n<p class=\"quiet\">lacuna-sim {}, {} runs</p>\n",
-        escape(title),
-        plan.program_version,
-        plan.runs.len()
+    let hash = plan.hash();
+    let of = format!(
+        "{} runs, plan <code>{}</code>",
+        plan.runs.len(),
+        &hash[..16]
     );
+    let mut body = String::new();
     for plot in &merged.plots {
         body.push_str(&picture(plot));
     }
@@ -228,7 +241,18 @@ pub fn sweep_page(plan: &Plan, merged: &Merged) -> String {
         "<details><summary>All figures of all runs</summary>{}</details>",
         table(&head, rows)
     );
-    html(title, &body)
+    let varied: Vec<String> = plan
+        .told()
+        .map(|(key, told)| format!("{key}: {told}\n"))
+        .collect();
+    let _ = write!(
+        body,
+        "<h2>Scenario</h2>\n<p class=\"quiet\">What all runs have in common, defaults included, and what varies. \
+         SHA-256 of the scenario and seed of each run is <code>{hash}</code>.</p>\n<pre>{}</pre>\n<pre>{}</pre>\n",
+        escape(&plan.common()),
+        escape(&varied.concat()),
+    );
+    html(title, &of, &body)
 }
 
 /// The page of a validation.
@@ -236,11 +260,9 @@ pub fn sweep_page(plan: &Plan, merged: &Merged) -> String {
 pub fn validation_page(checks: &[Check], seed: u64) -> String {
     let failed = checks.iter().filter(|check| !check.passes()).count();
     let mut body = format!(
-        "<h1>Validation</h1>\n<p class=\"quiet\">lacuna-sim {}, seed {seed}</p>\n\
-         <p class=\"{}\">{} of {} checks pass.</p>\n\
+        "<p class=\"{}\">{} of {} checks pass.</p>\n\
          <p>Computed numbers must agree to every published digit. Simulated ones must lie within \
          4 standard errors. Sections are those of docs/SIMULATOR.md.</p>\n",
-        env!("CARGO_PKG_VERSION"),
         if failed == 0 { "" } else { "bad" },
         checks.len() - failed,
         checks.len(),
@@ -260,7 +282,7 @@ pub fn validation_page(checks: &[Check], seed: u64) -> String {
         (row, !check.passes())
     });
     body.push_str(&table(&head, rows));
-    html("Validation of lacuna-sim", &body)
+    html("Validation", &format!("seed {seed}"), &body)
 }
 
 /// One check as text: section, name, value, expected, standard error, z, verdict.
@@ -305,13 +327,11 @@ pub fn validation_json(checks: &[Check], seed: u64) -> Value {
             })
         })
         .collect();
-    json!({
-        "program": "lacuna-sim",
-        "program_version": env!("CARGO_PKG_VERSION"),
+    with_provenance(json!({
         "seed": seed,
         "passes": checks.iter().all(Check::passes),
         "checks": rows,
-    })
+    }))
 }
 
 /// Six digits, and an exponent only where it helps.
@@ -442,12 +462,14 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, 
     out
 }
 
-pub(crate) fn html(title: &str, body: &str) -> String {
+/// A page: its title, what made it and what it is `of` (HTML), and the rest (HTML).
+pub(crate) fn html(title: &str, of: &str, body: &str) -> String {
+    let (title, made_by) = (escape(title), escape(&made_by()));
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width\">\n\
-         <title>{}</title>\n<style>{STYLE}</style></head>\n<body>\n{body}</body>\n</html>\n",
-        escape(title)
+         <title>{title}</title>\n<style>{STYLE}</style></head>\n<body>\n<h1>{title}</h1>\n\
+         <p class=\"quiet\">{made_by}; {of}</p>\n{body}</body>\n</html>\n"
     )
 }
 

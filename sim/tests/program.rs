@@ -182,6 +182,112 @@ fn what_cannot_be_written_exits_with_1() {
     assert_eq!(output.status.code(), Some(1), "{}", error(&output));
 }
 
+/// So are attacks and plans, before minutes of work: what the work itself would refuse is not come to.
+#[test]
+fn an_attack_or_a_plan_tries_its_folder_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("a-file");
+    fs::write(&file, "").expect("writable");
+    let attack = [
+        "attack",
+        "resend",
+        "--payload-per-s",
+        "1e6",
+        "--timeout-s",
+        "1e6",
+    ];
+    let plan = [
+        "plan",
+        "--latency-p95",
+        "20s",
+        "--bytes-per-day",
+        "1kB",
+        "--users",
+        "1000",
+    ];
+    for arguments in [&attack[..], &plan[..]] {
+        let refused = lacuna_sim(arguments);
+        assert!(!refused.status.success(), "{}", error(&refused));
+        assert!(!error(&refused).contains("a-file"), "{}", error(&refused));
+        let output = lacuna_sim(&[arguments, &["--quiet", "--out", path(&file)]].concat());
+        assert_eq!(output.status.code(), Some(1), "{}", error(&output));
+        assert!(error(&output).contains("a-file"), "{}", error(&output));
+    }
+}
+
+/// Whatever a page or a summary is of, it says what made it and how to make it again.
+#[test]
+fn results_name_what_made_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let out = |name: &str| folder.path().join(name);
+    let done = |arguments: &[&str]| {
+        let output = lacuna_sim(arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", error(&output));
+        String::from_utf8(output.stdout).expect("utf-8")
+    };
+    let (run, attack, runs) = (out("run"), out("attack"), out("runs.html"));
+    done(&[
+        "run",
+        SCENARIO,
+        "--quiet",
+        "--seed",
+        "7",
+        "--out",
+        path(&run),
+    ]);
+    done(&[
+        "attack",
+        "n-1",
+        "--replications",
+        "32",
+        "--quiet",
+        "--seed",
+        "7",
+        "--out",
+        path(&attack),
+    ]);
+    done(&["report", path(&run), path(&attack), "--out", path(&runs)]);
+    let read = |file: &Path| fs::read_to_string(file).expect("written");
+    let standing = done(&["plan", "--defaults", "--users", "1000", "--json"]);
+    let summaries = [
+        read(&run.join("summary.json")),
+        read(&attack.join("summary.json")),
+        standing,
+    ];
+    let summaries = summaries.map(|text| serde_json::from_str::<Value>(&text).expect("json"));
+    let said = |summary: &Value, key: &str| summary[key].as_str().expect(key).to_owned();
+    for summary in &summaries {
+        assert_eq!(summary["program"], "lacuna-sim");
+        assert!(
+            !said(summary, "program_version").is_empty() && !said(summary, "commit").is_empty()
+        );
+    }
+    let [ran, attacked, _] = &summaries;
+    let made_by = format!(
+        "lacuna-sim {}, commit {}",
+        said(ran, "program_version"),
+        said(ran, "commit")
+    );
+    let hash = said(ran, "scenario_sha256");
+    for (page, says) in [
+        (
+            run.join("report.html"),
+            vec!["seed 7", &hash, "flow.targets = "],
+        ),
+        (
+            attack.join("report.html"),
+            vec!["seed 7", "loops_per_s: 1.0"],
+        ),
+        (runs, vec!["<td>7</td>", &hash[..16], "loops_per_s: 1.0"]),
+    ] {
+        let page = read(&page);
+        for says in [&[made_by.as_str()], &says[..]].concat() {
+            assert!(page.contains(says), "{says}");
+        }
+    }
+    assert_eq!(attacked["seed"], 7);
+}
+
 /// Messages of another run would pass for this one's.
 #[test]
 fn a_new_summary_takes_old_messages_away() {
@@ -444,6 +550,30 @@ fn attacks_print_json_and_refuse_nonsense() {
         (
             vec!["path", "--packets", "10000000", "--replications", "1000000"],
             "must be at most",
+        ),
+        (
+            vec!["receiving", "--loops-per-s", "1e6", "--window-s", "1e6"],
+            "loops in a window: must be at most 1e4; lower --loops-per-s",
+        ),
+        (
+            vec!["resend", "--payload-per-s", "1e6", "--timeout-s", "1e6"],
+            "steps: must be at most 1e11; lower --payload-per-s",
+        ),
+        (
+            vec!["pause", "--watch-s", "1e6"],
+            "steps of all courses: must be at most 1e7; lower --watch-s",
+        ),
+        (
+            vec!["pause", "--candidates", "1000", "--watch-s", "90000"],
+            "steps: must be at most 1e11; lower --watch-s",
+        ),
+        (
+            vec!["flood", "--flood-per-s", "1e6", "--quota", "1000000000"],
+            "packets in the mailbox: must be at most 1e7; lower --flood-per-s",
+        ),
+        (
+            vec!["flood", "--downstream-per-s", "1e6", "--seconds", "1e6"],
+            "steps: must be at most 1e11; lower --flood-per-s",
         ),
     ] {
         let output = lacuna_sim(&[vec!["attack"], arguments].concat());

@@ -70,8 +70,27 @@ fn any_cut_gives_the_same_bytes() {
     let expected = merged(&whole);
     assert!(expected[2].starts_with(b"<!DOCTYPE html>"));
     let csv = String::from_utf8(expected[0].clone()).expect("utf-8");
-    let head = "run,seed,network.layers,mix.delay_mean_ms,figure,value,standard_error,low,high,n";
+    let head = "run,seed,network_layers,mix_delay_mean_ms,figure,value,standard_error,low,high,n";
     assert_eq!(csv.lines().next(), Some(head));
+    // The same names in Parquet, whose schema holds each with its length before it.
+    for name in head.split(',') {
+        let length = u8::try_from(name.len()).expect("short");
+        let held = [&[length], name.as_bytes()].concat();
+        let found = expected[1].windows(held.len()).any(|bytes| bytes == held);
+        assert!(found, "{name}");
+    }
+    // What was run: all but what varies, and that.
+    let page = std::str::from_utf8(&expected[2]).expect("utf-8");
+    for says in [
+        "traffic.users = 100\n",
+        "mix.delay_mean_ms: 20.0, 40.0\n",
+        "seeds: 0, 1, 2, 3, 4, 5\n",
+        ", commit ",
+        "24 runs, plan <code>",
+    ] {
+        assert!(page.contains(says), "{says}");
+    }
+    assert!(!page.contains("mix.delay_mean_ms = "));
 
     let cut = planned(folder.path(), "cut", 24);
     for index in [6, 2, 0, 1, 2, 3, 4, 5] {
@@ -289,6 +308,31 @@ fn dask_gives_the_same_bytes_with_a_worker_killed() {
     let (csv, parquet) = (read("sweep.csv"), read("sweep.parquet"));
     assert_eq!(csv.len(), 200);
     assert_eq!(csv, parquet);
+}
+
+/// With `LACUNA_SYSTEM=1`: the example reader takes quantiles as the summary does.
+#[test]
+fn python_reads_the_quantiles_of_the_summary() {
+    if std::env::var_os("LACUNA_SYSTEM").is_none() {
+        println!("skipped: needs Python; run with LACUNA_SYSTEM=1");
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("messages.csv");
+    let values: Vec<f64> = (1..=100).map(f64::from).collect();
+    let rows = values.iter().map(|x| format!("{x},{x}\n"));
+    let rows: String = rows.rev().collect();
+    fs::write(&file, format!("message,entropy_bits\n{rows}")).expect("written");
+    let read = Command::new("python3")
+        .arg(Path::new(ROOT).join("cluster/read_results.py"))
+        .arg(&file)
+        .output()
+        .expect("python runs");
+    let [p01, p50] = [0.01, 0.5].map(|q| sim::stats::quantile(&values, q));
+    assert_eq!(
+        String::from_utf8_lossy(&read.stdout),
+        format!("100 messages; entropy p01 {p01:.4} p50 {p50:.4} bits\n")
+    );
 }
 
 #[test]

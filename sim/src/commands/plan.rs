@@ -1,8 +1,7 @@
 //! `lacuna-sim plan`: the most anonymous parameters within budgets.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Context;
 use proto::directory::Params;
 use serde_json::json;
 use sim::{
@@ -133,6 +132,9 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 
 /// Runs it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if let Some(out) = &arguments.out {
+        write::folder(out).map_err(running)?;
+    }
     let (Some(latency_p95_s), Some(bytes_per_day)) =
         (arguments.latency_p95, arguments.bytes_per_day)
     else {
@@ -157,17 +159,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 #[expect(clippy::print_stdout, reason = "the results of this command")]
 fn stand(arguments: &Arguments) -> Result<(), Failure> {
     let rows = defaults::rows(&defaults::standings(&Params::default(), arguments.users));
-    let found = json!({
-        "commit": report::COMMIT,
-        "settings": format!("lacuna-sim plan --defaults --users {}", arguments.users),
-        "head": defaults::HEAD,
-        "rows": rows,
-    });
+    let mut found = report::provenance();
+    found["settings"] = json!(format!(
+        "lacuna-sim plan --defaults --users {}",
+        arguments.users
+    ));
+    found["head"] = json!(defaults::HEAD);
+    found["rows"] = json!(rows);
     let found = serde_json::to_string_pretty(&found).map_err(running)? + "\n";
     if let Some(out) = &arguments.out {
-        fs::create_dir_all(out)
-            .with_context(|| format!("making {}", out.display()))
-            .map_err(usage)?;
         write::whole(&out.join("defaults.json"), found.as_bytes()).map_err(running)?;
     }
     if arguments.json {
@@ -207,9 +207,6 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
     let params = plan::params_toml(&params, &format!("From: {settings}")).map_err(running)?;
     if let Some(out) = &arguments.out {
         let page = report::study_page(title, &settings, seed, &outcome);
-        fs::create_dir_all(out)
-            .with_context(|| format!("making {}", out.display()))
-            .map_err(usage)?;
         for (name, text) in [
             ("params.toml", &params),
             ("summary.json", &summary),

@@ -69,13 +69,10 @@ pub(crate) fn parquet(table: &Table) -> anyhow::Result<Vec<u8>> {
     let fields: String = table
         .columns()
         .iter()
-        .map(|(name, cells)| {
-            let name = name.replace('.', "_");
-            match cells {
-                Cells::Count(_) => format!("required int64 {name} (INTEGER(64,false)); "),
-                Cells::Real(_) => format!("required double {name}; "),
-                Cells::Text(_) => format!("required binary {name} (UTF8); "),
-            }
+        .map(|(name, cells)| match cells {
+            Cells::Count(_) => format!("required int64 {name} (INTEGER(64,false)); "),
+            Cells::Real(_) => format!("required double {name}; "),
+            Cells::Text(_) => format!("required binary {name} (UTF8); "),
         })
         .collect();
     let schema = Arc::new(parse_message_type(&format!(

@@ -3,7 +3,7 @@
 //! | column of the table            | what                                          |
 //! |--------------------------------|-----------------------------------------------|
 //! | `run`, `seed`                  | number in the plan, seed                      |
-//! | each varied key                | its value, as text                            |
+//! | each varied key, `_` for `.`   | its value, as text                            |
 //! | `figure`                       | name of the figure                            |
 //! | `value`, `standard_error`, `low`, `high`, `n` | as in a run's summary          |
 //!
@@ -119,7 +119,8 @@ fn table(plan: &Plan, rows: &[Row<'_>]) -> Table {
         );
     for (place, key) in plan.varied.iter().enumerate() {
         let values = rows.iter().map(|row| row.values[place].clone());
-        table = table.with(key.clone(), Cells::Text(values.collect()));
+        // In Parquet a dot is a path to many a reader; the CSV file has the same names.
+        table = table.with(key.replace('.', "_"), Cells::Text(values.collect()));
     }
     let names = rows.iter().map(|row| row.name.to_owned());
     let counts = rows.iter().map(|row| row.figure["n"].as_u64().unwrap_or(0));

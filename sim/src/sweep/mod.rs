@@ -31,9 +31,12 @@ mod figures;
 mod grid;
 mod merge;
 
+use std::collections::BTreeSet;
+
 pub use grid::GridError;
 pub use merge::{Merged, merge};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Most runs of a plan.
 pub const RUNS_MAX: usize = 1_000_000;
@@ -87,11 +90,58 @@ impl Plan {
         self.runs.iter().enumerate().filter(mine)
     }
 
+    /// SHA-256 of the scenario and seed of each run, in hexadecimal.
+    #[must_use]
+    pub fn hash(&self) -> String {
+        let mut all = Sha256::new();
+        for run in &self.runs {
+            all.update(format!("{} {}\n", run.scenario_sha256, run.seed));
+        }
+        all.finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    }
+
+    /// The lines that the scenarios of all runs have in common.
+    #[must_use]
+    pub fn common(&self) -> String {
+        let Some(first) = self.runs.first() else {
+            return String::new();
+        };
+        // Canonical: the same keys in the same order.
+        let mut lines: Vec<Option<&str>> = first.scenario.lines().map(Some).collect();
+        for run in &self.runs {
+            for (line, other) in lines.iter_mut().zip(run.scenario.lines()) {
+                *line = line.filter(|line| *line == other);
+            }
+        }
+        let same = lines.into_iter().flatten();
+        same.map(|line| format!("{line}\n")).collect()
+    }
+
+    /// What varies, and its values in order of appearance: the keys of the grid and the seeds.
+    pub fn told(&self) -> impl Iterator<Item = (&str, String)> {
+        let keys = self.varied.iter().enumerate().map(|(at, key)| {
+            let values = self.runs.iter().map(move |run| run.values[at].clone());
+            (key.as_str(), distinct(values))
+        });
+        let seeds = self.runs.iter().map(|run| run.seed.to_string());
+        keys.chain([("seeds", distinct(seeds))])
+    }
+
     /// Name of the result file of run `number`.
     #[must_use]
     pub fn file(number: usize) -> String {
         format!("{number:06}.json")
     }
+}
+
+/// `values`, each once, in order of appearance.
+fn distinct(values: impl Iterator<Item = String>) -> String {
+    let mut seen = BTreeSet::new();
+    let first: Vec<String> = values.filter(|value| seen.insert(value.clone())).collect();
+    first.join(", ")
 }
 
 impl Run {
