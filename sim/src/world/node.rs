@@ -19,8 +19,9 @@ use sphinx::{Packet, SecretKey};
 
 use super::{Sabotage, periods::Says, setup::NodePlan, store::Mailboxes};
 
-/// Packets that all keys of a simulated node may open together.
-const REPLAY_CAPACITY: usize = 1 << 24;
+/// Packets that each key of a simulated node may open at first. Replay sets then grow with what was opened, unlike a
+/// deployed node's: a world has so many nodes and keys that full ones would take gigabytes.
+const REPLAY_FIRST: usize = 1 << 10;
 /// Packets that a simulated mix holds at most: far above what any scenario reaches.
 const POOL_MAX: usize = 1 << 20;
 const GATEWAY: Limits = Limits {
@@ -44,6 +45,8 @@ pub(super) struct Node {
     pub(super) role: Option<Role>,
     stage: Stage,
     journal: Vec<(Epoch, Fingerprint)>,
+    /// Packets that each key may open.
+    capacity: usize,
     pub(super) mailboxes: Mailboxes,
 }
 
@@ -61,6 +64,7 @@ impl Node {
             role: None,
             stage: Stage::default(),
             journal: Vec::new(),
+            capacity: REPLAY_FIRST,
             mailboxes: Mailboxes::default(),
         }
     }
@@ -74,13 +78,7 @@ impl Node {
         says: &Says,
         calendar: Calendar,
     ) {
-        for (epoch, secret) in &self.keys {
-            let mut seen = ReplaySet::new(secret, REPLAY_CAPACITY / self.keys.len());
-            for (_, fingerprint) in self.journal.iter().filter(|(of, _)| of == epoch) {
-                seen.admit(*fingerprint).expect("it was admitted before");
-            }
-            self.stage.install(*epoch, secret.clone(), seen);
-        }
+        self.install();
         if self.is_mix {
             self.role = Some(Role::Mix(Mix::new(POOL_MAX)));
             return self.heed(now, says);
@@ -92,6 +90,17 @@ impl Node {
         if let Some(Role::Gateway(gateway)) = &mut self.role {
             let registered = self.mailboxes.usage();
             gateway.handle(now, gateway::Input::Registered(registered));
+        }
+    }
+
+    /// Puts its keys in, with what the journal remembers.
+    fn install(&mut self) {
+        for (epoch, secret) in &self.keys {
+            let mut seen = ReplaySet::new(secret, self.capacity);
+            for (_, fingerprint) in self.journal.iter().filter(|(of, _)| of == epoch) {
+                seen.admit(*fingerprint).expect("it was admitted before");
+            }
+            self.stage.install(*epoch, secret.clone(), seen);
         }
     }
 
@@ -126,6 +135,10 @@ impl Node {
         packet: Box<Packet>,
         dropped: impl FnMut(PeelDrop),
     ) -> Option<Peeled> {
+        if self.journal.len() >= self.capacity {
+            self.capacity = 2 * self.journal.len();
+            self.install();
+        }
         let arrival = Arrival {
             received: now,
             packet,
