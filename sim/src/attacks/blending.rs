@@ -9,7 +9,7 @@ use super::{
     share_of,
 };
 use crate::{
-    outcome::{Outcome, RunError},
+    outcome::{Mark, Outcome, RunError, Series},
     random::Stream,
     report::short,
     stats::Estimate,
@@ -205,7 +205,11 @@ pub fn run(settings: &Blending, seed: u64) -> Result<Outcome, RunError> {
                         "computed",
                         shares.map(|blocked| (blocked, exact(blocked))).collect(),
                     ),
-                    line("simulated", vec![(blocked, seconds.value)]),
+                    Series {
+                        name: "simulated".to_owned(),
+                        mark: Mark::Dots,
+                        points: vec![(blocked, seconds.value)],
+                    },
                 ],
             ),
             plot(

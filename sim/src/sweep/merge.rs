@@ -150,14 +150,16 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         .iter()
         .position(|key| *key == plan.x)
         .unwrap_or(0);
-    // Keys whose value does change from run to run, but for that of the x axis.
-    let told: Vec<usize> = (0..plan.varied.len())
-        .filter(|at| {
-            *at != place
-                && rows
-                    .iter()
-                    .any(|row| row.values[*at] != rows[0].values[*at])
+    // Keys that tell lines apart: whose value changes from run to run at one x. What the x axis decides does not.
+    let decided = |at: usize| {
+        let mut found = BTreeMap::new();
+        rows.iter().all(|row| {
+            let value = &row.values[at];
+            found.entry(&row.values[place]).or_insert(value) == &value
         })
+    };
+    let told: Vec<usize> = (0..plan.varied.len())
+        .filter(|at| *at != place && !decided(*at))
         .collect();
     // A line for each setting of these keys, a point for each x; both in order of appearance.
     let mut lines: Vec<(String, Vec<Point>)> = Vec::new();
@@ -214,7 +216,9 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
             drawn.push((point.x, value));
             let [below, above] = point.squared_ends.map(|sum| sum.sqrt() / point.runs);
             let (low, high) = (value - below, value + above);
-            intervals.extend([(point.x, low), (point.x, high)]);
+            if low.is_finite() && high.is_finite() {
+                intervals.extend([(point.x, low), (point.x, high)]);
+            }
             let row = [point.x, value, error, low, high].map(short);
             table_rows.push([vec![line.clone()], row.to_vec()].concat());
         }
@@ -283,6 +287,30 @@ mod tests {
         let [a, b] = alone;
         let joined = whiskers(&plan(GRID), &[a.clone(), b.clone(), a, b]);
         assert_eq!(joined, [(2.0, 12.5), (2.0, 20.0), (3.0, 12.5), (3.0, 20.0)]);
+    }
+
+    /// Points whose other keys go with x are one line; whose other keys vary at one x are not.
+    #[test]
+    fn keys_that_x_decides_name_no_line() {
+        let points = |delays: [&str; 3]| {
+            let point = |(layers, delay): (u32, &str)| {
+                format!(
+                    "[[point]]\n\"network.layers\" = {layers}\n\"mix.delay_mean_ms\" = {delay}\n"
+                )
+            };
+            let points: String = [2, 3, 3].into_iter().zip(delays).map(point).collect();
+            let head = "version = 1\nbase = \"b\"\nseeds = [1]\nx = \"network.layers\"\n\
+                        figures = [\"entropy_mean_bits\"]\n";
+            plan(&format!("{head}{points}"))
+        };
+        let lines = |plan: &Plan| {
+            let results = vec![result(1.0, [0.0, 2.0]); plan.runs.len()];
+            merge(plan, &results).unwrap().plots[0].series.len() - 1
+        };
+        assert_eq!(lines(&points(["30.0", "20.0", "10.0"])), 3);
+        let mut two = points(["30.0", "20.0", "10.0"]);
+        two.runs.pop();
+        assert_eq!(lines(&two), 1);
     }
 
     #[test]
