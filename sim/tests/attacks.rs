@@ -450,3 +450,49 @@ fn attacks_are_those_of_the_golden_table() {
     let table = studies.map(|(name, study)| golden::of(name, &study.expect(name)));
     golden::hold("attacks", &table.concat());
 }
+
+/// What docs/SIMULATOR.md says `attack correlate` finds, with 10 000 pairs, is what fewer find: within 4 standard errors
+/// of both. To correct it: `lacuna-sim attack correlate` and the same with `--shaped`.
+#[test]
+fn the_documented_correlation_is_measured() {
+    let text = include_str!("../../docs/SIMULATOR.md");
+    let row = text
+        .lines()
+        .find(|line| line.starts_with("| `correlate`: "));
+    // 0.9984(1) is 0.9984 ± 0.0001.
+    let numbers = row.expect("a row").split([' ', ',', ';', '|']);
+    let told: Vec<(f64, f64)> = numbers
+        .filter_map(|number| {
+            let (value, error) = number.strip_suffix(')')?.split_once('(')?;
+            let decimals = value.split_once('.').map_or(0, |(_, digits)| digits.len());
+            let unit = 0.1_f64.powi(i32::try_from(decimals).ok()?);
+            Some((value.parse().ok()?, error.parse::<f64>().ok()? * unit))
+        })
+        .collect();
+    let found = [false, true].into_iter().flat_map(|shaped| {
+        let settings = Correlation {
+            layers: 3,
+            delay_mean_s: 0.05,
+            flow_per_s: 5.0,
+            noise_per_s: 5.0,
+            seconds: 10.0,
+            shaped,
+            replications: 1024,
+        };
+        let (auc, rate) = auc_and_rate(&settings, 2);
+        let (cross, cross_rate) = cross_auc_and_rate(&settings, 2);
+        [
+            auc,
+            rate.scaled(100.0, 0.0),
+            cross,
+            cross_rate.scaled(100.0, 0.0),
+        ]
+    });
+    let found: Vec<_> = found.collect();
+    assert_eq!(told.len(), found.len(), "{told:?}");
+    for ((value, error), found) in told.into_iter().zip(found) {
+        let error = found.standard_error.hypot(error);
+        let z = (found.value - value) / error;
+        assert!(z.abs() < 4.0, "{value} in the document, {found:?}");
+    }
+}

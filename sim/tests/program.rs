@@ -276,9 +276,12 @@ fn results_name_what_made_them() {
         ),
         (
             attack.join("report.html"),
-            vec!["seed 7", "loops_per_s: 1.0"],
+            vec!["seed 7", "n-1 --loops-per-s 1 "],
         ),
-        (runs, vec!["<td>7</td>", &hash[..16], "loops_per_s: 1.0"]),
+        (
+            runs,
+            vec!["<td>7</td>", &hash[..16], "n-1 --loops-per-s 1 "],
+        ),
     ] {
         let page = read(&page);
         for says in [&[made_by.as_str()], &says[..]].concat() {

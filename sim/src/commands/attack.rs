@@ -386,7 +386,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let outcome = attack.run(*seed);
         clock.finish_and_clear();
         let outcome = outcome?;
-        let settings = format!("{attack:?}");
+        let settings = super::command(*seed);
         let summary = report::study_summary(attack.title(), &settings, *seed, &outcome);
         let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
         if let Some(out) = out {

@@ -15,7 +15,7 @@ use super::{Failure, bar, failure, running, usage, with_threads};
 /// What `messages` takes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// How many messages, in all networks together
+    /// How many messages, in all networks together; rounded up, so that all senders of all networks have as many
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     messages: u64,
     /// Bytes of each
@@ -103,8 +103,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let outcome = outcome.map_err(failure)?;
         if arguments.json {
             let title = "How surely messages arrive";
-            let mut summary =
-                report::study_summary(title, &format!("{settings:?}"), seed, &outcome);
+            let mut summary = report::study_summary(title, &super::command(seed), seed, &outcome);
             summary["counts"] = json!(outcome.counts);
             summary["failures"] = json!(outcome.failures);
             println!(

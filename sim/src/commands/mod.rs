@@ -20,6 +20,7 @@ pub(crate) mod write;
 use std::path::Path;
 
 use anyhow::Context;
+use clap::{ArgAction, ArgMatches, Command, CommandFactory};
 use indicatif::{ProgressBar, ProgressStyle};
 use sim::{
     outcome::RunError,
@@ -56,6 +57,42 @@ pub(crate) fn with_threads(
 ) -> Result<(), Failure> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build().map_err(running)?.install(work)
+}
+
+/// Flags that change where results go, not what they are; and the seed, which stands by itself.
+const APART: [&str; 6] = ["json", "out", "quiet", "seed", "threads", "help"];
+
+/// The command that this process was given, with its defaults: whoever runs it gets the same results.
+pub(crate) fn command(seed: u64) -> String {
+    let command = crate::Arguments::command();
+    let matches = command.clone().get_matches();
+    let mut text = command.get_name().to_owned();
+    put_flags(&mut text, &command, &matches);
+    text + &format!(" --seed {seed}")
+}
+
+fn put_flags(text: &mut String, command: &Command, matches: &ArgMatches) {
+    for flag in command.get_arguments() {
+        let id = flag.get_id().as_str();
+        let Some(name) = flag.get_long().filter(|_| !APART.contains(&id)) else {
+            continue;
+        };
+        if matches!(flag.get_action(), ArgAction::SetTrue) {
+            if matches.get_flag(id) {
+                *text += &format!(" --{name}");
+            }
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            *text += &format!(" --{name} {}", value.to_string_lossy());
+        }
+    }
+    if let Some((name, matches)) = matches.subcommand() {
+        *text += &format!(" {name}");
+        if let Some(command) = command.find_subcommand(name) {
+            put_flags(text, command, matches);
+        }
+    }
 }
 
 /// A progress bar on standard error, drawn only if that is a terminal.

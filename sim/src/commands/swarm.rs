@@ -63,8 +63,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
                 println!("seed {} trace {}", only.seed, only.trace);
             }
             let sum = |pick: fn(&Fate) -> u64| fates.iter().map(pick).sum::<u64>();
+            let silent = fates.iter().filter(|fate| fate.messages == 0).count();
+            let silent = match silent {
+                0 => String::new(),
+                silent => format!(" ({silent} without messages: safety alone)"),
+            };
             println!(
-                "{} seeds, {} messages, {} faults, {} failed",
+                "{} seeds{silent}, {} messages, {} faults, {} failed",
                 fates.len(),
                 sum(|fate| fate.messages),
                 sum(|fate| fate.faults),
