@@ -1,7 +1,7 @@
 //! Several runs on one page: a picture and the exact figures of each.
 //!
 //! Reads summaries (`summary.json`), so that runs of other machines and versions can stand side by
-//! side. Pictures show values with their 95 % intervals, from zero; runs that lack a figure are
+//! side. Pictures show values with their 95 % intervals; runs that lack a figure are
 //! left out of its picture and have a dash in the table. Deliberately no test of differences:
 //! [`crate::compare`] does that.
 

@@ -2,7 +2,7 @@
 //!
 //! | axis        | when                                                                     |
 //! |-------------|--------------------------------------------------------------------------|
-//! | linear      | else; y has 0                                                            |
+//! | linear      | else; y has 0 for bars, shares and what comes near it                     |
 //! | logarithmic | all values above 0, spread over two decades, half of them in the lowest tenth |
 //!
 //! So what grows or falls by factors is not pressed into a corner, and what is evenly spread stays linear. Deliberately

@@ -152,12 +152,17 @@ fn y_scale(series: &[Series]) -> Scale {
     if !bars && by_factors(values()) {
         return Scale::logarithmic(ends(values()).0, high, true);
     }
-    let high = if series.iter().flat_map(finite).next().is_some() {
-        high.max(0.0)
+    if series.iter().flat_map(finite).next().is_none() {
+        return Scale::linear(0.0, 1.0, 5.0, true, false);
+    }
+    // Bars and shares stand on 0, and what comes near it does; else the least is far up.
+    let shares = (0.0..=1.0).contains(&low) && high <= 1.0;
+    let near = low > 0.0 && low < high / 2.0;
+    if bars || shares || near || low == high {
+        Scale::linear(low.min(0.0), high.max(0.0), 5.0, true, false)
     } else {
-        1.0
-    };
-    Scale::linear(low.min(0.0), high, 5.0, true, false)
+        Scale::linear(low, high, 5.0, true, false)
+    }
 }
 
 /// Distance between neighbouring points.
@@ -300,6 +305,38 @@ mod tests {
                     assert!(at + long / 2.0 <= WIDTH, "{text}");
                 }
             }
+        }
+    }
+
+    /// From 0 only where that leaves something to be seen; what is below 0 is in the picture.
+    #[test]
+    fn values_far_from_0_fill_the_picture() {
+        for (values, from_0) in [
+            ([12.1, 12.4, 12.2], false),
+            ([-3.0, 2.0, 4.0], false),
+            ([-0.3, -0.2, -0.1], false),
+            ([0.9, 0.95, 1.0], true),
+            ([4.0, 12.0, 9.0], true),
+        ] {
+            let points: Vec<_> = [1.0, 2.0, 3.0].into_iter().zip(values).collect();
+            let svg = svg(&plot(points));
+            let line = svg.split_once(" points=\"").expect("a line").1;
+            let heights = line.split_once('"').expect("closed").0.split(' ');
+            let heights: Vec<f64> = heights
+                .map(|pair| pair.split_once(',').expect("a pair").1.parse().expect("y"))
+                .collect();
+            let (low, high) = ends(heights.iter().copied());
+            assert!(
+                low >= TOP - 0.1 && high <= HEIGHT - BOTTOM + 0.1,
+                "{values:?}"
+            );
+            let filled = (high - low) / (HEIGHT - BOTTOM - TOP);
+            assert!(from_0 || filled > 0.4, "{values:?}: {filled}");
+            assert_eq!(
+                svg.contains(">0.0<") || svg.contains(">0<"),
+                from_0 || values[0] < -1.0,
+                "{values:?}"
+            );
         }
     }
 
