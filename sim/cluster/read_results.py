@@ -41,6 +41,8 @@ def main():
         print(f"{len(values)} messages; entropy p01 {at(.01):.4f} p50 {at(.5):.4f} bits")
         return
     wanted = sys.argv[2] if len(sys.argv) > 2 else "entropy_mean_bits"
+    if wanted not in table.get("figure", []):
+        sys.exit(f"no figure {wanted}: there are {', '.join(sorted(set(table.get('figure', []))))}")
     names = list(table)
     keys = names[2 : names.index("figure")]
     print(*keys, wanted, "standard_error", sep="\t")

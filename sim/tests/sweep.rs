@@ -333,6 +333,23 @@ fn python_reads_the_quantiles_of_the_summary() {
         String::from_utf8_lossy(&read.stdout),
         format!("100 messages; entropy p01 {p01:.4} p50 {p50:.4} bits\n")
     );
+    // A figure that no run has is an error that names those there are.
+    let table = folder.path().join("sweep.csv");
+    fs::write(
+        &table,
+        "run,seed,figure,value,standard_error,low,high,n\n0,1,latency_mean_ms,2,0,2,2,9\n",
+    )
+    .expect("written");
+    let read = Command::new("python3")
+        .arg(Path::new(ROOT).join("cluster/read_results.py"))
+        .args([text(&table), "nonsense"])
+        .output()
+        .expect("python runs");
+    let said = String::from_utf8_lossy(&read.stderr);
+    assert!(
+        !read.status.success() && said.contains("latency_mean_ms"),
+        "{said}"
+    );
 }
 
 #[test]
