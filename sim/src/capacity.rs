@@ -330,12 +330,11 @@ fn column(given: &Given, one: &Capacity) -> Vec<(&'static str, String)> {
     let mega = |x: f64| short(x / 1e6);
     let seconds = |at: usize| one.latency_s.map_or("–".to_owned(), |s| short(s[at]));
     let measured = |of: fn(&Measured) -> Option<Estimate>| {
-        one.measured
-            .as_ref()
-            .and_then(of)
-            .map_or("–".to_owned(), |bits| {
-                format!("{:.2} ± {:.2}", bits.value, bits.standard_error)
-            })
+        let bits = one.measured.as_ref().and_then(of);
+        bits.map_or("–".to_owned(), |bits| match bits.ends {
+            None => format!("{:.2} ± {:.2}", bits.value, bits.standard_error),
+            Some((low, high)) => format!("{:.2} ({:.2} to {high:.2})", bits.value, low.max(0.0)),
+        })
     };
     let document_a_day = one.download_bytes * 86_400.0 / one.period_s;
     vec![

@@ -91,7 +91,35 @@ pub enum Expected {
     AtMost(f64),
 }
 
+/// Beginnings of the names of figures that are shares, from 0 to 1.
+const SHARES: [&str; 12] = [
+    "auc",
+    "bayes_vulnerability",
+    "chance",
+    "cross_auc",
+    "cross_tpr",
+    "found_",
+    "friends_found",
+    "loopix_delta",
+    "named_",
+    "receiver_degree",
+    "tpr_",
+    "unlinkability_advantage",
+];
+
 impl Figure {
+    /// The 95 % interval, within what the figure can be: only a calibration gap can be negative.
+    #[must_use]
+    pub fn interval(&self) -> (f64, f64) {
+        let (low, high) = self.estimate.interval();
+        if self.name.ends_with("gap_bits") {
+            return (low, high);
+        }
+        let share = SHARES.iter().any(|begin| self.name.starts_with(begin));
+        let most = if share { 1.0 } else { f64::INFINITY };
+        (low.clamp(0.0, most), high.clamp(0.0, most))
+    }
+
     /// Standard errors between the value and its closed form, if it has one and the value is known.
     #[must_use]
     pub fn z(&self) -> Option<f64> {
@@ -195,3 +223,28 @@ impl core::fmt::Display for RunError {
 }
 
 impl core::error::Error for RunError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_stay_within_what_figures_can_be() {
+        let interval = |name: &str, value: f64| {
+            let sections = [value - 0.5, value + 0.5, value];
+            let estimate = Estimate::from_sections(value, 3, &sections);
+            let (name, label, expected) = (name.to_owned(), String::new(), None);
+            Figure {
+                name,
+                label,
+                estimate,
+                expected,
+            }
+            .interval()
+        };
+        assert_eq!(interval("tpr_at_1e-2", 0.998).1, 1.0);
+        assert_eq!(interval("entropy_mean_bits", 0.1).0, 0.0);
+        assert!(interval("entropy_mean_bits", 0.9).1 > 1.0);
+        assert!(interval("calibration_gap_bits", 0.1).0 < 0.0);
+    }
+}

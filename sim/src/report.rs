@@ -7,9 +7,10 @@
 //! |------------------|----------------------------------------------------|
 //! | `value`          | from all observations                              |
 //! | `standard_error` | 0 for what is computed, null where it is unknown    |
-//! | `interval_95`    | Student's t; of a share of trials Wilson's           |
+//! | `interval_95`    | Student's t; of a share of trials Wilson's; of a quantile by order statistics. Within what the figure can be, null where nothing bounds it |
 //! | `n`              | observations                                       |
 //! | `expected`       | `{"equals": x}` or `{"at_most": x}`, if theory says |
+//! | `lower_bound`, `upper_bound` | true if the adversary is told more than it sees: the figure is at least, or at most, the value |
 //! | `z`              | standard errors from `equals`                      |
 //! | `more_than`      | in place of value and errors, which are null: some attacks gave up; the estimate if they had ended then |
 //!
@@ -23,7 +24,7 @@ use crate::{
     outcome::{Expected, Figure, Outcome, Plot},
     plot::{escape, svg},
     scenario::{Engine, Scenario},
-    stats::Estimate,
+    stats::{Estimate, Side},
     sweep::{Merged, Plan},
     table::Cells,
     validate::{Check, Error},
@@ -100,7 +101,7 @@ fn engine(scenario: &Scenario) -> &'static str {
 }
 
 fn figure_json(figure: &Figure) -> Value {
-    let (low, high) = figure.estimate.interval();
+    let (low, high) = figure.interval();
     let mut value = json!({
         "label": figure.label,
         "value": figure.estimate.value,
@@ -117,6 +118,11 @@ fn figure_json(figure: &Figure) -> Value {
         value["more_than"] = value["value"].take();
         value["standard_error"] = Value::Null;
         value["interval_95"] = json!([null, null]);
+    }
+    match figure.estimate.bound {
+        Some(Side::AtLeast) => value["lower_bound"] = json!(true),
+        Some(Side::AtMost) => value["upper_bound"] = json!(true),
+        None => {}
     }
     if let Some(z) = figure.z() {
         value["z"] = json!(z);
@@ -369,7 +375,7 @@ pub fn show_value(estimate: &Estimate) -> String {
 fn figure_row(figure: &Figure) -> [String; 7] {
     let estimate = &figure.estimate;
     let computed = estimate.sections == 0;
-    let (low, high) = estimate.interval();
+    let (low, high) = figure.interval();
     let unless_computed = |text: String| if computed { "–".to_owned() } else { text };
     let unless_more = |text: String| {
         if estimate.more {

@@ -2,6 +2,8 @@
 
 mod golden;
 
+use std::process::Command;
+
 use sim::attacks::{
     blending::{self, Played},
     correlation::{self, Correlation, auc_and_rate, cross_auc_and_rate},
@@ -495,4 +497,35 @@ fn the_documented_correlation_is_measured() {
         let z = (found.value - value) / error;
         assert!(z.abs() < 4.0, "{value} in the document, {found:?}");
     }
+}
+
+/// The settings of an attack are the command that repeats it.
+#[test]
+fn the_settings_of_an_attack_are_its_command() {
+    let printed = |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_lacuna-sim"));
+        let output = program.args(arguments).output().expect("it starts");
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    };
+    let some = [
+        "attack",
+        "correlate",
+        "--shaped",
+        "--replications",
+        "32",
+        "--seed",
+        "3",
+        "--json",
+    ];
+    let first = printed(&some);
+    let summary: serde_json::Value = serde_json::from_slice(&first).expect("json");
+    let settings = summary["settings"].as_str().expect("text");
+    assert_eq!(
+        settings,
+        "lacuna-sim attack correlate --layers 3 --delay-mean-ms 50 --flow-per-s 5 --noise-per-s 5 --seconds 10 \
+         --shaped --replications 32 --seed 3"
+    );
+    let again: Vec<&str> = settings.split(' ').skip(1).chain(["--json"]).collect();
+    assert_eq!(printed(&again), first);
 }

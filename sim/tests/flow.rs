@@ -45,6 +45,35 @@ fn any_number_of_threads_gives_the_same_bytes() {
     assert_ne!(bytes(6, 1).0, one.0);
 }
 
+/// An adversary who is told more than it sees gives bounds, and the summary and the page say so.
+#[test]
+fn bounds_are_told_for_bounds() {
+    for (name, helped) in [
+        ("free-routes", true),
+        ("some-watched", true),
+        ("cascade", false),
+    ] {
+        let scenario = example(name, 32);
+        let outcome = sim::run(&scenario, 1, &|_| ()).expect("it runs");
+        let summary = report::summary(&scenario, 1, &outcome);
+        let told = |figure: &str, bound: &str| summary["figures"][figure][bound] == true;
+        assert_eq!(told("entropy_mean_bits", "lower_bound"), helped, "{name}");
+        assert_eq!(
+            told("bayes_vulnerability_mean", "upper_bound"),
+            helped,
+            "{name}"
+        );
+        assert!(!told("latency_mean_ms", "lower_bound"));
+        let page = report::page(&scenario, 1, &outcome);
+        assert_eq!(page.contains("told more than it sees"), helped, "{name}");
+        assert_eq!(
+            page.contains("Shannon entropy, mean, at least"),
+            helped,
+            "{name}"
+        );
+    }
+}
+
 /// Common random numbers: what did not change draws what it drew before. A wider layer changes
 /// routes, not the times at which packets are sent.
 #[test]

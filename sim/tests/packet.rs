@@ -76,7 +76,31 @@ fn no_theory_is_shown_for_a_disturbed_run_seed_3() {
         let outcome = run(fault, 3);
         let figure = outcome.figure("occupancy_mean_packets").unwrap();
         assert_eq!(figure.expected, None, "{fault}");
+        let pools = outcome
+            .plots
+            .iter()
+            .find(|plot| plot.title.contains("Pools"));
+        let pools = pools.expect("drawn");
+        assert_eq!((pools.series.len(), pools.table_head.len()), (1, 2));
     }
+}
+
+/// 40 messages have a median and nothing further out, in the figures and on the page.
+#[test]
+fn a_quantile_with_too_few_beyond_it_is_not_shown_seed_3() {
+    let outcome = run("loss_ppm = 0", 3);
+    let latency = outcome
+        .plots
+        .iter()
+        .find(|plot| plot.title.contains("Latency"));
+    let messages = &latency.expect("drawn").table_rows[0];
+    assert_eq!(
+        (messages[1].as_str(), &messages[3..]),
+        ("40", &["–".to_owned(), "–".to_owned()][..])
+    );
+    assert_ne!(messages[2], "–");
+    assert!(outcome.figure("message_latency_p50_ms").is_some());
+    assert!(outcome.figure("message_latency_p95_ms").is_none());
 }
 
 /// The judge can say no: clients whose next payload slot is a day away say nothing within the time,

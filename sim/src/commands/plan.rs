@@ -218,11 +218,25 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
     if arguments.json {
         print!("{summary}");
     } else if !arguments.quiet {
-        println!("{}", HEAD.map(|head| format!("{head:>15}")).join(""));
+        let head = HEAD.map(str::to_owned).to_vec();
+        let of = |column: usize| {
+            rows.iter()
+                .chain([&head])
+                .map(move |row| row[column].chars().count())
+        };
+        let widths: Vec<usize> = (0..HEAD.len())
+            .map(|at| of(at).max().unwrap_or(0))
+            .collect();
+        let line = |row: &Vec<String>| -> String {
+            let cells = row.iter().zip(&widths);
+            cells
+                .map(|(cell, width)| format!("{cell:>width$}   "))
+                .collect()
+        };
+        println!("{}", line(&head).trim_end());
         for (at, row) in rows.iter().enumerate() {
-            let cells: String = row.iter().map(|cell| format!("{cell:>15}")).collect();
-            let mark = if at == plan.chosen { "  chosen" } else { "" };
-            println!("{cells}{mark}");
+            let mark = if at == plan.chosen { "chosen" } else { "" };
+            println!("{}", format!("{}{mark}", line(row)).trim_end());
         }
         println!("\n{layers}\n\n{params}");
     }

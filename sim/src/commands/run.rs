@@ -216,8 +216,8 @@ pub(crate) fn show_figures(outcome: &Outcome) {
         let z = z.map_or(String::new(), |z| format!("  z {z:+.2}"));
         let value = report::show_value(&figure.estimate);
         let error = report::short(figure.estimate.standard_error);
-        if figure.estimate.trials {
-            let (low, high) = figure.estimate.interval();
+        if figure.estimate.trials || figure.estimate.ends.is_some() {
+            let (low, high) = figure.interval();
             let [low, high] = [low, high].map(report::short);
             println!("{:<32} {value:>12}, 95 %: {low} to {high}{z}", figure.name);
             continue;

@@ -5,6 +5,7 @@
 //! single-mix entropy for one honest Poisson mix; the network limit, an upper bound where at least two
 //! packets enter in a mean delay.
 
+mod bounds;
 mod calibration;
 mod cost;
 mod people;
@@ -17,7 +18,7 @@ use crate::{
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
     report::show_z,
     scenario::Scenario,
-    stats::{Estimate, mean, quantile, quantile_groups},
+    stats::{Estimate, Side, mean, quantile_groups},
 };
 
 /// Quantiles of latency that are reported, with their names.
@@ -93,10 +94,16 @@ pub(super) fn outcome(
 
 impl Reader<'_> {
     fn push(&mut self, name: &str, label: &str, estimate: Estimate, expected: Option<Expected>) {
+        let bound = self.bound(name);
+        let words = match bound {
+            Some(Side::AtLeast) => ", at least",
+            Some(Side::AtMost) => ", at most",
+            None => "",
+        };
         self.figures.push(Figure {
             name: name.to_owned(),
-            label: label.to_owned(),
-            estimate,
+            label: format!("{label}{words}"),
+            estimate: Estimate { bound, ..estimate },
             expected,
         });
     }
@@ -109,25 +116,33 @@ impl Reader<'_> {
         Estimate::from_sections(estimator(&self.all), n, &parts)
     }
 
-    /// The same for an estimator of the `q`-quantile, whose sections must be large; pushed if there
-    /// are enough observations.
-    fn push_quantile(
-        &mut self,
-        (name, label): (&str, &str),
-        (n, q): (u64, f64),
-        estimator: impl Fn(&Section) -> f64,
-        expected: Option<Expected>,
-    ) {
-        let Some(groups) = quantile_groups(self.sections.len(), n, q) else {
-            return;
+    /// The `q`-quantile of what `of` finds in sections, pushed if there are enough observations.
+    fn push_quantile(&mut self, names: (&str, &str), q: f64, of: impl Fn(&Section) -> Vec<f64>) {
+        let sections: Vec<Vec<f64>> = self.sections.iter().map(of).collect();
+        let n = sections.iter().map(Vec::len).sum::<usize>() as u64;
+        if quantile_groups(1, n, q).is_some() {
+            self.push(names.0, names.1, Estimate::quantile_of(q, &sections), None);
+        }
+    }
+
+    /// The same of latency, in steps.
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53 steps")]
+    fn latency_quantile(&self, q: f64) -> Option<Estimate> {
+        let (all, n) = (&self.all.latency, self.all.latency.len());
+        quantile_groups(1, n, q)?;
+        let rank = |rank: u64| all.value_at_quantile((rank as f64 - 0.5) / n as f64);
+        let counts = |value: f64| {
+            let below = |section: &Section| {
+                let latencies = section.latency.iter_recorded();
+                let below = latencies.take_while(|step| step.value_iterated_to() as f64 <= value);
+                below.map(|step| step.count_since_last_iteration()).sum()
+            };
+            let sections = self.sections.iter();
+            sections
+                .map(|one| (below(one), one.latency.len()))
+                .collect()
         };
-        let parts: Vec<f64> = self
-            .sections
-            .chunks(self.sections.len().div_ceil(groups))
-            .map(|group| estimator(&Section::sum(group)))
-            .collect();
-        let estimate = Estimate::from_sections(estimator(&self.all), n, &parts);
-        self.push(name, label, estimate, expected);
+        Some(Estimate::quantile(q, n, |at| rank(at) as f64, counts))
     }
 
     fn of_targets(&self, metric: fn(&Target) -> f64) -> Estimate {
@@ -343,15 +358,11 @@ impl Reader<'_> {
         for (q, name) in LATENCY_QUANTILES {
             let erlang = ms(closed::erlang_quantile(layers, 1.0, q), unit_s);
             let erlang = self.erlang().then_some(Expected::Equals(erlang));
-            self.push_quantile(
-                (
-                    &format!("latency_{name}_ms"),
-                    &format!("Latency, {} % arrive within", q * 100.0),
-                ),
-                (self.all.exits, q),
-                |section| ms(section.latency_quantile(q), unit_s),
-                erlang,
-            );
+            if let Some(steps) = self.latency_quantile(q) {
+                let estimate = steps.scaled(unit_s * 1e3 / LATENCY_STEPS, links * 1e3);
+                let label = format!("Latency, {} % arrive within", q * 100.0);
+                self.push(&format!("latency_{name}_ms"), &label, estimate, erlang);
+            }
         }
     }
 
@@ -471,12 +482,19 @@ impl Reader<'_> {
             .figures
             .iter()
             .filter(|figure| figure.name.contains("entropy") || figure.name.contains("renyi2"));
+        let helped = if self.is_helped() {
+            " To be exact, the adversary is told more than it sees here (hops of free routes, loops, dummies, crowds of \
+             unwatched mixes): the mean entropy is at least this, and one guess is right at most as often."
+        } else {
+            ""
+        };
         Some(Plot {
             title: "Anonymity of messages".to_owned(),
-            caption: "Shannon entropy of the adversary's posterior over exit packets, one value \
-                      per measured message. The limit is that of infinitely large pools, with \
-                      no corrupt mix."
-                .to_owned(),
+            caption: format!(
+                "Shannon entropy of the adversary's posterior over exit packets, one value \
+                 per measured message. The limit is that of infinitely large pools, with \
+                 no corrupt mix.{helped}"
+            ),
             x_label: "entropy (bits)".to_owned(),
             y_label: "share of messages".to_owned(),
             series,

@@ -56,6 +56,21 @@ impl Budgets {
     }
 }
 
+/// The 95 % interval of an entropy: not below 0.
+fn ends(bits: &Estimate) -> (f64, f64) {
+    let (low, high) = bits.interval();
+    (low.max(0.0), high)
+}
+
+impl Finalist {
+    /// Whether corrupt paths, which hide nothing, are so near a twentieth that it is chance whether p05 is theirs.
+    #[expect(clippy::cast_precision_loss, reason = "few messages")]
+    fn decides_p05(&self) -> bool {
+        let scatter = (0.05_f64 * 0.95 / self.entropy.mean.n as f64).sqrt();
+        (self.network.corrupt_paths() - 0.05).abs() < 3.0 * scatter
+    }
+}
+
 impl Plan {
     /// The finalists, one row each, under [`HEAD`].
     #[must_use]
@@ -71,7 +86,13 @@ impl Plan {
                     one.entropy.mean.value, one.entropy.mean.standard_error
                 ),
                 one.entropy.p05.map_or("–".to_owned(), |p05| {
-                    format!("{:.2} ± {:.2}", p05.value, p05.standard_error)
+                    let (low, high) = ends(&p05);
+                    let between = format!("{low:.2} to {high:.2}");
+                    if one.decides_p05() {
+                        between // chance decides which end it is
+                    } else {
+                        format!("{:.2} ({between})", p05.value)
+                    }
                 }),
                 format!("{:.2}", one.point.bound_bits),
                 format!("{} %", short(100.0 * one.network.corrupt_paths())),
@@ -172,7 +193,7 @@ impl Plan {
             ),
         ];
         let exact = exact.map(|(name, label, x)| (name, label, Estimate::exact(x)));
-        let p05 = chosen.entropy.p05;
+        let p05 = chosen.entropy.p05.filter(|_| !chosen.decides_p05());
         let p05 = p05.map(|bits| ("entropy_p05_bits", "Shannon entropy, p05", bits));
         let mean = chosen.entropy.mean;
         let measured = [("entropy_mean_bits", "Shannon entropy, mean", mean)];
@@ -196,33 +217,47 @@ impl Plan {
                 .collect()
         };
         let deployed = |one: &&Finalist| one.point.candidate.layers == super::DEPLOYED;
-        let measured = |bits: fn(&Finalist) -> Option<f64>| -> Vec<(f64, f64)> {
-            let all = self.finalists.iter().filter(deployed);
-            all.filter_map(|one| Some((one.point.latency_p95_s, bits(one)?)))
-                .collect()
+        type Bits = fn(&Finalist) -> Option<Estimate>;
+        let mean: Bits = |one| Some(one.entropy.mean);
+        let p05: Bits = |one| one.entropy.p05.filter(|_| !one.decides_p05());
+        let at = |one: &Finalist, bits: f64| (one.point.latency_p95_s, bits);
+        let finalists = || self.finalists.iter().filter(deployed);
+        let measured = |bits: Bits| -> Vec<(f64, f64)> {
+            let found = finalists().filter_map(|one| Some(at(one, bits(one)?.value)));
+            found.collect()
         };
+        let whiskers = [mean, p05]
+            .into_iter()
+            .flat_map(|bits| finalists().filter_map(move |one| Some((one, ends(&bits(one)?)))));
+        let whiskers = whiskers.filter(|(_, (_, high))| high.is_finite());
+        let whiskers = whiskers.flat_map(|(one, (low, high))| [at(one, low), at(one, high)]);
+        let chosen = &self.finalists[self.chosen];
         let mut series = vec![
+            ("measured, mean", Mark::Dots, measured(mean)),
+            ("measured, p05", Mark::Dots, measured(p05)),
+            ("95 %", Mark::Intervals, whiskers.collect()),
             (
-                "measured, mean",
+                "chosen, mean",
                 Mark::Dots,
-                measured(|one| Some(one.entropy.mean.value)),
-            ),
-            (
-                "measured, p05",
-                Mark::Dots,
-                measured(|one| one.entropy.p05.map(|p05| p05.value)),
+                vec![at(chosen, chosen.entropy.mean.value)],
             ),
             ("limit, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
             ("limit, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),
             ("limit", Mark::Reference, of(&self.front)),
         ];
+        let cheaper = match self.cheaper.each_ref().map(Vec::is_empty) {
+            [false, false] => "within the bytes and a half and a quarter of them",
+            [false, true] => "within the bytes and a half of them; a quarter is not enough",
+            [true, _] => "within the bytes; half of them are not enough",
+        };
         series.retain(|(_, _, points)| !points.is_empty());
         Plot {
             title: "Latency, anonymity and bytes within the budgets".to_owned(),
             caption: format!(
                 "Lines: the front of three layers, on which no other parameters of the grid are \
-                 both faster and more anonymous by the limit for large pools, within the bytes and \
-                 a half and a quarter of them. Dots: measured with the corrupt mixes. Of all: {}.",
+                 both faster and more anonymous by the limit for large pools, {cheaper}. Dots: \
+                 measured with the corrupt mixes, p05 where it is not chance whether corrupt paths \
+                 make it. Of all: {}.",
                 self.layers_note()
             ),
             x_label: "latency of a one-packet message, p95, in s".to_owned(),

@@ -7,8 +7,7 @@
 //! | `loop_latency_*_ms`       | from a loop's slot until it was read                               |
 //! | `occupancy_mean_packets`  | packets in a mix; Poisson's mean where no fault takes packets      |
 //!
-//! Standard errors come from ten consecutive stretches of time or of messages, those of quantiles
-//! from fewer, longer ones.
+//! Standard errors come from ten consecutive stretches of time or of messages.
 
 use std::collections::BTreeSet;
 
@@ -28,11 +27,16 @@ const SECTIONS: usize = 10;
 /// Pools are looked at only after this many mean delays: they fill within a few.
 const WARM_UP_MEANS: f64 = 20.0;
 
-/// What `of` says of `values`, from all and from so many stretches.
-fn estimate(values: &[f64], stretches: usize, of: impl Fn(&[f64]) -> f64) -> Estimate {
-    let each = values.len().div_ceil(stretches).max(1);
-    let sections: Vec<f64> = values.chunks(each).map(&of).collect();
-    Estimate::from_sections(of(values), values.len() as u64, &sections)
+/// `values` as stretches.
+fn stretches(values: &[f64]) -> Vec<Vec<f64>> {
+    let each = values.len().div_ceil(SECTIONS).max(1);
+    values.chunks(each).map(<[f64]>::to_vec).collect()
+}
+
+/// Their mean, with the spread between stretches.
+fn mean_of(values: &[f64]) -> Estimate {
+    let sections: Vec<f64> = stretches(values).iter().map(|some| mean(some)).collect();
+    Estimate::from_sections(mean(values), values.len() as u64, &sections)
 }
 
 /// What a finished world found.
@@ -157,21 +161,17 @@ fn latency(outcome: &mut Outcome, what: &str, label: &str, latencies_s: &[f64]) 
         outcome,
         format!("{what}_latency_mean_ms"),
         format!("{label}, mean (ms)"),
-        estimate(&milliseconds, SECTIONS, mean),
+        mean_of(&milliseconds),
     );
     for (name, q) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)] {
-        let Some(stretches) = quantile_groups(SECTIONS, milliseconds.len() as u64, q) else {
+        if quantile_groups(1, milliseconds.len() as u64, q).is_none() {
             continue;
-        };
+        }
         push(
             outcome,
             format!("{what}_latency_{name}_ms"),
             format!("{label}, {name} (ms)"),
-            estimate(&milliseconds, stretches, |some| {
-                let mut sorted = some.to_vec();
-                sorted.sort_unstable_by(f64::total_cmp);
-                quantile(&sorted, q)
-            }),
+            Estimate::quantile_of(q, &stretches(&milliseconds)),
         );
     }
 }
@@ -221,7 +221,7 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
     outcome.figures.push(Figure {
         name: "occupancy_mean_packets".to_owned(),
         label: "Packets in a mix, mean".to_owned(),
-        estimate: estimate(&means, SECTIONS, mean),
+        estimate: mean_of(&means),
         expected: undisturbed.then_some(Expected::Equals(expected)),
     });
     let mut counts = vec![0_u64; most + 1];
@@ -232,17 +232,23 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
         .map(|(n, seen)| (n as f64, *seen as f64 / total))
         .collect();
     let law = |&(n, _): &(f64, f64)| (n, poisson_at(expected, n));
-    let reference = bars.iter().map(law).collect();
-    let table_rows = bars
-        .iter()
-        .map(|(n, share)| {
-            vec![
-                format!("{n}"),
-                format!("{share:.5}"),
-                format!("{:.5}", poisson_at(expected, *n)),
-            ]
-        })
-        .collect();
+    let row = |&(n, share): &(f64, f64)| {
+        let poisson = undisturbed.then(|| format!("{:.5}", poisson_at(expected, n)));
+        let shares = core::iter::once(format!("{share:.5}")).chain(poisson);
+        core::iter::once(format!("{n}")).chain(shares).collect()
+    };
+    let table_rows = bars.iter().map(row).collect();
+    let reference = undisturbed.then(|| Series {
+        name: format!("Poisson({expected:.3})"),
+        mark: Mark::Dots,
+        points: bars.iter().map(law).collect(),
+    });
+    let simulated = Series {
+        name: "simulated".to_owned(),
+        mark: Mark::Bars,
+        points: bars,
+    };
+    let head = ["packets", "share", "Poisson"].map(str::to_owned);
     Some(Plot {
         title: "Pools of the mixes".to_owned(),
         caption: "How many packets a mix holds, looked at twice a second, over all mixes. \
@@ -250,19 +256,8 @@ fn pools(scenario: &Scenario, world: &World<'_>, outcome: &mut Outcome) -> Optio
             .to_owned(),
         x_label: "packets in the mix".to_owned(),
         y_label: "share of looks".to_owned(),
-        series: vec![
-            Series {
-                name: "simulated".to_owned(),
-                mark: Mark::Bars,
-                points: bars,
-            },
-            Series {
-                name: format!("Poisson({expected:.3})"),
-                mark: Mark::Dots,
-                points: reference,
-            },
-        ],
-        table_head: ["packets", "share", "Poisson"].map(str::to_owned).to_vec(),
+        table_head: head[..if reference.is_some() { 3 } else { 2 }].to_vec(),
+        series: core::iter::once(simulated).chain(reference).collect(),
         table_rows,
     })
 }
@@ -310,7 +305,10 @@ fn latency_plot(scenario: &Scenario, measured: &[(&str, &[f64])]) -> Option<Plot
         points: grid().map(|t| (t * 1e3, law(t))).collect(),
     });
     let row = |(name, sorted): &(&str, &[f64])| {
-        let at = |q| format!("{:.1}", quantile(sorted, q) * 1e3);
+        let at = |q| match quantile_groups(1, sorted.len() as u64, q) {
+            Some(_) => format!("{:.1}", quantile(sorted, q) * 1e3),
+            None => "–".to_owned(),
+        };
         let count = sorted.len().to_string();
         vec![(*name).to_owned(), count, at(0.5), at(0.95), at(0.99)]
     };

@@ -1,13 +1,12 @@
 //! Figures of people instead of packets: users over several messages, pairs of correspondents,
 //! two senders.
 
-use super::{Estimate, Expected, Reader, Section, Target, mean, quantile};
+use super::{Estimate, Expected, Reader, Section, Target, mean};
 use crate::flow::games::GAMES;
 
 impl Reader<'_> {
     /// Quantiles over messages of one of their metrics, in bits.
     pub(super) fn quantiles(&mut self, name: &str, label: &str, metric: fn(&Target) -> f64) {
-        let n = self.all.targets.len() as u64;
         for (q, quantile_name, which) in [
             (0.01, "p01", "at most this for the worst 1 %"),
             (0.05, "p05", "at most this for the worst 5 %"),
@@ -17,12 +16,8 @@ impl Reader<'_> {
                 format!("{name}_{quantile_name}_bits"),
                 format!("{label}, {which}"),
             );
-            let of = |section: &Section| {
-                let mut column = section.column(metric);
-                column.sort_unstable_by(f64::total_cmp);
-                quantile(&column, q)
-            };
-            self.push_quantile((&name, &label), (n, q), of, None);
+            let of = |section: &Section| section.column(metric);
+            self.push_quantile((&name, &label), q, of);
         }
     }
 
@@ -47,12 +42,8 @@ impl Reader<'_> {
             (0.5, "p50", "Mean entropy of a user's 8 messages, median"),
         ] {
             let name = format!("user_entropy_{name}_bits");
-            let of = |section: &Section| {
-                let mut column: Vec<f64> = section.users.iter().map(|user| user.0).collect();
-                column.sort_unstable_by(f64::total_cmp);
-                quantile(&column, q)
-            };
-            self.push_quantile((&name, label), (n, q), of, None);
+            let of = |section: &Section| section.users.iter().map(|user| user.0).collect();
+            self.push_quantile((&name, label), q, of);
         }
         let least = self.estimate(n, |section| {
             mean(&section.users.iter().map(|user| user.1).collect::<Vec<_>>())
