@@ -81,10 +81,10 @@ const DROPS: [PeelDrop; 9] = [
     PeelDrop::Rejected(Reject::Flag),
     PeelDrop::Rejected(Reject::DelayTooLong),
 ];
-/// Longest that a withdrawal holds up the stop.
 /// A packet at a whole node takes so many times its cryptography alone: 1.4 to 1.7 when it is busy
 /// (docs/PERFORMANCE.md).
-const NODE_SHARE: f64 = 1.6;
+const NODE_OVER_CRYPTO: f64 = 1.6;
+/// Longest that a withdrawal holds up the stop.
 const LEAVING: Duration = Duration::from_millis(500);
 const MIX: &[Purpose] = &[Purpose::Node];
 const GATEWAY: &[Purpose] = &[
@@ -256,7 +256,7 @@ impl Node {
         tracing::info!(
             path = crypto.path.name(),
             rate_per_s = crypto.rate_per_s,
-            node_about_per_s = (crypto.rate_per_s / NODE_SHARE).round(),
+            node_about_per_s = (crypto.rate_per_s / NODE_OVER_CRYPTO).round(),
             "packets that one processor opens, and about what a node carries with it"
         );
         let peeling = peeler::Setup {

@@ -174,11 +174,13 @@ impl Scenario {
     /// SHA-256 of the canonical form, in hexadecimal.
     #[must_use]
     pub fn hash(&self) -> String {
-        Sha256::digest(self.canonical.as_bytes())
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hexadecimal(&Sha256::digest(self.canonical.as_bytes()))
     }
+}
+
+/// A hash as people read it.
+pub(crate) fn hexadecimal(hash: &[u8]) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn strategy(v: &Values) -> Strategy {

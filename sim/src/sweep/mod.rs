@@ -38,6 +38,8 @@ pub use merge::{Merged, merge};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::scenario::hexadecimal;
+
 /// Most runs of a plan.
 pub const RUNS_MAX: usize = 1_000_000;
 
@@ -97,10 +99,7 @@ impl Plan {
         for run in &self.runs {
             all.update(format!("{} {}\n", run.scenario_sha256, run.seed));
         }
-        all.finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect()
+        hexadecimal(&all.finalize())
     }
 
     /// The lines that the scenarios of all runs have in common.

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use proto::Time;
 use sha2::{Digest, Sha256};
 
+use crate::scenario::hexadecimal;
+
 /// A disk knows after this time, at the latest, that the application has taken a message.
 const TAKEN: Duration = Duration::from_secs(2);
 
@@ -130,8 +132,7 @@ impl Tally {
 
     /// The trace's hash, in hexadecimal.
     pub(super) fn trace(&self) -> String {
-        let hash = self.trace.clone().finalize();
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&self.trace.clone().finalize())
     }
 
     /// Judges a delivery to client `to`, which has crashed at these times so far.

@@ -165,7 +165,7 @@ impl Tight {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn product<const RAISED: bool>(&self, other: &Tight) -> [__m512i; LIMBS] {
-        let mut sums = start::<RAISED>([9, 8, 8, 8, 8]);
+        let mut sums = start::<RAISED>([0, 1, 1, 1, 1]);
         for i in 0..LIMBS {
             for j in 0..LIMBS {
                 let sum = &mut sums[i + j + 1];
@@ -188,7 +188,7 @@ impl Tight {
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn with_itself<const RAISED: bool>(&self) -> [__m512i; LIMBS] {
-        let mut sums = start::<RAISED>([9, 8, 7, 7, 7]);
+        let mut sums = start::<RAISED>([0, 1, 2, 2, 2]);
         for i in 0..LIMBS {
             for j in i + 1..LIMBS {
                 let sum = &mut sums[i + j + 1];
@@ -334,15 +334,15 @@ fn carry(limbs: [__m512i; LIMBS]) -> Tight {
     Tight(carried)
 }
 
-/// What the ten sums of a product start from: nothing, or 2^`bits` p, which the doublings that are
-/// still to come make 2⁹ p.
+/// What the ten sums of a product start from: nothing, or what makes 2⁹ p of those that stay when
+/// each has been doubled so often.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn start<const RAISED: bool>(bits: [u32; LIMBS]) -> [__m512i; 2 * LIMBS] {
+fn start<const RAISED: bool>(doublings: [u32; LIMBS]) -> [__m512i; 2 * LIMBS] {
     let mut sums = [_mm512_setzero_si512(); 2 * LIMBS];
     if RAISED {
-        for (i, bits) in bits.into_iter().enumerate() {
-            sums[i] = all(prime(i, bits));
+        for (i, doublings) in doublings.into_iter().enumerate() {
+            sums[i] = all(prime(i, RAISED_BITS - doublings));
         }
     }
     sums
@@ -512,10 +512,11 @@ mod tests {
                 (x.mul_raised(&y).0, b, RAISED),
                 (x.square_raised().0, a, RAISED),
             ] {
-                let above = if max == RAISED { 9 } else { 0 };
+                let is_raised = max == RAISED;
                 for (lane, ours) in unload(ours).into_iter().enumerate() {
                     assert!(ours.iter().all(|limb| *limb <= max));
-                    assert!(above == 0 || (0..LIMBS).all(|i| ours[i] >= prime(i, above)));
+                    let least = |i| if is_raised { prime(i, RAISED_BITS) } else { 0 };
+                    assert!((0..LIMBS).all(|i| ours[i] >= least(i)));
                     assert_eq!(reduce(wide(ours)), product(a[lane], other[lane]));
                 }
             }
@@ -529,7 +530,7 @@ mod tests {
                 (u.add(&v), each(&|lane, i| w(c[lane][i]) + w(d[lane][i]))),
                 (
                     u.sub(&v),
-                    each(&|lane, i| w(c[lane][i]) + w(prime(i, 9)) - w(d[lane][i])),
+                    each(&|lane, i| w(c[lane][i]) + w(prime(i, RAISED_BITS)) - w(d[lane][i])),
                 ),
                 (
                     x.add_multiple(&y, k),

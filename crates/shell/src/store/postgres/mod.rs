@@ -3,7 +3,7 @@
 //! | table            | columns                                                                  |
 //! |------------------|--------------------------------------------------------------------------|
 //! | `lacuna_store`   | one row: form, name of the day keys (16 bytes), version                  |
-//! | `lacuna_mailbox` | id (32), its highest number, packets held,   version of the last change, |
+//! | `lacuna_mailbox` | id (32), its highest number, packets held, version of the last change,   |
 //! |                  | how often it has been opened                                             |
 //! | `lacuna_packet`  | mailbox, number, stored-at (UTC s), sealed packet (2424)                 |
 //! | `lacuna_tag`     | epoch, fingerprint of a packet that was admitted ([`SharedTags`])        |
