@@ -31,7 +31,7 @@ use proto::{
 use serde_json::json;
 use shell::{
     accept,
-    budget::QUEUED_LEN,
+    budget::{self, QUEUED_LEN},
     clock::Clock,
     dial::Outgoing,
     drive::drive,
@@ -98,7 +98,7 @@ impl Node {
             advertise: config.advertise,
             path: selfcheck::path(&config.crypto_path)?,
             threads: selfcheck::threads(config.threads),
-            replay_max: config.replay_max,
+            replay_max: budget::replay_max(config.replay_max, &config.state_dir),
             tags: tags.map(|tags| Arc::new(tags) as Arc<dyn Tags>),
             pool_max: 0,
             clients: held_for_clients,
@@ -204,8 +204,8 @@ fn store_failed() -> anyhow::Result<()> {
 /// Bytes at most: frames that wait for clients, and packets read ahead for them.
 fn held_for_clients(config: &Config) -> usize {
     let frames = config.links_max * clients::QUEUE_MAX;
-    let packets = config.mailboxes_max * config.read_ahead;
-    (frames + packets) * QUEUED_LEN
+    let packets = config.mailboxes_max.saturating_mul(config.read_ahead);
+    packets.saturating_add(frames).saturating_mul(QUEUED_LEN)
 }
 
 /// Tells the machine the consensus and the time, and the supervisor how things stand.

@@ -92,7 +92,7 @@ fn what_is_wrong_is_refused_by_name() {
         ),
         (
             load("read_ahead = 0", &[], &[]),
-            "read_ahead must be above 0",
+            "read_ahead must be 1 to 10000000",
         ),
         (load("family = 'a b'", &[], &[]), "family must be"),
         (

@@ -32,6 +32,7 @@ use proto::{
 use serde_json::json;
 use shell::{
     accept::Limits,
+    budget,
     clock::Clock,
     dial::Outgoing,
     drive::drive,
@@ -67,7 +68,7 @@ impl Node {
             advertise: config.advertise,
             path: selfcheck::path(&config.crypto_path)?,
             threads: selfcheck::threads(config.threads),
-            replay_max: config.replay_max,
+            replay_max: budget::replay_max(config.replay_max, &config.state_dir),
             tags: None,
             pool_max: config.pool_max,
             clients: 0,

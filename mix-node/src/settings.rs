@@ -14,7 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use proto::directory::descriptor::{FAMILY_LEN_MAX, is_address};
 use serde::{Deserialize, Serialize};
 use shell::{
-    budget::REPLAY_MAX_MAX,
+    budget::{PACKETS_MAX, REPLAY_MAX_MAX, THREADS_MAX},
     log, selfcheck,
     settings::{Flag, Settings},
 };
@@ -121,17 +121,19 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        for (name, value) in [
-            ("pool_max", self.pool_max),
-            ("replay_max", self.replay_max),
-            ("link_queue_max", self.link_queue_max),
+        for (name, value, range) in [
+            ("replay_max", self.replay_max, 0..=REPLAY_MAX_MAX),
+            ("threads", self.threads, 0..=THREADS_MAX),
+            ("link_queue_max", self.link_queue_max, 1..=PACKETS_MAX),
+            ("pool_max", self.pool_max, 1..=PACKETS_MAX),
         ] {
-            ensure!(value > 0, "settings: {name} must be above 0");
+            ensure!(
+                range.contains(&value),
+                "settings: {name} must be {} to {}, not {value}",
+                range.start(),
+                range.end()
+            );
         }
-        ensure!(
-            self.replay_max <= REPLAY_MAX_MAX,
-            "settings: replay_max must be at most {REPLAY_MAX_MAX}"
-        );
         let family = self.family.len() <= FAMILY_LEN_MAX
             && self.family.bytes().all(|c| c.is_ascii_graphic());
         ensure!(

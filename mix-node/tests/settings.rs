@@ -90,10 +90,17 @@ fn what_is_wrong_is_refused_by_name() {
             load("", &[], &["--pool-max=many"]),
             "`pool_max` must be an integer",
         ),
-        (load("pool_max = 0", &[], &[]), "pool_max must be above 0"),
+        (
+            load("pool_max = 0", &[], &[]),
+            "pool_max must be 1 to 10000000, not 0",
+        ),
+        (
+            load("", &[], &["--link-queue-max=99999999999999999"]),
+            "link_queue_max must be 1 to 10000000, not",
+        ),
         (
             load("replay_max = 4000000001", &[], &[]),
-            "replay_max must be at most 4000000000",
+            "replay_max must be 0 to 4000000000",
         ),
         (load("family = 'a b'", &[], &[]), "family must be"),
         (load("log = 'loud=very'", &[], &[]), "log"),

@@ -6,14 +6,18 @@
 //! |---------------|------------|----------------------------------------------------------------|
 //! | tag           | 32 B       | keyed on the packet's shared secret (PKT, `sphinx::Tag`)       |
 //! | fingerprint   | `u64`      | first 8 bytes of SHA-256(set key ‖ 32 zeros ‖ tag), never zero |
-//! | capacity      | `usize`    | most fingerprints, from line rate × epoch                      |
+//! | capacity      | `usize`    | most fingerprints                                              |
 //! | line          | `[u64; 8]` | one line of the processor's cache; zero marks a free place     |
-//! | table         | lines      | 4/3 × capacity places: 10.7 B a fingerprint, zeroed lazily     |
+//! | table         | lines      | 4/3 × its share of places: 10.7 B a fingerprint, zeroed lazily |
 //!
 //! Open addressing by lines: a fingerprint stands in its home line, or, if that is full, in the
 //! next that is not. At three quarters full an admission reads 1.2 lines. In a table beyond the
 //! caches each line is a wait for memory, so a batch first reads all home lines, one after another
 //! but without waiting for each other, and then admits.
+//!
+//! The set grows with what came, not with what may come: when its tables are full it gets a further
+//! one, which makes it four times as large. Nothing moves, so no packet waits for that; an
+//! admission looks into each table, of which a set of 10⁸ has five.
 //!
 //! A false "seen" needs two packets of one epoch to agree in 64 bits under a key derived from the
 //! node's secret, so nobody can search for such a pair: with n held it is n / 2⁶⁴ for each honest
@@ -34,6 +38,10 @@ const LINE: usize = 8;
 /// Lines that are read before the first of them is used: more than a processor has under way at
 /// once, and few enough that none has left the nearest cache again.
 const AHEAD: usize = 64;
+/// What the first table holds: 11 MB.
+const FIRST: usize = 1 << 20;
+/// What a further table makes of the set's room.
+const GROWTH: usize = 4;
 /// The state that SHA-256 starts from (FIPS 180-4, 5.3.3).
 const START: [u32; 8] = [
     0x6a09_e667,
@@ -73,13 +81,15 @@ pub enum Refused {
     Full,
 }
 
-/// The set of one key. Its memory is fixed at construction.
+/// The set of one key. Its memory grows with what it holds, to [`Self::memory_of`] its capacity.
 pub struct ReplaySet {
     /// SHA-256 after the block of the set key: what every fingerprint begins with.
     keyed: Zeroizing<[u32; 8]>,
-    /// The lines, from the first place that begins one.
-    places: Box<[u64]>,
+    /// All full but the last.
+    tables: Vec<Table>,
     held: usize,
+    /// What all tables have room for.
+    room: usize,
     capacity: usize,
 }
 
@@ -87,6 +97,10 @@ impl ReplaySet {
     /// An empty set for packets that `secret` opens.
     #[must_use]
     pub fn new(secret: &SecretKey, capacity: usize) -> Self {
+        Self::starting_with(secret, capacity, FIRST)
+    }
+
+    fn starting_with(secret: &SecretKey, capacity: usize, first: usize) -> Self {
         let mut hash = Sha256::new()
             .chain_update(b"lacuna replay set v1")
             .chain_update(secret.to_bytes().as_slice())
@@ -96,11 +110,12 @@ impl ReplaySet {
         hash.as_mut_slice().zeroize();
         let mut keyed = Zeroizing::new(START);
         compress256(&mut keyed, core::slice::from_ref(&*block));
-        let places = vec![0; Self::places(capacity)].into_boxed_slice();
+        let room = first.min(capacity);
         Self {
             keyed,
-            places,
+            tables: vec![Table::of(room)],
             held: 0,
+            room,
             capacity,
         }
     }
@@ -118,43 +133,31 @@ impl ReplaySet {
         Fingerprint(first.max(1)) // zero marks a free place
     }
 
-    /// The table, its lines where those of the cache are.
-    fn lines(&mut self) -> &mut [[u64; LINE]] {
-        let late = self.places.as_ptr().align_offset(LINE * size_of::<u64>());
-        let (lines, _) = self.places[late.min(LINE)..].as_chunks_mut();
-        lines
-    }
-
     /// Takes a fingerprint in (RPL-1).
     ///
     /// # Errors
     ///
     /// [`Refused::Seen`] for the second of two equal ones, [`Refused::Full`] at capacity.
     pub fn admit(&mut self, fingerprint: Fingerprint) -> Result<(), Refused> {
-        let full = self.held == self.capacity;
-        let lines = self.lines();
-        let mut at = home(fingerprint, lines.len());
-        // Ends: a quarter of the places is always free. Without an early exit from a line, so that
-        // its eight places are compared at once.
-        loop {
-            let line = &mut lines[at];
-            let seen = line
-                .iter()
-                .fold(false, |seen, place| seen | (*place == fingerprint.0));
-            if seen {
-                return Err(Refused::Seen);
-            }
-            let taken = line.iter().filter(|place| **place != 0).count();
-            if let Some(free) = line.get_mut(taken) {
-                if full {
-                    return Err(Refused::Full);
-                }
-                *free = fingerprint.0;
-                self.held += 1;
-                return Ok(());
-            }
-            at = if at + 1 == lines.len() { 0 } else { at + 1 };
+        let (last, full) = self.tables.split_last_mut().expect("never without a table");
+        if full
+            .iter_mut()
+            .any(|table| table.find(fingerprint).is_none())
+        {
+            return Err(Refused::Seen);
         }
+        let free = last.find(fingerprint).ok_or(Refused::Seen)?;
+        if self.held == self.capacity {
+            return Err(Refused::Full);
+        }
+        *free = fingerprint.0;
+        self.held += 1;
+        if self.held == self.room && self.room < self.capacity {
+            let room = self.room.saturating_mul(GROWTH).min(self.capacity);
+            self.tables.push(Table::of(room - self.room));
+            self.room = room;
+        }
+        Ok(())
     }
 
     /// Takes a batch in, in order; `verdict` hears of each what [`Self::admit`] would say.
@@ -164,9 +167,11 @@ impl ReplaySet {
         mut verdict: impl FnMut(Fingerprint, Result<(), Refused>),
     ) {
         for some in batch.chunks(AHEAD) {
-            let lines = self.lines();
-            let read = |sum, one: &Fingerprint| sum ^ lines[home(*one, lines.len())][0];
-            black_box(some.iter().fold(0, read));
+            for table in &mut self.tables {
+                let lines = table.lines();
+                let read = |sum, one: &Fingerprint| sum ^ lines[home(*one, lines.len())][0];
+                black_box(some.iter().fold(0, read));
+            }
             for one in some {
                 verdict(*one, self.admit(*one));
             }
@@ -179,28 +184,83 @@ impl ReplaySet {
         self.held
     }
 
-    /// Memory of its table, in bytes, once it is full.
+    /// Bytes of its tables, once they are full.
     #[must_use]
     pub fn memory(&self) -> usize {
-        Self::memory_of(self.capacity)
+        self.tables.iter().map(Table::bytes).sum()
     }
 
-    /// Bytes of a set of `capacity` fingerprints.
+    /// Bytes that a set of `capacity` fingerprints takes at most.
     #[must_use]
     pub const fn memory_of(capacity: usize) -> usize {
-        Self::places(capacity) * size_of::<u64>()
-    }
-
-    /// Filled to three quarters at most, never without a free place; and one line more, of which
-    /// only as much is used as the first begins late.
-    const fn places(capacity: usize) -> usize {
-        (capacity.div_ceil(LINE * 3 / 4) + 2) * LINE
+        let (mut bytes, mut room, mut next) = (0, 0, FIRST);
+        loop {
+            let whole = if next < capacity { next } else { capacity };
+            bytes += Table::places(whole - room) * size_of::<u64>();
+            if whole == capacity {
+                return bytes;
+            }
+            (room, next) = (whole, whole.saturating_mul(GROWTH));
+        }
     }
 
     /// How many it can hold.
     #[must_use]
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+}
+
+/// Fingerprints by their home lines.
+struct Table {
+    /// The lines, from the first place that begins one.
+    places: Box<[u64]>,
+}
+
+impl Table {
+    /// An empty one for `room` fingerprints.
+    fn of(room: usize) -> Self {
+        let places = vec![0; Self::places(room)].into_boxed_slice();
+        Self { places }
+    }
+
+    /// Filled to three quarters at most, never without a free place; and one line more, of which
+    /// only as much is used as the first begins late.
+    const fn places(room: usize) -> usize {
+        (room.div_ceil(LINE * 3 / 4) + 2) * LINE
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.places)
+    }
+
+    /// Its lines where those of the cache are.
+    fn lines(&mut self) -> &mut [[u64; LINE]] {
+        let late = self.places.as_ptr().align_offset(LINE * size_of::<u64>());
+        let (lines, _) = self.places[late.min(LINE)..].as_chunks_mut();
+        lines
+    }
+
+    /// The free place in which a fingerprint would stand; none if it is there.
+    fn find(&mut self, fingerprint: Fingerprint) -> Option<&mut u64> {
+        let lines = self.lines();
+        let mut at = home(fingerprint, lines.len());
+        // Ends: a quarter of the places is always free. Without an early exit from a line, so that
+        // its eight places are compared at once.
+        loop {
+            let line = &lines[at];
+            let is_there = line.iter().fold(false, |is_there, place| {
+                is_there | (*place == fingerprint.0)
+            });
+            if is_there {
+                return None;
+            }
+            let taken = line.iter().filter(|place| **place != 0).count();
+            if taken < LINE {
+                return Some(&mut lines[at][taken]);
+            }
+            at = if at + 1 == lines.len() { 0 } else { at + 1 };
+        }
     }
 }
 
@@ -260,8 +320,16 @@ mod tests {
     #[test]
     fn is_a_set_also_where_lines_overflow() {
         const CAPACITY: usize = 100;
-        for (name, spread) in [("uniform", 1), ("all in one line", 0), ("at the end", 2)] {
-            let (mut one, mut batched) = (set(CAPACITY), set(CAPACITY));
+        for (name, spread, first) in [
+            ("uniform", 1, CAPACITY),
+            ("all in one line", 0, CAPACITY),
+            ("at the end", 2, CAPACITY),
+            ("uniform, in tables of 2, 6, 24 and 68", 1, 2),
+            ("all in one line of each table", 0, 3),
+            ("at the end of each table", 2, 1),
+        ] {
+            let set = || ReplaySet::starting_with(&SecretKey::from_bytes([5; 32]), CAPACITY, first);
+            let (mut one, mut batched) = (set(), set());
             let mut model = BTreeSet::new();
             let batch: Vec<Fingerprint> = (0..300u64)
                 .map(|i| {
@@ -291,7 +359,25 @@ mod tests {
             let expected: Vec<_> = batch.iter().copied().zip(expected).collect();
             assert_eq!(told, expected, "{name}");
             assert_eq!((one.held(), batched.held()), (model.len(), model.len()));
+            assert_eq!(one.tables.len() > 3, first < CAPACITY, "{name}");
         }
+    }
+
+    /// RPL-3
+    #[test]
+    fn memory_grows_with_what_came_up_to_what_is_told() {
+        let capacity = FIRST + 1000;
+        let mut set = set(capacity);
+        let small = set.memory();
+        assert_eq!(small, ReplaySet::memory_of(FIRST));
+        for i in 0..u32::try_from(capacity).unwrap() {
+            assert_eq!(set.memory() == small, set.held() < FIRST);
+            let fingerprint = set.fingerprint(&tag(i));
+            assert_eq!(set.admit(fingerprint), Ok(()));
+        }
+        assert_eq!(set.memory(), ReplaySet::memory_of(capacity));
+        let (large, told) = (4_000_000_000_usize, ReplaySet::memory_of(4_000_000_000));
+        assert!((large * 32 / 3..large * 32 / 3 + 2000).contains(&told));
     }
 
     /// RPL-2: what the spec says, by the library's own hash.

@@ -18,12 +18,13 @@
 //! Not counted: buffers of TLS and of the kernel, some 100 kB for each link.
 
 use core::{fmt, time::Duration};
-use std::fs;
+use std::{fs, path::Path};
 
 use proto::{
     mix::HELD_LEN,
     replay::{Fingerprint, ReplaySet},
 };
+use rustix::fs::statvfs;
 
 use crate::{
     node::{INBOX, Setup},
@@ -34,6 +35,16 @@ use crate::{
 pub const KEYS_OPEN: usize = 2;
 /// Most that `replay_max` may be: 4 × 10⁹, a set of 43 GB. More is a mistake.
 pub const REPLAY_MAX_MAX: usize = 4_000_000_000;
+/// Least that a `replay_max` of 0 becomes: 43 MB and 32 MB of disk.
+const REPLAY_MAX_MIN: usize = 2_000_000;
+/// Of the memory and of the free disk, what a `replay_max` of 0 may come to take.
+const REPLAY_SHARE: u64 = 4;
+/// Most packets that a setting may let wait in one place: ten million, 25 GB. More is a mistake.
+pub const PACKETS_MAX: usize = 10_000_000;
+/// Most links that a setting may let in: more than a process may open files.
+pub const LINKS_MAX: usize = 1_000_000;
+/// Most threads that open packets: more than a machine has processors.
+pub const THREADS_MAX: usize = 1024;
 /// Bytes of a packet in a queue: itself, its allocation, its place in line, and the list of the read that
 /// brought it, if by itself.
 pub const QUEUED_LEN: usize = 2_560;
@@ -79,7 +90,7 @@ impl Budget {
     #[must_use]
     pub fn bytes(&self, next_hops: usize) -> usize {
         let [base, replay, pool, peel, clients, link] = self.parts();
-        base + replay + pool + peel + clients + next_hops * link
+        (base + replay + pool + peel + next_hops * link).saturating_add(clients)
     }
 
     fn parts(&self) -> [usize; 6] {
@@ -104,6 +115,46 @@ impl fmt::Display for Budget {
              and {link} MB for each next hop that takes no packets"
         )
     }
+}
+
+/// Most packets of one key by the setting `replay_max`: 0 is what takes a quarter of this machine's
+/// memory, or of its control group's, and of the disk that is free at `state_dir`, but two million at
+/// least. That is a bound: set and journal grow with what comes.
+#[must_use]
+pub fn replay_max(setting: usize, state_dir: &Path) -> usize {
+    if setting > 0 {
+        return setting;
+    }
+    let disk = statvfs(state_dir).map_or(0, |disk| disk.f_bavail * disk.f_frsize);
+    fitting(memory(), disk)
+}
+
+/// How many fit into a share of `memory` and `disk`, in bytes.
+fn fitting(memory: u64, disk: u64) -> usize {
+    const MANY: usize = 1 << 20;
+    let each = |bytes: usize| (KEYS_OPEN * bytes / MANY) as u64 * REPLAY_SHARE;
+    let by_memory = memory / each(ReplaySet::memory_of(MANY));
+    let by_disk = disk / each(MANY * size_of::<Fingerprint>());
+    let fits = usize::try_from(by_memory.min(by_disk)).unwrap_or(usize::MAX);
+    fits.clamp(REPLAY_MAX_MIN, REPLAY_MAX_MAX)
+}
+
+/// Bytes of memory that this process may have: the machine's, or less by a control group.
+fn memory() -> u64 {
+    let machine = rustix::system::sysinfo();
+    let machine = machine.totalram.saturating_mul(machine.mem_unit.into());
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = group.lines().find_map(|line| line.strip_prefix("0::/"));
+    let limits = group.into_iter().flat_map(|group| {
+        let groups = Path::new(group).ancestors();
+        groups.filter_map(|group| {
+            let limit = Path::new("/sys/fs/cgroup").join(group).join("memory.max");
+            fs::read_to_string(limit).ok()?.trim().parse().ok()
+        })
+    });
+    limits
+        .min()
+        .map_or(machine, |limit: u64| machine.min(limit))
 }
 
 fn megabytes(bytes: usize) -> String {
@@ -207,7 +258,26 @@ mod tests {
             assert!(text.contains(part), "{part}: {text}");
         }
         assert_eq!(budget.bytes(3), budget.bytes(0) + 3 * 1024 * QUEUED_LEN);
-        assert_eq!(ReplaySet::memory_of(6_000_000), 64_000_128);
+        assert!((64_000_000..64_001_000).contains(&ReplaySet::memory_of(6_000_000)));
+    }
+
+    #[test]
+    fn what_nobody_set_takes_a_share() {
+        let folder = std::env::temp_dir();
+        assert_eq!(replay_max(7, &folder), 7);
+        let own = replay_max(0, &folder);
+        assert!((REPLAY_MAX_MIN..=REPLAY_MAX_MAX).contains(&own), "{own}");
+        assert!(memory() > 100_000_000, "a machine has memory");
+        let giga = 1_000_000_000;
+        for (memory, disk, expected) in [
+            (8 * giga, 1000 * giga, 95_238_095), // 21 bytes each of a quarter
+            (1000 * giga, 8 * giga, 125_000_000), // 16
+            (giga / 10, giga, REPLAY_MAX_MIN),
+            (giga, 0, REPLAY_MAX_MIN),
+            (4000 * giga, 4000 * giga, REPLAY_MAX_MAX),
+        ] {
+            assert_eq!(fitting(memory, disk), expected);
+        }
     }
 
     #[test]

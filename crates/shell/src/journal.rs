@@ -12,13 +12,16 @@
 //! | 52     | 4     | zero                                                           |
 //! | 56     | 8     | how often it has been opened, also kept in a file beside it    |
 //! | 64     | 8     | 1 if closed in order and on the disk, else 0                   |
-//! | 72     | 8     | capacity, records; the file is never shorter                   |
-//! | 80     | 8     | UTC seconds when it was last opened or closed                  |
+//! | 72     | 8     | room, records; the file is never shorter                       |
+//! | 80     | 8     | UTC seconds when it was last opened, synced or closed          |
 //! | 88     | 8     | zero                                                           |
 //! | 96     | 8 × n | fingerprints, in order; zero: none yet                         |
 //!
 //! The header, the count beside it and the folder are on the disk before the first append, so that a
 //! power loss always leaves a file that says it was not closed.
+//!
+//! Space is taken ahead, so that hardly an append can find the disk full: some at first, twice as
+//! much whenever half of it is used ([`Journal::sync`]).
 //!
 //! A file is burned, and its key with it, when records may be missing from it:
 //!
@@ -64,10 +67,12 @@ const EPOCH: usize = 8;
 const BOOT: usize = 16;
 const OPENED: usize = 56;
 const CLOSED: usize = 64;
-const CAPACITY: usize = 72;
+const ROOM: usize = 72;
 const SEEN: usize = 80;
 const RECORDS: usize = 96;
 const RECORD: usize = 8;
+/// Records that a journal has room for at first: 16 MB, and more than come between two syncs.
+const FIRST_ROOM: u64 = 2_000_000;
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 16;
 /// How far a clock may be set back while a node is down, as two honest ones may differ.
@@ -100,9 +105,12 @@ pub enum JournalError {
     /// The disk may have lost records: the same.
     #[error("the replay journal of epoch {0} may have lost records, its key is burned: {1}")]
     Lost(u64, io::Error),
-    /// It holds as many records as it can.
+    /// It holds as many records as it may.
     #[error("the replay journal is full")]
     Full,
+    /// The disk has no space to take ahead. Nothing is lost: appends go on until they fail.
+    #[error("no space for the replay journal: {0}; if an append finds none, the key is burned")]
+    NoSpace(io::Error),
     /// The file system failed.
     #[error("the replay journal: {0}")]
     Io(#[from] io::Error),
@@ -136,6 +144,9 @@ pub struct Journal {
     mark: Arc<Mark>,
     /// Records written.
     held: u64,
+    /// Records whose space is taken, or was asked for.
+    room: u64,
+    /// Most records.
     capacity: u64,
 }
 
@@ -216,7 +227,7 @@ impl Journals {
             let lost = !header.closed && header.boot != self.boot;
             let back = header.opened < opened_before
                 || now.after(CLOCK_BACK_MAX) < Utc::from_secs(header.seen_s);
-            let short = head_len < RECORDS || file.metadata()?.len() < place(header.capacity);
+            let short = head_len < RECORDS || file.metadata()?.len() < place(header.room);
             if lost || back || short || header.epoch != epoch.0 {
                 return Err(burned());
             }
@@ -233,8 +244,8 @@ impl Journals {
             return Err(burned());
         }
         let capacity = (capacity as u64).max(held);
-        // All space is taken now, so that no append can find the disk full.
-        fallocate(&file, FallocateFlags::empty(), 0, place(capacity)).map_err(io::Error::from)?;
+        let room = FIRST_ROOM.max(2 * held).min(capacity);
+        take_space(&file, room)?;
 
         let opened = opened_before + 1;
         let header = Header {
@@ -242,7 +253,7 @@ impl Journals {
             boot: self.boot,
             opened,
             closed: false,
-            capacity,
+            room: room_of(&file)?,
             seen_s: now.as_secs(),
         };
         let journal = Journal {
@@ -250,6 +261,7 @@ impl Journals {
             file: Arc::new(file),
             mark: Arc::new(mark),
             held,
+            room,
             capacity,
         };
         // On the disk before the first packet: after a power loss a journal that is absent, or
@@ -336,14 +348,28 @@ impl Journal {
         Ok(())
     }
 
-    /// What asks the disk, on a thread that may wait, whether all that was appended has got there.
+    /// What asks the disk at UTC `now`, on a thread that may wait, whether all that was appended has got
+    /// there, and takes further space before it is needed.
     ///
     /// # Errors
     ///
-    /// What it returns: [`JournalError::Lost`].
-    pub fn sync(&self) -> impl FnOnce() -> Result<(), JournalError> + Send + use<> {
+    /// What it returns: [`JournalError::Lost`] and [`JournalError::NoSpace`].
+    pub fn sync(&mut self, now: Utc) -> impl FnOnce() -> Result<(), JournalError> + Send + use<> {
         let (file, mark, epoch) = (Arc::clone(&self.file), Arc::clone(&self.mark), self.epoch);
-        move || or_burn(epoch, &mark, file.sync_data())
+        let had = self.room;
+        if self.held > had / 2 {
+            self.room = (2 * had).min(self.capacity);
+        }
+        let room = self.room;
+        move || {
+            or_burn(epoch, &mark, write_seen(&file, now))?;
+            or_burn(epoch, &mark, file.sync_data())?;
+            if room > had {
+                take_space(&file, room).map_err(JournalError::NoSpace)?;
+                or_burn(epoch, &mark, write_room(&file))?;
+            }
+            Ok(())
+        }
     }
 
     /// Closes it in order at UTC `now`: what it holds is on the disk, and a reboot does not burn
@@ -355,8 +381,8 @@ impl Journal {
     pub fn close(self, now: Utc) -> Result<(), JournalError> {
         let closed = || {
             self.file.sync_all()?;
-            let now = now.as_secs().to_be_bytes();
-            self.file.write_all_at(&now, SEEN as u64)?;
+            write_room(&self.file)?;
+            write_seen(&self.file, now)?;
             self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
             self.file.sync_all()
         };
@@ -383,6 +409,26 @@ fn or_burn(epoch: Epoch, mark: &Mark, done: io::Result<()>) -> Result<(), Journa
         }
         JournalError::Lost(epoch.0, error)
     })
+}
+
+/// Takes the space of so many records.
+fn take_space(file: &File, records: u64) -> io::Result<()> {
+    fallocate(file, FallocateFlags::empty(), 0, place(records)).map_err(io::Error::from)
+}
+
+/// How many records the file has room for.
+fn room_of(file: &File) -> io::Result<u64> {
+    let bytes = file.metadata()?.len().saturating_sub(RECORDS as u64);
+    Ok(bytes / RECORD as u64)
+}
+
+/// Says in its header how long the file is.
+fn write_room(file: &File) -> io::Result<()> {
+    file.write_all_at(&room_of(file)?.to_be_bytes(), ROOM as u64)
+}
+
+fn write_seen(file: &File, now: Utc) -> io::Result<()> {
+    file.write_all_at(&now.as_secs().to_be_bytes(), SEEN as u64)
 }
 
 /// Reads until `bytes` is full or the file ends; how many bytes it read.
@@ -423,7 +469,7 @@ struct Header {
     boot: BootId,
     opened: u64,
     closed: bool,
-    capacity: u64,
+    room: u64,
     seen_s: u64,
 }
 
@@ -438,7 +484,7 @@ impl Header {
         put(BOOT, &self.boot.0);
         put(OPENED, &self.opened.to_be_bytes());
         put(CLOSED, &u64::from(self.closed).to_be_bytes());
-        put(CAPACITY, &self.capacity.to_be_bytes());
+        put(ROOM, &self.room.to_be_bytes());
         put(SEEN, &self.seen_s.to_be_bytes());
         bytes
     }
@@ -454,7 +500,7 @@ impl Header {
             boot: BootId(*bytes.get(BOOT..)?.first_chunk()?),
             opened: number(OPENED)?,
             closed: number(CLOSED)? == 1,
-            capacity: number(CAPACITY)?,
+            room: number(ROOM)?,
             seen_s: number(SEEN)?,
         })
     }

@@ -315,7 +315,7 @@ fn the_mark_of_another_key_says_nothing() {
 fn a_disk_that_failed_burns_the_key_for_good() {
     type Write = fn(&mut Journal) -> Result<(), JournalError>;
     let append: Write = |journal| journal.append(&[fingerprint(2)]);
-    let sync: Write = |journal| journal.sync()();
+    let sync: Write = |journal| journal.sync(NOW)();
     for write in [append, sync] {
         for fails in [false, true] {
             let folder = Folder::new();
@@ -330,6 +330,57 @@ fn a_disk_that_failed_burns_the_key_for_good() {
             let result = open(&folder, BOOT_A);
             assert_eq!(matches!(result, Err(JournalError::Burned(7))), fails);
         }
+    }
+}
+
+/// Space is taken before it is needed, and a file that lost some of it is burned.
+#[test]
+fn a_journal_takes_space_ahead() {
+    for (left, keeps) in [(8, true), (7, false)] {
+        let folder = Folder::new();
+        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+        let len = || fs::metadata(path(&folder)).unwrap().len();
+        journal.file.set_len(place(4)).unwrap();
+        journal.room = 4;
+        journal.append(&[fingerprint(1), fingerprint(2)]).unwrap();
+        journal.sync(NOW)().unwrap();
+        assert_eq!(len(), place(4), "half of it is left");
+        journal.append(&[fingerprint(3)]).unwrap();
+        journal.sync(NOW)().unwrap();
+        assert_eq!(len(), place(8));
+        drop(journal);
+        let file = OpenOptions::new().write(true).open(path(&folder));
+        file.unwrap().set_len(place(left)).unwrap();
+        assert_eq!(open(&folder, BOOT_A).is_ok(), keeps, "{left}");
+    }
+}
+
+/// A disk without space ahead burns nothing: what was appended is there.
+#[test]
+fn no_space_ahead_is_told_and_burns_nothing() {
+    let folder = Folder::new();
+    let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+    journal.append(&[fingerprint(1)]).unwrap();
+    (journal.room, journal.capacity) = (1, 1 << 60);
+    journal.sync(NOW)().unwrap();
+    (journal.held, journal.room) = (1 << 59, 1 << 59); // more than any file system has
+    let result = journal.sync(NOW)();
+    assert!(matches!(result, Err(JournalError::NoSpace(_))));
+    drop(journal);
+    let (_, known) = open(&folder, BOOT_A).unwrap();
+    assert_eq!(known, [fingerprint(1)]);
+}
+
+/// The time of the last sync counts, also after a kill.
+#[test]
+fn a_clock_that_went_back_behind_a_sync_burns_the_key() {
+    let later = NOW.after(Duration::from_secs(3600));
+    for (synced, keeps) in [(NOW, true), (later, false)] {
+        let folder = Folder::new();
+        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+        journal.sync(synced)().unwrap();
+        drop(journal);
+        assert_eq!(open(&folder, BOOT_A).is_ok(), keeps);
     }
 }
 

@@ -187,15 +187,19 @@ impl Desk {
     /// may fail too, and nobody else would ask. It takes as long as the disk does.
     pub(super) async fn sync(&self) {
         let syncs: Vec<_> = {
-            let books = self.books();
-            let journals = books.journals.iter();
+            let mut books = self.books();
+            let (journals, now) = (books.journals.iter_mut(), self.clock().utc());
             journals
-                .map(|(epoch, journal)| (*epoch, journal.sync()))
+                .map(|(epoch, journal)| (*epoch, journal.sync(now)))
                 .collect()
         };
         for (epoch, sync) in syncs {
-            if let Err(why) = self.away(move |_| sync()).await {
-                self.close_key(&mut self.books(), epoch, Some(&why));
+            match self.away(move |_| sync()).await {
+                Ok(()) => {}
+                Err(why @ JournalError::NoSpace(_)) => {
+                    tracing::warn!(epoch = epoch.0, %why, "free some disk");
+                }
+                Err(why) => self.close_key(&mut self.books(), epoch, Some(&why)),
             }
         }
     }

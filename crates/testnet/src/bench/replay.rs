@@ -132,10 +132,10 @@ pub fn run(root: &Path, tags: usize, progress: &Progress) -> anyhow::Result<Repo
     let secret = SecretKey::from_bytes(seed());
     let key = secret.public();
     let mut unwrap = Unwrap::on(sphinx::Path::best())?;
+    let tags = tags.next_multiple_of(BATCH);
     let open = |told: &mut dyn FnMut(&[Fingerprint])| {
         journals.open(EPOCH, &key, tags, clock.utc(), |piece| told(piece))
     };
-    let tags = tags.next_multiple_of(BATCH);
     let mut set = ReplaySet::new(&secret, tags);
     let mut journal = open(&mut |_| ())?;
 
