@@ -8,7 +8,8 @@
 //! | `value`, `standard_error`, `low`, `high`, `n` | as in a run's summary          |
 //!
 //! One row for each figure of each run. In the pictures runs of equal settings are joined: the mean over seeds with
-//! the error of the mean, from the runs' own errors. Whiskers are the runs' own 95 % intervals (Student's t or
+//! the error of the mean, from the runs' own errors. A point that lacks the figure in some of its runs is not drawn, but
+//! named: those that have it are no fair choice of the seeds. Whiskers are the runs' own 95 % intervals (Student's t or
 //! Wilson's), joined below and above the mean: √Σ(value − low)² / runs (MOVER, Zou and Donner 2008); of one run they are
 //! the table's `low` and `high`.
 
@@ -30,7 +31,7 @@ pub struct Merged {
     pub table: Table,
     /// The figures that the grid names, over its x axis.
     pub plots: Vec<Plot>,
-    /// Why the others of them are not drawn.
+    /// What of them is not drawn, and why.
     pub undrawn: Vec<String>,
 }
 
@@ -75,7 +76,10 @@ pub fn merge(plan: &Plan, results: &[Value]) -> Result<Merged, String> {
     let (mut plots, mut undrawn) = (Vec::new(), Vec::new());
     for name in &plan.figures {
         match plot(plan, name, &rows) {
-            Ok(plot) => plots.push(plot),
+            Ok((plot, lacking)) => {
+                plots.push(plot);
+                undrawn.extend(lacking);
+            }
             Err(why) => undrawn.push(why),
         }
     }
@@ -141,10 +145,25 @@ struct Point {
     squared_errors: f64,
     /// Of the distances from the values down and up to the ends of their intervals.
     squared_ends: [f64; 2],
-    runs: f64,
+    /// Runs that have the figure.
+    had: u32,
+    /// All of them.
+    runs: u32,
 }
 
-fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
+impl Point {
+    fn add(&mut self, row: &Row<'_>) {
+        self.values += row.real("value");
+        self.squared_errors += row.real("standard_error").powi(2);
+        for (end, sum) in self.squared_ends.iter_mut().enumerate() {
+            *sum += (row.bound(end) - row.real("value")).powi(2);
+        }
+        self.had += 1;
+    }
+}
+
+/// The picture of one figure, and which of its points are not drawn.
+fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<(Plot, Option<String>), String> {
     let place = plan
         .varied
         .iter()
@@ -153,27 +172,35 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
     // Keys that tell lines apart: whose value changes from run to run at one x. What the x axis decides does not.
     let decided = |at: usize| {
         let mut found = BTreeMap::new();
-        rows.iter().all(|row| {
-            let value = &row.values[at];
-            found.entry(&row.values[place]).or_insert(value) == &value
+        plan.runs.iter().all(|run| {
+            let value = &run.values[at];
+            found.entry(&run.values[place]).or_insert(value) == &value
         })
     };
     let told: Vec<usize> = (0..plan.varied.len())
         .filter(|at| *at != place && !decided(*at))
         .collect();
+    let having: BTreeMap<u64, &Row<'_>> = rows
+        .iter()
+        .filter(|row| row.name == name)
+        .map(|row| (row.run, row))
+        .collect();
+    let label = having
+        .values()
+        .next()
+        .map_or(name, |row| row.figure["label"].as_str().unwrap_or(name));
     // A line for each setting of these keys, a point for each x; both in order of appearance.
     let mut lines: Vec<(String, Vec<Point>)> = Vec::new();
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
-    let mut label = name.to_owned();
-    for row in rows.iter().filter(|row| row.name == name) {
+    for (number, run) in (0..).zip(&plan.runs) {
         let others: Vec<String> = told
             .iter()
-            .map(|at| (&plan.varied[*at], &row.values[*at]))
+            .map(|at| (&plan.varied[*at], &run.values[*at]))
             .map(|(key, value)| format!("{} {value}", key.rsplit('.').next().unwrap_or(key)))
             .collect();
-        let x: f64 = row.values[place]
+        let x: f64 = run.values[place]
             .parse()
-            .map_err(|_| format!("x = {:?}: {:?} is no number", plan.x, row.values[place]))?;
+            .map_err(|_| format!("x = {:?}: {:?} is no number", plan.x, run.values[place]))?;
         let line = others.join(", ");
         let at = *known.entry(line.clone()).or_insert(lines.len());
         if at == lines.len() {
@@ -190,39 +217,49 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
             });
             points.len() - 1
         });
-        points[at].values += row.real("value");
-        points[at].squared_errors += row.real("standard_error").powi(2);
-        for (end, sum) in points[at].squared_ends.iter_mut().enumerate() {
-            *sum += (row.bound(end) - row.real("value")).powi(2);
+        points[at].runs += 1;
+        if let Some(row) = having.get(&number) {
+            points[at].add(row);
         }
-        points[at].runs += 1.0;
-        row.figure["label"]
-            .as_str()
-            .unwrap_or(name)
-            .clone_into(&mut label);
     }
-    if lines.is_empty() {
+    if having.is_empty() {
         return Err(format!("figures: no run has a figure {name}"));
     }
     let (mut series, mut intervals, mut table_rows) = (Vec::new(), Vec::new(), Vec::new());
+    let mut lacking = Vec::new();
     for (line, mut points) in lines {
         points.sort_by(|a, b| a.x.total_cmp(&b.x));
         let mut drawn = Vec::new();
         for point in points {
-            let (value, error) = (
-                point.values / point.runs,
-                point.squared_errors.sqrt() / point.runs,
-            );
+            let seeds = format!("{} of {}", point.had, point.runs);
+            if point.had < point.runs {
+                let at = format!("{} = {}", plan.x, short(point.x));
+                let at = [at, line.clone()].join(", ");
+                lacking.push(format!("{} ({seeds} runs)", at.trim_end_matches(", ")));
+                let mut row = vec![line.clone(), short(point.x)];
+                row.resize(6, "not drawn".to_owned());
+                table_rows.push([row, vec![seeds]].concat());
+                continue;
+            }
+            let runs = f64::from(point.runs);
+            let (value, error) = (point.values / runs, point.squared_errors.sqrt() / runs);
             drawn.push((point.x, value));
-            let [below, above] = point.squared_ends.map(|sum| sum.sqrt() / point.runs);
+            let [below, above] = point.squared_ends.map(|sum| sum.sqrt() / runs);
             let (low, high) = (value - below, value + above);
             if low.is_finite() && high.is_finite() {
                 intervals.extend([(point.x, low), (point.x, high)]);
             }
             let row = [point.x, value, error, low, high].map(short);
-            table_rows.push([vec![line.clone()], row.to_vec()].concat());
+            table_rows.push([vec![line.clone()], row.to_vec(), vec![seeds]].concat());
         }
-        let name = if line.is_empty() { label.clone() } else { line };
+        if drawn.is_empty() {
+            continue;
+        }
+        let name = if line.is_empty() {
+            label.to_owned()
+        } else {
+            line
+        };
         series.push(Series {
             name,
             mark: if drawn.len() > 1 {
@@ -238,18 +275,41 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<Plot, String> {
         mark: Mark::Intervals,
         points: intervals,
     });
-    Ok(Plot {
-        title: label,
-        caption: "Mean over seeds; whiskers are 95 % intervals, joined from those of the runs."
-            .to_owned(),
+    let told = (!lacking.is_empty()).then(|| {
+        let more = match lacking.len().saturating_sub(REASONS) {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        let some = lacking[..lacking.len().min(REASONS)].join("; ");
+        format!("figures: {name}: points that not all of their runs have, not drawn: {some}{more}")
+    });
+    let caption = "Mean over seeds; whiskers are 95 % intervals, joined from those of the runs.";
+    let undrawn = match lacking.len() {
+        0 => String::new(),
+        points => {
+            format!(" Not drawn: {points} points that lack the figure in some of their runs.")
+        }
+    };
+    let plot = Plot {
+        title: label.to_owned(),
+        caption: caption.to_owned() + &undrawn,
         x_label: plan.x.clone(),
         y_label: name.to_owned(),
         series,
-        table_head: ["line", &plan.x, "value", "standard error", "low", "high"]
-            .map(str::to_owned)
-            .to_vec(),
+        table_head: [
+            "line",
+            &plan.x,
+            "value",
+            "standard error",
+            "low",
+            "high",
+            "runs",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
         table_rows,
-    })
+    };
+    Ok((plot, told))
 }
 
 #[cfg(test)]
@@ -320,6 +380,29 @@ mod tests {
         bad["failures"] = json!(["calibration failed: by 3 bits", "and more"]);
         let error = merge(&plan(GRID), &[good.clone(), bad, good.clone(), good]).unwrap_err();
         assert_eq!(error, "runs that failed: 1 (calibration failed: by 3 bits)");
+    }
+
+    /// The seeds that have a figure are no fair choice of them.
+    #[test]
+    fn a_point_that_lacks_runs_is_named_and_not_drawn() {
+        let good = result(1.0, [0.0, 2.0]);
+        let mut lacks = good.clone();
+        lacks["figures"] = json!({"other": good["figures"]["entropy_mean_bits"]});
+        let merged = merge(&plan(GRID), &[good.clone(), lacks, good.clone(), good]).unwrap();
+        assert_eq!(merged.plots[0].series[0].points, [(3.0, 1.0)]);
+        assert_eq!(
+            merged.undrawn,
+            [
+                "figures: entropy_mean_bits: points that not all of their runs have, not drawn: \
+                 network.layers = 2 (1 of 2 runs)"
+            ]
+        );
+        let rows = &merged.plots[0].table_rows;
+        assert_eq!(rows[0][1..3], ["2", "not drawn"]);
+        assert_eq!(
+            (rows[0][6].as_str(), rows[1][6].as_str()),
+            ("1 of 2", "2 of 2")
+        );
     }
 
     #[test]
