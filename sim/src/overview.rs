@@ -162,7 +162,7 @@ fn plot(
     });
     Some(Plot {
         title: heading.to_owned(),
-        caption: format!("`{figure}` of each run."),
+        caption: format!("{figure} of each run."),
         x_label: "number of the run".to_owned(),
         y_label: axis.to_owned(),
         series,

@@ -6,7 +6,7 @@
 use std::{fs, path::Path, process::Command};
 
 /// Pictures of a flow report: latency, entropy, pools.
-const PICTURES: usize = 3;
+const PICTURES: usize = 4;
 
 fn browser(page: &Path, profile: &Path, arguments: &[String]) -> String {
     let output = Command::new("chromium")

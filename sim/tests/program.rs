@@ -59,7 +59,7 @@ fn a_run_writes_a_summary_and_a_page() {
     for key in ["value", "standard_error", "interval_95", "n", "expected"] {
         assert!(!entropy[key].is_null(), "{key} in {entropy}");
     }
-    assert_eq!(page.matches("<svg").count(), 3);
+    assert_eq!(page.matches("<svg").count(), 4);
     // Self-contained: nothing is fetched, nothing is executed.
     for outside in [
         "<script", "http://", "https://", "src=", "href=", "@import", "url(",

@@ -229,4 +229,9 @@ pub(crate) fn show_figures(outcome: &Outcome) {
         };
         println!("{:<32} {value:>12} {error:<12}{z}", figure.name);
     }
+    // Whether the deployed code did what it is for; the other counts stand in page and summary.
+    let messages = outcome.counts.iter();
+    for (name, count) in messages.filter(|(name, _)| name.starts_with("messages_")) {
+        println!("{name:<32} {count:>12}");
+    }
 }

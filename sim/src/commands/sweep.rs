@@ -218,7 +218,8 @@ fn merge(folder: &Path, quiet: bool) -> Result<(), Failure> {
         write(page, report::sweep_page(&plan, &merged).as_bytes())
     };
     all().map_err(running)?;
-    if let Some(why) = merged.undrawn.first() {
+    if !merged.undrawn.is_empty() {
+        let why = merged.undrawn.join("\n");
         return Err(running(anyhow!(
             "{why}; {} has all that was measured",
             folder.join(MERGED[0]).display()

@@ -8,6 +8,7 @@
 mod bounds;
 mod calibration;
 mod cost;
+mod distribution;
 mod people;
 
 use std::collections::BTreeMap;
@@ -70,6 +71,7 @@ pub(super) fn outcome(
     let plots = [
         reader.latency_plot(),
         reader.entropy_plot(),
+        reader.entropy_shares(),
         reader.occupancy_plot(),
     ];
     let counts = [
@@ -417,7 +419,10 @@ impl Reader<'_> {
             mark: Mark::Line,
             points: measured,
         }];
+        let mut caption = "Share of packets that have arrived after a given time.";
         if self.erlang() {
+            caption = "Share of packets that have arrived after a given time. With Poisson mixes \
+                       the time in the mixes is a sum of exponential times: the Erlang law.";
             series.push(Series {
                 name: format!("Erlang({} stages)", self.setup.layers),
                 mark: Mark::Reference,
@@ -430,9 +435,7 @@ impl Reader<'_> {
             .filter(|figure| figure.name.starts_with("latency_"));
         Some(Plot {
             title: "Latency from end to end".to_owned(),
-            caption: "Share of packets that have arrived after a given time. With Poisson mixes \
-                      the time in the mixes is a sum of exponential times: the Erlang law."
-                .to_owned(),
+            caption: caption.to_owned(),
             x_label: "latency (ms)".to_owned(),
             y_label: "share of packets".to_owned(),
             series,
@@ -475,8 +478,10 @@ impl Reader<'_> {
         };
         let average = mean(&column);
         upright(format!("mean {average:.3}"), average);
+        let mut about = "";
         if let Some(limit) = self.limit() {
             upright(format!("limit {limit:.3}"), limit);
+            about = " The limit is that of infinitely large pools, with no corrupt mix.";
         }
         let rows = self
             .figures
@@ -492,8 +497,7 @@ impl Reader<'_> {
             title: "Anonymity of messages".to_owned(),
             caption: format!(
                 "Shannon entropy of the adversary's posterior over exit packets, one value \
-                 per measured message. The limit is that of infinitely large pools, with \
-                 no corrupt mix.{helped}"
+                 per measured message.{about}{helped}"
             ),
             x_label: "entropy (bits)".to_owned(),
             y_label: "share of messages".to_owned(),
