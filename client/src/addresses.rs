@@ -82,6 +82,7 @@ impl core::fmt::Display for AddressRefused {
                 ),
                 AddressError::NotReady => f.write_str("there is no consensus yet: try again when `lacuna status` says ready"),
                 AddressError::NoGateway => f.write_str("it is no gateway to move to: name another one of the consensus, 64 hex digits, or none to have one drawn"),
+                AddressError::NoOther => f.write_str("there is no gateway to draw: your mailboxes are or were at each other one, or it was left as an entry today, withdraws, or is down; none of the moves was used. Name one that you know to live: `lacuna move --to GATEWAY`"),
                 AddressError::Moving => f.write_str("a move is being written: try again"),
                 AddressError::TooSoon { wait_s } => write!(
                     f,

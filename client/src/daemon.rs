@@ -43,7 +43,7 @@ use crate::{
     outbox::Outbox,
     settings::Config,
     state_dir::{RECORDS, StateDir, chosen},
-    status::Counts,
+    status::{Counts, way_out},
 };
 
 /// Starts daemons.
@@ -279,7 +279,9 @@ impl Shared {
             Said::Relocated(_) => self.count("correspondent_moved"),
             Said::Event(event) => {
                 if event == ClientEvent::EntryReplaced {
-                    tracing::warn!("the entry gateway is dead; another one is entered by");
+                    tracing::warn!(
+                        "the entry gateway is dead or withdraws; another one is entered by"
+                    );
                 }
                 if let ClientEvent::Alarmed(stage) = event {
                     tracing::warn!(
@@ -289,7 +291,8 @@ impl Shared {
                 }
                 if event == ClientEvent::Noticed(What::Withdrawal, Concerns::Mailbox) {
                     tracing::warn!(
-                        "the gateway of the mailbox stops; what comes waits for its return, or move: `lacuna move`"
+                        "the gateway of the mailbox stops; what comes waits for its return. {}",
+                        way_out(self.links.view().moving.refused)
                     );
                 }
                 self.count(&name(event));

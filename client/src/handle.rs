@@ -106,10 +106,10 @@ impl Handle {
         let (entry, mailbox) = (shared.links.entry.watch(), shared.links.home().watch());
         let (entry, mailbox) = (entry.borrow(), mailbox.borrow());
         let now = shared.clock.now();
-        let entrance = shared.links.view().entrance;
+        let view = shared.links.view();
         (
-            entry_trouble(&entry, &entrance, now),
-            mailbox_trouble(&mailbox, entry.up, now),
+            entry_trouble(&entry, &view.entrance, now),
+            mailbox_trouble(&mailbox, entry.up, view.moving.refused, now),
         )
     }
 
@@ -252,7 +252,7 @@ impl Handle {
         let trouble = status::mailbox_trouble;
         let former = |(gateway, port): (NodeId, &Port)| {
             let known = port.watch().borrow().clone();
-            let trouble = trouble(&known, false, shared.clock.now());
+            let trouble = trouble(&known, false, None, shared.clock.now());
             let until = view.moving.former.iter().find(|(of, _)| *of == gateway);
             Former {
                 link: link(&known, Some(gateway), trouble),

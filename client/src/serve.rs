@@ -420,7 +420,10 @@ fn unaddressed(why: AddressRefused) -> Response {
     let code = match why {
         AddressRefused::NotReady
         | AddressRefused::Refused(
-            AddressError::NotReady | AddressError::Moving | AddressError::TooSoon { .. },
+            AddressError::NotReady
+            | AddressError::Moving
+            | AddressError::NoOther
+            | AddressError::TooSoon { .. },
         ) => Code::Unavailable,
         AddressRefused::Refused(_) => Code::Usage,
         AddressRefused::Stopped => Code::Stopping,

@@ -13,7 +13,7 @@ use core::fmt;
 
 use proto::{
     Time,
-    client::{Entrance, PATIENCE, Stage, Watching},
+    client::{AddressError, Entrance, MOVES_MAX, PATIENCE, Stage, Watching},
     directory::Profile,
     wire::FRAME_LEN,
 };
@@ -58,7 +58,8 @@ pub struct Status {
     pub epoch: Option<u64>,
     /// Its entry gateway and whether the link is up.
     pub entry: Link,
-    /// How often the entry gateway was dead and another one was taken, since the daemon started.
+    /// How often the entry gateway was dead or withdrew and another one was taken, since the daemon
+    /// started.
     pub entries_replaced: u64,
     /// Its mailbox gateway and whether the link is up.
     pub mailbox: Link,
@@ -202,30 +203,59 @@ pub(crate) fn entry_trouble(link: &Known, entrance: &Entrance, now: Time) -> Opt
     if link.up {
         return None;
     }
+    let gone = if entrance.withdrew {
+        "this gateway has withdrawn"
+    } else {
+        "this gateway is dead"
+    };
     let then = match (entrance.dead, entrance.leaving) {
-        _ if link.failed == 0 => "dialling",
-        (_, true) => "this gateway is dead; within seconds another one is entered by",
-        (true, false) => {
-            "this gateway is dead and there is no other to enter by now: the others are its mailbox's, or were left within the last 10 minutes, or four were tried today; redialling"
-        }
+        _ if link.failed == 0 => "dialling".to_owned(),
+        (_, true) => format!("{gone}; within seconds another one is entered by"),
+        (true, false) => format!(
+            "{gone} and there is no other to enter by now: the others are its mailbox's, or were left within the last 10 minutes, or four were tried today; redialling"
+        ),
         (false, false) => {
-            "nothing comes from the mailbox gateway either: check this machine's connection; redialling"
+            "nothing comes from the mailbox gateway either: check this machine's connection; redialling".to_owned()
         }
     };
     Some(format!("{}; {then}", attempts(link, now)))
 }
 
-/// What a person should know of a mailbox link that is down.
-pub(crate) fn mailbox_trouble(link: &Known, entered: bool, now: Time) -> Option<String> {
+/// What a person should know of a mailbox link that is down, and of whether a move would help.
+pub(crate) fn mailbox_trouble(
+    link: &Known,
+    entered: bool,
+    refused: Option<AddressError>,
+    now: Time,
+) -> Option<String> {
     if link.up {
         return None;
     }
     let then = if link.failed > 0 && entered {
-        "this gateway is dead or has withdrawn: what it stored waits there, nothing new arrives until it is back; redialling. `lacuna move` takes another one"
+        format!(
+            "this gateway is dead or has withdrawn: what it stored waits there, nothing new arrives until it is back; redialling. {}",
+            way_out(refused)
+        )
     } else {
-        "dialling"
+        "dialling".to_owned()
     };
     Some(format!("{}; {then}", attempts(link, now)))
+}
+
+/// What `lacuna move` would do, if it would be refused for this (CLI-40, CLI-44).
+pub(crate) fn way_out(refused: Option<AddressError>) -> String {
+    match refused {
+        None => "`lacuna move` takes another one".to_owned(),
+        Some(AddressError::TooSoon { wait_s }) => format!(
+            "There were {MOVES_MAX} moves: the next one is possible in {}",
+            counted(wait_s.div_ceil(3600), "hour", "hours")
+        ),
+        Some(AddressError::NoOther) => {
+            "No other gateway is known to live: a move must name one, `lacuna move --to GATEWAY`"
+                .to_owned()
+        }
+        Some(_) => "No move is possible now".to_owned(),
+    }
 }
 
 fn attempts(link: &Known, now: Time) -> String {
@@ -359,7 +389,7 @@ impl fmt::Display for Status {
         write!(f, "entry     {}", link(&self.entry))?;
         match self.entries_replaced {
             0 => writeln!(f)?,
-            many => writeln!(f, "; {many} dead ones replaced")?,
+            many => writeln!(f, "; {many} that were dead or withdrew replaced")?,
         }
         write!(f, "mailbox   {}", link(&self.mailbox))?;
         match self.addresses_unopened.as_slice() {
@@ -432,7 +462,7 @@ mod tests {
             entry_trouble(&link(true, 0), &Entrance::default(), now),
             None
         );
-        assert_eq!(mailbox_trouble(&link(true, 0), true, now), None);
+        assert_eq!(mailbox_trouble(&link(true, 0), true, None, now), None);
         let mut seen = std::collections::BTreeSet::new();
         for (failed, dead, leaving, words) in [
             (0, true, false, "dialling"),
@@ -448,15 +478,35 @@ mod tests {
             );
             assert!(seen.insert(said));
         }
-        let alone = mailbox_trouble(&link(false, 3), true, now).expect("it is down");
-        assert!(alone.contains("waits there"), "{alone}");
-        let both = mailbox_trouble(&link(false, 3), false, now).expect("it is down");
+        let withdrew = Entrance {
+            withdrew: true,
+            ..entrance(true, true)
+        };
+        let said = entry_trouble(&link(false, 2), &withdrew, now).expect("it is down");
+        assert!(
+            said.contains("withdrawn") && !said.contains("dead"),
+            "{said}"
+        );
+        let both = mailbox_trouble(&link(false, 3), false, None, now).expect("it is down");
         assert!(!both.contains("waits there"), "{both}");
         let new = Known::default();
         assert_eq!(
-            mailbox_trouble(&new, true, now).as_deref(),
+            mailbox_trouble(&new, true, None, now).as_deref(),
             Some("no word yet; dialling")
         );
+        // CLI-44: a move that would be refused is not advised.
+        let wait_s = 336 * 3600 - 1;
+        for (refused, words) in [
+            (None, "`lacuna move` takes another one"),
+            (Some(AddressError::TooSoon { wait_s }), "in 336 hours"),
+            (Some(AddressError::NoOther), "`lacuna move --to GATEWAY`"),
+            (Some(AddressError::Moving), "No move is possible now"),
+        ] {
+            let alone = mailbox_trouble(&link(false, 3), true, refused, now).expect("it is down");
+            assert!(alone.contains("waits there"), "{alone}");
+            assert!(alone.contains(words), "{alone}");
+            assert_eq!(alone.contains("`lacuna move` takes"), refused.is_none());
+        }
     }
 
     /// A day of frames of a known rate.

@@ -8,6 +8,8 @@
 //! | four a day                | CLI-30, across restarts                                          |
 //! | nor by documents          | CLI-30: documents that drop gateways, also before the calendar   |
 //! | steering                  | CLI-30, t11: control: a client that forgets whom it left         |
+//! | moves                     | CLI-40: not to a dead gateway; control: the same client forgets   |
+//! | nowhere to move           | CLI-40, CLI-44: costs no move, and is seen before                |
 
 mod client_net;
 
@@ -22,7 +24,7 @@ use client_net::{START_S, config, consensus, gateway_id, own_family, params, rat
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Utc},
-    client::{Client, ClientEvent, Identity, Input, Op, Output},
+    client::{AddressError, Client, ClientEvent, Identity, Input, Op, Output},
     directory::Consensus,
     wire::{Frame, Kind},
 };
@@ -40,6 +42,8 @@ struct Alone {
     now: Time,
     records: BTreeMap<Vec<u8>, Vec<u8>>,
     replaced: Vec<Time>,
+    /// What came of orders to move.
+    moved: Vec<Result<(), AddressError>>,
     written: Vec<Time>,
     /// Every gateway that it ever entered by.
     entered: BTreeSet<NodeId>,
@@ -67,6 +71,7 @@ impl Alone {
             now: Time::ZERO,
             records: BTreeMap::new(),
             replaced: Vec::new(),
+            moved: Vec::new(),
             written: Vec::new(),
             entered: BTreeSet::new(),
         };
@@ -115,11 +120,11 @@ impl Alone {
                 }
                 Output::Event(ClientEvent::EntryReplaced) => self.replaced.push(self.now),
                 Output::Entry(_) => self.written.push(self.now),
+                Output::Addressed { outcome, .. } => self.moved.push(outcome.map(drop)),
                 Output::Mailbox { .. }
                 | Output::Relocated(_)
                 | Output::Deliver(_)
                 | Output::Progress(_)
-                | Output::Addressed { .. }
                 | Output::Event(_) => {}
             }
         }
@@ -150,6 +155,28 @@ impl Alone {
             self.drain();
         }
         self.now = until;
+    }
+
+    /// The entry gateway dies, and another one is entered by.
+    fn entry_dies(&mut self) -> NodeId {
+        let dead = self.entry();
+        self.fails();
+        self.hears();
+        self.fails();
+        self.pass(JITTER);
+        assert_ne!(self.entry(), dead);
+        dead
+    }
+
+    /// The owner moves, and where to.
+    fn moves(&mut self, to: Option<NodeId>) -> Result<NodeId, AddressError> {
+        let seen = self.client.moving().refused;
+        self.input(Input::Move { ticket: 1, to });
+        let moved = self.moved.pop().expect("it is answered at once");
+        if to.is_none() {
+            assert_eq!(moved.err(), seen, "status says so before");
+        }
+        moved.map(|()| self.client.mailbox_gateway())
     }
 
     /// For so long nothing but `works` lets a link up, and dials come every ten seconds.
@@ -371,4 +398,61 @@ fn t11_blocking_gateways_steers_a_client_by_three_draws_a_day() {
     assert!((0.13..0.54).contains(&share), "{share}");
     let control = caught(true);
     assert!(control > 0.95, "without the memory of the day: {control}");
+}
+
+/// CLI-40: of four gateways the client left one as dead; its mailboxes move to the one that it knows
+/// nothing of, then to the live entry. The control: a client that forgets whom it left moves there.
+#[test]
+fn a_move_leads_to_no_gateway_that_was_left_as_dead() {
+    let mut forgetful = BTreeSet::new();
+    for seed in 0..16 {
+        let mut alone = Alone::new(seed, 4, 0.001);
+        alone.up();
+        let dead = alone.entry_dies();
+        alone.up();
+        let entry = alone.entry();
+        let records = alone.records.clone();
+        let first = alone.moves(None).expect("there is one more");
+        assert!(![gateway_id(0), dead, entry].contains(&first));
+        assert_eq!(alone.moves(None), Ok(entry), "before none");
+
+        alone.records = records;
+        alone.records.retain(|key, _| key[0] != b'l');
+        alone.restart(seed);
+        alone.up();
+        let to = alone.moves(None).expect("two are not known to be dead");
+        forgetful.insert(to == dead);
+    }
+    assert!(forgetful.contains(&true));
+}
+
+/// CLI-40, CLI-44: where only gateways are left that are dead, down or had the mailboxes before, a move
+/// is refused, and is none of the three; what the owner names is his to know. The controls: the entry
+/// whose link is up is taken; and a day later the dead one may live again.
+#[test]
+fn a_move_to_nowhere_is_refused_and_costs_nothing() {
+    let mut alone = Alone::new(2, 4, 0.001);
+    alone.up();
+    let dead = alone.entry_dies();
+    let entry = alone.entry();
+    alone.moves(None).expect("there is one more");
+    for _ in 0..4 {
+        assert_eq!(alone.moves(None), Err(AddressError::NoOther), "it is down");
+    }
+    alone.up();
+    assert_eq!(alone.moves(None), Ok(entry));
+    assert_eq!(alone.moves(None), Err(AddressError::NoOther));
+    let back = alone.moves(Some(gateway_id(0)));
+    assert_eq!(back, Ok(gateway_id(0)), "named, and the third move");
+    for to in [None, Some(dead)] {
+        let why = alone.moves(to);
+        assert!(matches!(why, Err(AddressError::TooSoon { .. })), "{why:?}");
+    }
+
+    let mut alone = Alone::new(2, 3, 0.001);
+    alone.up();
+    let dead = alone.entry_dies();
+    assert_eq!(alone.moves(None), Err(AddressError::NoOther));
+    alone.pass(DAY + MINUTE);
+    assert_eq!(alone.moves(None), Ok(dead));
 }

@@ -10,7 +10,8 @@ use proto::{
     Machine, NetworkId, NodeId, Time,
     calendar::{Calendar, Utc},
     client::{
-        Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits, Output, Stage,
+        AddressError, Client, ClientDrop, ClientEvent, Concerns, Config, Identity, Input, Limits,
+        Output, Stage,
     },
     directory::{Consensus, Role},
     notice::{Heard, Notice, NoticeDrop, What, minutes_off},
@@ -173,21 +174,32 @@ fn client(network: &TestNetwork, consensus: &Consensus) -> Client {
     }
     let gateway = client.entry().expect("three gateways");
     client.handle(Time::ZERO, Input::EntryUp { gateway });
-    while client.poll().is_some() {}
+    settle(&mut client);
     client
+}
+
+/// Stores what the client asks for, at once. What else happened.
+fn settle(client: &mut Client) -> Vec<ClientEvent> {
+    let mut events = Vec::new();
+    while let Some(output) = client.poll() {
+        match output {
+            Output::Store { txn, .. } => client.handle(Time::ZERO, Input::Stored { txn }),
+            Output::Event(event) => events.push(event),
+            Output::Entry(_)
+            | Output::Mailbox { .. }
+            | Output::Deliver(_)
+            | Output::Progress(_)
+            | Output::Relocated(_)
+            | Output::Addressed { .. } => {}
+        }
+    }
+    events
 }
 
 fn hears(client: &mut Client, frame: Frame) -> Vec<ClientEvent> {
     let gateway = client.mailbox_gateway();
     client.handle(Time::ZERO, Input::Frame { gateway, frame });
-    let outputs = core::iter::from_fn(|| client.poll());
-    let events = outputs.filter_map(|output| {
-        let Output::Event(event) = output else {
-            return None;
-        };
-        Some(event)
-    });
-    events.collect()
+    settle(client)
 }
 
 /// LOOP-10: whose entry leaves enters by another at once; whose mailbox leaves is told; of the
@@ -231,10 +243,8 @@ fn only_the_withdrawal_of_its_entry_moves_a_client() {
 
     let leaves = said(&network, node(entry), What::Withdrawal, NOW_S);
     let events = hears(&mut client, leaves.clone());
-    assert_eq!(
-        events,
-        [ClientEvent::Noticed(What::Withdrawal, Concerns::Entry)]
-    );
+    let noticed = ClientEvent::Noticed(What::Withdrawal, Concerns::Entry);
+    assert_eq!(events, [ClientEvent::EntryReplaced, noticed]);
     let moved = client.entry().unwrap();
     assert_ne!(moved, entry);
     // Heard again, it says nothing, and of the gateway that it now enters by even less.
@@ -244,4 +254,46 @@ fn only_the_withdrawal_of_its_entry_moves_a_client() {
         [ClientEvent::Dropped(ClientDrop::Notice(NoticeDrop::Old))]
     );
     assert_eq!(client.entry(), Some(moved));
+}
+
+/// CLI-40: mailboxes do not move to a gateway that withdraws, until it is entered by again. The control:
+/// before it says so, they do.
+#[test]
+fn mailboxes_do_not_move_to_a_gateway_that_withdraws() {
+    let (network, consensus) = network();
+    let first = client(&network, &consensus);
+    let known = [first.entry().unwrap(), first.mailbox_gateway()];
+    let other = consensus.gateways().find(|node| !known.contains(&node.id));
+    let other = network
+        .nodes
+        .iter()
+        .find(|node| Some(node.id) == other.map(|other| other.id));
+    let other = other.unwrap();
+    for withdrawn in [false, true] {
+        let mut client = client(&network, &consensus);
+        if withdrawn {
+            hears(&mut client, said(&network, other, What::Withdrawal, NOW_S));
+        }
+        client.handle(
+            Time::ZERO,
+            Input::Move {
+                ticket: 1,
+                to: None,
+            },
+        );
+        settle(&mut client);
+        let to = if withdrawn { known[0] } else { other.id };
+        assert_eq!(client.mailbox_gateway(), to);
+    }
+    let mut client = client(&network, &consensus);
+    let entry = network.nodes.iter().find(|node| node.id == known[0]);
+    hears(&mut client, said(&network, other, What::Withdrawal, NOW_S));
+    let leaves = said(&network, entry.unwrap(), What::Withdrawal, NOW_S);
+    hears(&mut client, leaves);
+    let refused = |client: &Client| client.moving().refused;
+    assert_eq!(refused(&client), Some(AddressError::NoOther));
+    assert!(client.entrance().withdrew);
+    let gateway = client.entry().unwrap();
+    client.handle(Time::ZERO, Input::EntryUp { gateway });
+    assert!(!client.entrance().withdrew && refused(&client).is_none());
 }

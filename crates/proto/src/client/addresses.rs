@@ -68,9 +68,11 @@ pub enum AddressError {
     Last,
     /// There is no consensus, no calendar or no epoch yet.
     NotReady,
-    /// To move to: it is no gateway of the network, or the one where the mailbox is; or there is no
-    /// other.
+    /// To move to: it is no gateway of the network, or the one where the mailbox is.
     NoGateway,
+    /// To move to, if none is named: mailboxes are or were at each one that is not down, withdrawn, or
+    /// left as an entry (CLI-40).
+    NoOther,
     /// A move is being written.
     Moving,
     /// There were [`MOVES_MAX`] moves within the time that a mailbox keeps a packet.

@@ -7,6 +7,7 @@
 //! | failing   | [`Time`]         | of the first of the failures in a row                         |
 //! | heard     | `bool`           | whether the mailbox link brought a frame since then           |
 //! | left      | UTC s            | of each gateway that was left in the last [`REMEMBERED`]      |
+//! | withdrawn | UTC s            | of each that said in that time that it withdraws              |
 //! | entered   | gateways         | those, and the one in use: at most [`ENTRIES_MAX`] a day      |
 //!
 //! Two failures in a row condemn a gateway only if the mailbox link brought a frame after the
@@ -49,9 +50,11 @@ pub struct Entrance {
     /// Whether the mailbox link brought a frame since then: the gateway is dead, and not the
     /// client's own connection.
     pub dead: bool,
+    /// Whether it said that it withdraws.
+    pub withdrew: bool,
     /// Whether another gateway is about to be entered by.
     pub leaving: bool,
-    /// How often one was left because it was dead, since the start.
+    /// How often one was left because it was dead or withdrew, since the start.
     pub replaced: u64,
     /// Gateways that were left in the last day, for whatever reason.
     pub left: usize,
@@ -66,6 +69,7 @@ pub(crate) struct Entry {
     heard: bool,
     leaves_at: Option<Time>,
     left: BTreeMap<NodeId, u64>,
+    withdrawn: BTreeMap<NodeId, u64>,
     replaced: u64,
 }
 
@@ -81,6 +85,7 @@ impl Entry {
             heard: false,
             leaves_at: None,
             left: BTreeMap::new(),
+            withdrawn: BTreeMap::new(),
             replaced: 0,
         }
     }
@@ -110,15 +115,36 @@ impl Entry {
         Entrance {
             failing,
             dead: failing.is_some() && self.heard,
+            withdrew: self
+                .gateway
+                .is_some_and(|id| self.withdrawn.contains_key(&id)),
             leaving: self.leaves_at.is_some(),
             replaced: self.replaced,
             left: self.left.len(),
         }
     }
 
+    /// Whether nothing speaks against mailboxes at this gateway (CLI-40): it was not left in the last
+    /// day, says nothing of withdrawing, and if it is the entry, its link is up.
+    pub(crate) fn trusts(&self, gateway: &NodeId) -> bool {
+        let knows_bad = self.left.contains_key(gateway) || self.withdrawn.contains_key(gateway);
+        !knows_bad && (self.gateway != Some(*gateway) || self.is_up())
+    }
+
+    /// A gateway said that it withdraws.
+    pub(super) fn withdraws(&mut self, gateway: NodeId, now_s: u64) {
+        self.withdrawn.insert(gateway, now_s);
+    }
+
+    /// A link to this gateway is new: it is back, if it was gone.
+    pub(crate) fn is_back(&mut self, gateway: &NodeId) {
+        self.withdrawn.remove(gateway);
+    }
+
     /// The link to `gateway` is up. If it holds, nothing was wrong.
     pub(crate) fn up(&mut self, now: Time, gateway: NodeId) {
         if self.gateway == Some(gateway) {
+            self.is_back(&gateway);
             self.up = Some(now);
             self.leaves_at = self.leaves_at.map(|_| now.after(HELD));
         }
@@ -177,8 +203,10 @@ impl Entry {
 
     /// Forgets what was left more than a day ago.
     pub(crate) fn expire(&mut self, now_s: u64, journal: &mut Journal) {
+        let is_recent = |at_s: u64| now_s < at_s.saturating_add(REMEMBERED);
+        self.withdrawn.retain(|_, at_s| is_recent(*at_s));
         self.left.retain(|gateway, at_s| {
-            let keep = now_s < at_s.saturating_add(REMEMBERED);
+            let keep = is_recent(*at_s);
             if !keep {
                 journal.delete(key(kind::LEFT, &[&gateway.0]));
             }
@@ -262,6 +290,11 @@ impl Client {
         other.is_some()
     }
 
+    pub(super) fn entry_replaced(&mut self) {
+        self.entry.replaced += 1;
+        self.event(ClientEvent::EntryReplaced);
+    }
+
     /// Leaves an entry gateway that is dead (CLI-29).
     pub(super) fn entry_due(&mut self) {
         if !self.entry.is_dead(self.now) {
@@ -276,8 +309,7 @@ impl Client {
         let other = draw(&mut self.entry.rng, &fresh);
         if let Some(other) = other.or_else(|| self.entry.rested(&good, now_s)) {
             self.entry.enter(other, now_s, &mut self.journal);
-            self.entry.replaced += 1;
-            self.event(ClientEvent::EntryReplaced);
+            self.entry_replaced();
         }
     }
 }

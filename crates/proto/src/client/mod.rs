@@ -479,6 +479,7 @@ impl Client {
         let rng = &mut self.rng;
         self.mailbox.up(now, gateway, exporter, addresses, rng);
         self.notices.link_up();
+        self.entry.is_back(&gateway);
         if gateway == self.mailbox_gateway() && !self.unopened {
             self.home_hears();
         }

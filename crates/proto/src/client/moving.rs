@@ -27,10 +27,10 @@ use super::{
     entry::draw,
     journal::Effect,
     relocation::Relocation,
-    route::{Map, entries},
+    route::{Map, destinations},
     send::{Ready, is_gateway},
 };
-use crate::{NodeId, Time, address::Address};
+use crate::{NodeId, Time, address::Address, directory::Consensus};
 
 /// Longest wait between two notices to one correspondent: some 25 in 14 days.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
@@ -73,6 +73,8 @@ pub struct Moving {
     pub untold: usize,
     /// New mailboxes that are not known to be open: nobody is told of them yet.
     pub unopened: usize,
+    /// Why the owner's next move would be refused if he named no gateway; none: it would not.
+    pub refused: Option<AddressError>,
 }
 
 impl Notices {
@@ -104,7 +106,27 @@ impl Client {
                 .collect(),
             untold: self.notices.all.len(),
             unopened: self.addresses.unopened().count(),
+            refused: self.can_move().err(),
         }
+    }
+
+    /// Whether a move to a gateway that is drawn would be begun now.
+    fn can_move(&self) -> Result<(), AddressError> {
+        let consensus = self.consensus.as_ref().ok_or(AddressError::NotReady)?;
+        let utc = self.utc(self.now).ok_or(AddressError::NotReady)?;
+        self.addresses.may_move(utc.as_secs())?;
+        let homes = self.mailbox_gateways();
+        let mut all = consensus.gateways();
+        let any = all.any(|node| !homes.contains(&node.id) && self.entry.trusts(&node.id));
+        any.then_some(()).ok_or(AddressError::NoOther)
+    }
+
+    /// A gateway for the mailboxes (CLI-40).
+    fn draw_home(&mut self, consensus: &Consensus) -> Option<NodeId> {
+        let (homes, entry) = (self.mailbox_gateways(), self.entry());
+        let may = |id: &NodeId| !homes.contains(id) && self.entry.trusts(id);
+        let good = destinations(consensus, &homes, entry.as_ref(), may);
+        draw(&mut self.rng, &good)
     }
 
     /// Correspondents that have moved: which own address heard of it, from where, to where.
@@ -136,23 +158,16 @@ impl Client {
     fn try_move(&mut self, to: Option<NodeId>) -> Result<(), AddressError> {
         let consensus = self.consensus.clone().ok_or(AddressError::NotReady)?;
         let utc = self.utc(self.now).ok_or(AddressError::NotReady)?;
-        let home = self.mailbox_gateway();
-        let to = match to {
-            Some(to) => to,
-            None => {
-                // As an entry is: not where the mailboxes are, nor their families, as far as there
-                // are others; and not where the client enters.
-                let mut others: Vec<NodeId> = self.mailbox_gateways();
-                others.extend(self.entry());
-                let good = entries(&consensus, &others, None);
-                draw(&mut self.rng, &good).ok_or(AddressError::NoGateway)?
-            }
-        };
-        if to == home || !is_gateway(&consensus, &to) {
-            return Err(AddressError::NoGateway);
-        }
         let now_s = utc.as_secs();
         self.close_former(now_s); // so that it is possible when the refusal said
+        self.addresses.may_move(now_s)?;
+        let to = match to {
+            Some(to) => to,
+            None => self.draw_home(&consensus).ok_or(AddressError::NoOther)?,
+        };
+        if to == self.mailbox_gateway() || !is_gateway(&consensus, &to) {
+            return Err(AddressError::NoGateway);
+        }
         let times = (now_s, now_s + self.expiry_s());
         self.addresses
             .move_to(&mut self.rng, &self.secret, to, times, &mut self.journal)

@@ -4,7 +4,7 @@
 //!
 //! | notice      | of its entry gateway            | of any other node              |
 //! |-------------|---------------------------------|--------------------------------|
-//! | withdrawal  | enters by another gateway       | is told                        |
+//! | withdrawal  | enters by another gateway       | is told; does not move there   |
 //! | alarm       | is told                         | is told; may pause for ten     |
 //! |             |                                 | minutes, if its own loops say so |
 //! | of a mix    |                                 | judges no loops through it while |
@@ -35,8 +35,12 @@ impl Client {
         } else {
             Concerns::Other
         };
-        if (notice.what, concerns) == (What::Withdrawal, Concerns::Entry) {
-            self.enter_elsewhere(); // one of the day's four (CLI-30)
+        if notice.what == What::Withdrawal {
+            self.entry.withdraws(notice.node, utc.as_secs()); // mailboxes do not move there (CLI-40)
+            // One of the day's four (CLI-30).
+            if concerns == Concerns::Entry && self.enter_elsewhere() {
+                self.entry_replaced();
+            }
         }
         if notice.what == What::Alarm && concerns != Concerns::Entry {
             self.alarms.confirm(self.now); // LOOP-11

@@ -1,6 +1,6 @@
 //! Which way a packet goes, how long each mix holds it, and whose epoch's keys it uses.
 //!
-//! Spec: docs/spec/client.md, rules CLI-8 to CLI-12; docs/spec/loops.md, LOOP-2.
+//! Spec: docs/spec/client.md, rules CLI-8 to CLI-12, CLI-40; docs/spec/loops.md, LOOP-2.
 //!
 //! | quantity | type        | unit, range                                                     |
 //! |----------|-------------|-----------------------------------------------------------------|
@@ -183,25 +183,54 @@ pub(crate) fn entries(
     homes: &[NodeId],
     via: Option<&NodeId>,
 ) -> Vec<NodeId> {
-    let own = homes.iter().chain(via);
+    let is_stranger = stranger_to(consensus, homes.iter().chain(via));
+    first_of(
+        consensus,
+        &[
+            &is_stranger,
+            &|node| !homes.contains(&node.id),
+            &|node| homes.first() != Some(&node.id),
+            &|_| true,
+        ],
+    )
+}
+
+/// Where mailboxes that are at `homes` may move, of the gateways that `may` have them (CLI-40): not to
+/// the entry, nor to its or their families, as far as there are others; to the entry before none.
+pub(crate) fn destinations(
+    consensus: &Consensus,
+    homes: &[NodeId],
+    entry: Option<&NodeId>,
+    may: impl Fn(&NodeId) -> bool,
+) -> Vec<NodeId> {
+    let is_stranger = stranger_to(consensus, homes.iter().chain(entry));
+    first_of(
+        consensus,
+        &[
+            &|node| may(&node.id) && is_stranger(node),
+            &|node| may(&node.id) && entry != Some(&node.id),
+            &|node| may(&node.id),
+        ],
+    )
+}
+
+/// Whether a node is none of `own`, nor of their families.
+fn stranger_to<'a>(
+    consensus: &'a Consensus,
+    own: impl Iterator<Item = &'a NodeId>,
+) -> impl Fn(&Descriptor) -> bool {
     let own: Vec<&Descriptor> = own.filter_map(|own| consensus.node(own)).collect();
-    let stranger = |node: &&Descriptor| own.iter().all(|own| !related(node, own));
-    let list = |good: &dyn Fn(&&Descriptor) -> bool| -> Vec<NodeId> {
-        consensus
-            .gateways()
-            .filter(good)
-            .map(|node| node.id)
-            .collect()
+    move |node| own.iter().all(|own| !related(node, own))
+}
+
+/// The gateways that are good by the first of `laws` by which any is.
+fn first_of(consensus: &Consensus, laws: &[&dyn Fn(&Descriptor) -> bool]) -> Vec<NodeId> {
+    let by = |law: &&dyn Fn(&Descriptor) -> bool| -> Vec<NodeId> {
+        let good = consensus.gateways().filter(|node| law(node));
+        good.map(|node| node.id).collect()
     };
-    let good = [
-        list(&stranger),
-        list(&|node| !homes.contains(&node.id)),
-        list(&|node| homes.first() != Some(&node.id)),
-        list(&|_| true),
-    ];
-    good.into_iter()
-        .find(|good| !good.is_empty())
-        .unwrap_or_default()
+    let mut lists = laws.iter().map(by);
+    lists.find(|good| !good.is_empty()).unwrap_or_default()
 }
 
 #[cfg(test)]

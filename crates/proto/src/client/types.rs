@@ -442,7 +442,7 @@ pub enum ClientEvent {
     LoopAlarm,
     /// An alarm has brought the client to this stage (LOOP-6).
     Alarmed(Stage),
-    /// The entry gateway was dead, and another one is entered by (CLI-29).
+    /// The entry gateway was dead or withdrew, and another one is entered by (CLI-29).
     EntryReplaced,
     /// A node said something of itself, for the first time (LOOP-10).
     Noticed(What, Concerns),

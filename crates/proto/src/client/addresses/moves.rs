@@ -118,8 +118,20 @@ impl Addresses {
         full.flatten().min()
     }
 
+    /// Whether the addresses may move at `now_s` (CLI-44).
+    pub(crate) fn may_move(&self, now_s: u64) -> Result<(), AddressError> {
+        if self.moving {
+            return Err(AddressError::Moving);
+        }
+        let next_s = self.rests_until().unwrap_or(0);
+        match next_s.saturating_sub(now_s) {
+            0 => Ok(()),
+            wait_s => Err(AddressError::TooSoon { wait_s }),
+        }
+    }
+
     /// Draws a mailbox at `gateway` for each address; those that they have now are read until then
-    /// (CLI-40).
+    /// (CLI-40). They may move.
     pub(crate) fn move_to(
         &mut self,
         rng: &mut impl CryptoRng,
@@ -128,13 +140,6 @@ impl Addresses {
         (now_s, until_s): (u64, u64),
         journal: &mut Journal,
     ) -> Result<(), AddressError> {
-        if self.moving {
-            return Err(AddressError::Moving);
-        }
-        if let Some(next_s) = self.rests_until() {
-            let wait_s = next_s.saturating_sub(now_s);
-            return Err(AddressError::TooSoon { wait_s });
-        }
         let stays = |of: &&Slot| of.state == State::Revoked || of.until_s.is_some();
         let go = self.slots.iter().filter(|(_, of)| !stays(of));
         let go: Vec<u16> = go.map(|(number, _)| *number).collect();
