@@ -18,7 +18,10 @@ use kolmogorov::{bound, distance};
 use proto::{
     Machine, NodeId, Time,
     calendar::{Calendar, Epoch, Utc},
-    client::{Client, ClientEvent, Config, Identity, Input, LATE_MAX, Output, Return, Target},
+    client::{
+        Client, ClientEvent, Config, Identity, Input, LATE_MAX, Output, Progress, Return, State,
+        Target,
+    },
     directory::{Consensus, params::NODE_PROFILE},
     wire::{Confirmation, Kind, open_statement},
 };
@@ -216,6 +219,45 @@ fn a_stop_makes_no_burst() {
     let made_up = run(&mut stopped(), goes_on);
     let made_up: Vec<Output> = made_up.into_iter().map(|(_, output)| output).collect();
     assert!(at_once(&made_up) > 150, "control: {}", at_once(&made_up));
+}
+
+/// t12, CLI-4: an entry link that takes nothing for ten seconds. No packet is built for it, so that
+/// none counts as sent and no loop as lost; what leaves after leaves when it would have left anyway,
+/// and the message arrives.
+#[test]
+fn a_full_entry_link_skips_ticks() {
+    let stall = [secs(5.0), secs(15.0)];
+    let sent = [
+        ClientEvent::PayloadSent,
+        ClientEvent::DropSent,
+        ClientEvent::LoopSent,
+    ];
+    let run = |stalls: bool| {
+        let mut net = Net::new(1, params(rates(8.0, 0.5, 16.0), 3600), 2);
+        net.run(stall[0], |_| false);
+        let has_room = !stalls;
+        net.input(0, Input::EntryRoom { has_room });
+        net.send(0, 1, 1, vec![1; 20_000], Return::Address);
+        let before = sent.map(|event| net.count(0, event));
+        net.run(stall[1], |_| false);
+        if stalls {
+            assert_eq!(sent.map(|event| net.count(0, event)), before);
+            let is_sent = |progress: &Progress| progress.state == State::Sent;
+            assert!(!net.peers[0].progress.iter().any(is_sent));
+        }
+        net.input(0, Input::EntryRoom { has_room: true });
+        net.run(secs(60.0), |_| false);
+        assert_eq!(net.count(0, ClientEvent::LoopLost), 0);
+        assert_eq!(net.peers[1].taken.len(), 1);
+        let skipped = net.count(0, ClientEvent::TickSkipped);
+        (net.peers[0].written.clone(), skipped)
+    };
+    let ((mut free, none), (full, skipped)) = (run(false), run(true));
+    let ticks = free.len();
+    free.retain(|at| !(stall[0]..stall[1]).contains(at));
+    assert_eq!(free, full);
+    assert_eq!((none, skipped), (0, (ticks - full.len()) as u64));
+    assert!(skipped > 50);
 }
 
 /// CLI-5: without calendar, without consensus, before the first epoch, after the last, and

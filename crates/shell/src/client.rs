@@ -10,13 +10,16 @@
 //!
 //! The client's daemon and the loops of nodes ([`crate::loops`]) are the two owners.
 //!
-//! Invariants: what the machine puts out is carried out without waiting; a full or missing link
-//! drops and counts; a record that can't be stored ends the run (nothing may be confirmed that
-//! could be forgotten). Fails closed: without links and epoch nothing leaves.
+//! Invariants: what the machine puts out is carried out without waiting; it knows whether the entry
+//! link has room before it builds a packet, a full mailbox link drops and counts; a record that can't
+//! be stored ends the run (nothing may be confirmed that could be forgotten). Fails closed: without
+//! links and epoch nothing leaves.
 //!
 //! Not done here: what messages, progress and events are good for.
 
 mod links;
+#[cfg(test)]
+mod tests;
 
 use core::time::Duration;
 use std::{
@@ -306,6 +309,7 @@ pub async fn run(
     let machine = Observed {
         client,
         links: Arc::clone(&links),
+        has_room: true,
     };
 
     let mut tasks = JoinSet::new(); // they end with this future
@@ -460,10 +464,24 @@ async fn report_stored(
     Ok(())
 }
 
-/// The client machine, and a window on what its links and its status must know of it.
+/// The client machine, with a window on what its links and its status must know of it, and on what
+/// it must know of its entry link.
 struct Observed {
     client: Client,
     links: Arc<Links>,
+    /// What the client was last told.
+    has_room: bool,
+}
+
+impl Observed {
+    /// Tells the client whether its entry link takes frames, before it could build one that can't
+    /// leave (CLI-4).
+    fn tell_room(&mut self, now: Time) {
+        let has_room = self.links.entry.has_room();
+        if has_room != core::mem::replace(&mut self.has_room, has_room) {
+            self.client.handle(now, Input::EntryRoom { has_room });
+        }
+    }
 }
 
 impl Machine for Observed {
@@ -471,10 +489,12 @@ impl Machine for Observed {
     type Output = Output;
 
     fn handle(&mut self, now: Time, input: Input) {
+        self.tell_room(now);
         self.client.handle(now, input);
     }
 
     fn wake(&mut self, now: Time) {
+        self.tell_room(now);
         self.client.wake(now);
     }
 
@@ -489,28 +509,5 @@ impl Machine for Observed {
 
     fn next_wake(&self) -> Option<Time> {
         self.client.next_wake()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// CLI-42: a move takes another link for the new gateway; the one to the former gateway stays up,
-    /// and is free again when its time is over.
-    #[test]
-    fn links_stay_where_they_are_through_a_move() {
-        let id = |byte| NodeId([byte; 32]);
-        let mut places = Places::default();
-        places.aim(Some(id(9)), &[id(1)]);
-        let [first, second, ..] = places.mailboxes;
-        assert_eq!((first, second, places.home), (Some(id(1)), None, 0));
-        places.aim(Some(id(9)), &[id(2), id(1)]);
-        let [first, second, ..] = places.mailboxes;
-        assert_eq!((first, second, places.home), (Some(id(1)), Some(id(2)), 1));
-        places.aim(Some(id(9)), &[id(2)]);
-        assert_eq!((places.mailboxes[0], places.home), (None, 1));
-        places.aim(Some(id(9)), &[id(3), id(2)]);
-        assert_eq!((places.mailboxes[0], places.home), (Some(id(3)), 0));
     }
 }

@@ -65,6 +65,7 @@ pub(crate) struct Entry {
     gateway: Option<NodeId>,
     /// Since when the link is up.
     up: Option<Time>,
+    has_room: bool,
     failing: Option<Time>,
     heard: bool,
     leaves_at: Option<Time>,
@@ -81,6 +82,7 @@ impl Entry {
             rng,
             gateway: None,
             up: None,
+            has_room: true,
             failing: None,
             heard: false,
             leaves_at: None,
@@ -104,6 +106,15 @@ impl Entry {
 
     pub(crate) fn is_up(&self) -> bool {
         self.up.is_some()
+    }
+
+    /// Whether the link, while it is up, takes what a call may write.
+    pub(crate) fn has_room(&self) -> bool {
+        self.has_room
+    }
+
+    pub(crate) fn room(&mut self, has_room: bool) {
+        self.has_room = has_room;
     }
 
     pub(crate) fn next(&self) -> Option<Time> {

@@ -511,6 +511,7 @@ impl Machine for Client {
                 self.entry.down(now, gateway);
                 self.entry_down();
             }
+            Input::EntryRoom { has_room } => self.entry.room(has_room),
             Input::MailboxUp { gateway, exporter } => self.mailbox_up(gateway, exporter),
             Input::MailboxDown { gateway } => {
                 self.mailbox.down(gateway);

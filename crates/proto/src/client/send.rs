@@ -1,9 +1,9 @@
 //! What fills a slot: an ack, a fragment, a probe; a drop when there is nothing to say; a loop.
 //!
-//! Spec: docs/spec/client.md, rules CLI-5, CLI-9, CLI-18, CLI-20, CLI-23 to CLI-25.
+//! Spec: docs/spec/client.md, rules CLI-4, CLI-5, CLI-9, CLI-18, CLI-20, CLI-23 to CLI-25.
 //!
 //! A slot decides nothing about time: it is called when its tick has come, and sends one packet
-//! or, without a link, a valid epoch or a route, none.
+//! or, without a link that takes it, a valid epoch or a route, none.
 
 use core::time::Duration;
 
@@ -69,9 +69,19 @@ impl Client {
         self.event(event);
     }
 
+    /// Whether the entry link takes a packet. Without room the tick is skipped before there is one
+    /// (CLI-4): what is never built never counts as sent, nor as a loop that was lost.
+    fn can_enter(&mut self) -> bool {
+        let (is_up, has_room) = (self.entry.is_up(), self.entry.has_room());
+        if is_up && !has_room {
+            self.event(ClientEvent::TickSkipped);
+        }
+        is_up && has_room
+    }
+
     /// A loop's tick has come: loops run always (CLI-3).
     pub(super) fn loop_slot(&mut self) {
-        if !self.entry.is_up() {
+        if !self.can_enter() {
             return;
         }
         self.with_map(|client, map| {
@@ -98,7 +108,7 @@ impl Client {
 
     /// A payload slot's tick has come: real traffic takes the place of a drop (CLI-9).
     pub(super) fn payload_slot(&mut self) {
-        if !self.entry.is_up() {
+        if !self.can_enter() {
             return;
         }
         self.with_map(|client, map| {

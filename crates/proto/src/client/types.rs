@@ -175,6 +175,11 @@ pub enum Input {
         /// Which.
         gateway: NodeId,
     },
+    /// Whether the entry link takes what a call may write: a loop and a payload. Until told, it does.
+    EntryRoom {
+        /// Whether it does.
+        has_room: bool,
+    },
     /// The link to a mailbox gateway can be written; the exporter of its TLS session.
     MailboxUp {
         /// Which: one of [`Client::mailbox_gateways`](super::Client::mailbox_gateways).
@@ -424,7 +429,7 @@ pub enum ClientEvent {
     DropSent,
     /// A loop left.
     LoopSent,
-    /// A tick came too late and was left out.
+    /// A tick came too late, or found no room on the entry link, and was left out.
     TickSkipped,
     /// A tick found no route through the layers that keeps the families apart.
     NoRoute,

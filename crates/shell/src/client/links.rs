@@ -9,7 +9,7 @@
 //!
 //! | quantity        | value                                                                   |
 //! |-----------------|-------------------------------------------------------------------------|
-//! | queue           | [`QUEUE`] frames; a tick that finds it full is skipped and counted      |
+//! | queue           | [`QUEUE`] frames; a tick that finds one waiting is skipped and counted  |
 //! | redial          | after 0.25 to 0.5 s, doubling up to 30 s                                |
 //! | silence         | a mailbox link without a frame for three ticks and 15 s is dead         |
 //!
@@ -36,8 +36,8 @@ use crate::{
     link::{Dialler, Link, LinkError, NotSent, Outbox, Target},
 };
 
-/// Frames that wait for a link. One is being written while another waits: more would let frames
-/// that were late leave in a burst.
+/// Frames that wait for a link: what a client writes at once, a loop and a payload. More would let
+/// frames that were late leave in a burst.
 const QUEUE: usize = 2;
 const REDIAL_FIRST: Duration = Duration::from_millis(500);
 const REDIAL_MOST: Duration = Duration::from_secs(30);
@@ -97,6 +97,12 @@ impl Port {
         self.purpose == Purpose::Entry
     }
 
+    /// Whether the link takes what a client writes at once.
+    pub(super) fn has_room(&self) -> bool {
+        let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
+        outbox.as_ref().is_some_and(Outbox::is_free)
+    }
+
     /// Writes a frame; never waits.
     pub(super) fn send(&self, frame: Frame) -> Result<(), NotSent> {
         let outbox = self.outbox.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +133,7 @@ impl Port {
         }
     }
 
-    fn set(&self, outbox: Option<Outbox>) {
+    pub(super) fn set(&self, outbox: Option<Outbox>) {
         *self.outbox.lock().unwrap_or_else(PoisonError::into_inner) = outbox;
     }
 

@@ -368,6 +368,14 @@ pub struct Outbox {
 }
 
 impl Outbox {
+    /// One whose frames nobody writes.
+    #[cfg(test)]
+    pub(crate) fn unwritten(length: usize) -> (Self, mpsc::Receiver<Frame>) {
+        let (queue, frames) = mpsc::channel(length);
+        let closed = CancellationToken::new();
+        (Self { queue, closed }, frames)
+    }
+
     /// Queues a frame; never waits.
     ///
     /// # Errors
@@ -378,6 +386,12 @@ impl Outbox {
             return Err(NotSent::Down);
         }
         Ok(self.queue.try_send(frame)?)
+    }
+
+    /// Whether nothing waits in the queue of a link that is up.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        !self.closed.is_cancelled() && self.queue.capacity() == self.queue.max_capacity()
     }
 
     /// Closes the link, whatever is queued.
