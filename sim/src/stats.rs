@@ -5,7 +5,9 @@
 //! once from all data (the value) and once from each section (its spread gives the standard
 //! error): `se² = Σ(xₛ − x̄)² / S(S−1)`. One method serves means, quantiles and variances,
 //! and correlation inside a replication cannot shrink an error. (Sectioning: Asmussen and
-//! Glynn, *Stochastic Simulation*, III.5.)
+//! Glynn, *Stochastic Simulation*, III.5.) Where sections are short or unlike in weight and what is
+//! estimated is a ratio or a variance, it is computed from all but one of them instead: the jackknife
+//! (ibid., III.5b).
 
 /// The 97.5 % quantile of the normal law.
 const NORMAL_975: f64 = 1.959_963_985;
@@ -200,6 +202,18 @@ impl Estimate {
             more: false,
             ends: None,
             bound: None,
+        }
+    }
+
+    /// `value` from all sections, and what all but each one would say: the jackknife,
+    /// `se² = (S−1)/S Σ(xₛ − x̄)²`.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "sections are few")]
+    pub fn jackknife(value: f64, n: u64, without: &[f64]) -> Self {
+        let spread = Self::from_sections(value, n, without);
+        Self {
+            standard_error: spread.standard_error * (without.len() as f64 - 1.0),
+            ..spread
         }
     }
 
@@ -421,6 +435,15 @@ mod tests {
         assert!(noise.z(0.0).abs() < 1e-12);
         let (low, high) = estimate.interval();
         assert!((high - low - 2.0 * 0.645_497 * student_975(3)).abs() < 1e-5);
+    }
+
+    /// Of a mean, it is the textbook's.
+    #[test]
+    fn the_jackknife_of_a_mean_is_its_standard_error() {
+        let sections = [1.0, 2.0, 3.0, 4.0];
+        let without = sections.map(|one| (10.0 - one) / 3.0);
+        let found = Estimate::jackknife(2.5, 4, &without).standard_error;
+        assert!((found - 0.645_497).abs() < 1e-6, "{found}");
     }
 
     /// Newcombe 1998, table I (method 3), to its four digits.

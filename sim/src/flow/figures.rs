@@ -13,7 +13,9 @@ mod people;
 
 use std::collections::BTreeMap;
 
-use super::{LATENCY_STEPS, Pool, Route, Section, Setup, Users, posterior::Target};
+use super::{
+    LATENCY_STEPS, Pool, Route, Section, Setup, Users, posterior::Target, ratio, variance,
+};
 use crate::{
     closed,
     outcome::{Expected, Figure, Mark, Outcome, Plot, Series},
@@ -353,7 +355,9 @@ impl Reader<'_> {
         let layers = self.setup.layers;
         let ms = |units: f64, unit_s: f64| (units * unit_s + links) * 1e3;
         let unit_s = self.unit_s;
-        let estimate = self.estimate(self.all.exits, |section| ms(section.latency_mean(), unit_s));
+        let estimate =
+            Section::estimate_sums(self.sections, self.all.exits, Section::latency_sums, ratio);
+        let estimate = estimate.scaled(unit_s * 1e3, links * 1e3);
         let expected = self.mixing_mean();
         let expected = expected.map(|units| Expected::Equals(ms(units, unit_s)));
         self.push("latency_mean_ms", "Latency, mean", estimate, expected);
@@ -376,14 +380,17 @@ impl Reader<'_> {
         let rho = self
             .poisson_pools()
             .then_some(Expected::Equals(self.setup.occupancy()));
-        let estimate = self.estimate(n, |section| section.occupancy_moments().0);
+        let estimate =
+            Section::estimate_sums(self.sections, n, Section::occupancy_sums, |[n, sum, _]| {
+                ratio([n, sum])
+            });
         self.push(
             "occupancy_mean_packets",
             "Packets that an arrival finds in a mix, mean",
             estimate,
             rho,
         );
-        let estimate = self.estimate(n, |section| section.occupancy_moments().1);
+        let estimate = Section::estimate_sums(self.sections, n, Section::occupancy_sums, variance);
         self.push(
             "occupancy_variance_packets2",
             "The same, variance",

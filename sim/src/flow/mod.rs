@@ -45,6 +45,7 @@ pub use poisson::Sabotage;
 pub use posterior::Target;
 use rayon::prelude::*;
 pub use section::{Gaps, LATENCY_STEPS, Section};
+pub(crate) use section::{ratio, variance};
 pub use setup::{Capacity, Links, Pool, Route, Setup, Users};
 
 use crate::{
