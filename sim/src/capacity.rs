@@ -114,7 +114,7 @@ pub struct Capacity {
     pub cost: f64,
     /// Part of it that is for bytes.
     pub cost_of_bytes: f64,
-    /// Entropy with corrupt mixes, as measured.
+    /// Entropies with corrupt mixes, as measured.
     pub measured: Option<Measured>,
 }
 
@@ -370,8 +370,18 @@ fn column(given: &Given, one: &Capacity) -> Vec<(&'static str, String)> {
             format!("{:.2}", one.bound_bits),
         ),
         ("log₂ users", format!("{:.2}", (one.users as f64).log2())),
-        ("entropy measured, mean", measured(|one| Some(one.mean))),
-        ("entropy measured, p05", measured(|one| one.p05)),
+        (
+            "measured: entropy over users, mean",
+            measured(|one| one.over_users),
+        ),
+        (
+            "measured: entropy over packets, mean",
+            measured(|one| Some(one.mean)),
+        ),
+        (
+            "measured: entropy over packets, p05",
+            measured(|one| one.p05),
+        ),
         (
             "paths corrupt throughout, %",
             short(100.0 * layered(given, one).corrupt_paths()),
@@ -389,7 +399,7 @@ pub fn markdown(given: &Given, all: &[Capacity]) -> String {
     let measured = all.iter().any(|one| one.measured.is_some());
     let mut text = String::new();
     for (at, (name, _)) in columns.first().into_iter().flatten().enumerate() {
-        if !measured && name.starts_with("entropy measured") {
+        if !measured && name.starts_with("measured: ") {
             continue;
         }
         let cells: Vec<&str> = columns.iter().map(|column| column[at].1.as_str()).collect();

@@ -55,6 +55,10 @@ pub const FIGURES: [&str; 50] = [
     "mix_packets_per_s",
     "occupancy_mean_packets",
     "occupancy_variance_packets2",
+    "pass_entropy_least_mean_bits",
+    "pass_entropy_p01_bits",
+    "pass_entropy_p05_bits",
+    "pass_entropy_p50_bits",
     "receiver_degree_mean",
     "receiver_entropy_mean_bits",
     "receiver_entropy_p01_bits",
@@ -62,10 +66,6 @@ pub const FIGURES: [&str; 50] = [
     "receiver_entropy_p50_bits",
     "renyi2_mean_bits",
     "unlinkability_advantage_mean",
-    "user_entropy_least_mean_bits",
-    "user_entropy_p01_bits",
-    "user_entropy_p05_bits",
-    "user_entropy_p50_bits",
     "user_upstream_bytes_per_s",
 ];
 
@@ -74,7 +74,7 @@ pub const FIGURES: [&str; 50] = [
 pub struct Figure {
     /// Stable name, the unit last: `entropy_mean_bits`.
     pub name: String,
-    /// What a person calls it: "Shannon entropy, mean".
+    /// What a person calls it: "Shannon entropy over packets, mean".
     pub label: String,
     /// Value, standard error, sample size.
     pub estimate: Estimate,

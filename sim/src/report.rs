@@ -73,6 +73,7 @@ table { border-collapse: collapse; width: 100%; font-size: .9rem; margin: .5rem 
 th { text-align: left; border-bottom: 2px solid #444; padding: .25rem .6rem; }
 td { border-bottom: 1px solid #ddd; padding: .25rem .6rem; }
 th + th, td + td { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
+.many { font-size: .8rem; } .many th, .many td { padding: .25rem .35rem; }
 .bad { background: #fde8df; font-weight: 600; }
 pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; }
 code { overflow-wrap: anywhere; }
@@ -448,6 +449,9 @@ pub(crate) fn picture(plot: &Plot) -> String {
     )
 }
 
+/// Columns that a page has room for at full size.
+const COLUMNS: usize = 8;
+
 /// A table; rows come with whether they are bad news.
 pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, bool)>) -> String {
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| -> String {
@@ -456,7 +460,12 @@ pub(crate) fn table(head: &[&str], rows: impl IntoIterator<Item = (Vec<String>, 
             .collect()
     };
     let mut out = format!(
-        "<div class=\"wide\"><table><thead><tr>{}</tr></thead><tbody>\n",
+        "<div class=\"wide\"><table{}><thead><tr>{}</tr></thead><tbody>\n",
+        if head.len() > COLUMNS {
+            " class=\"many\""
+        } else {
+            ""
+        },
         cells("th", &mut head.iter().copied())
     );
     for (row, bad) in rows {

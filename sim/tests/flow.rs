@@ -67,7 +67,7 @@ fn bounds_are_told_for_bounds() {
         let page = report::page(&scenario, 1, &outcome);
         assert_eq!(page.contains("told more than it sees"), helped, "{name}");
         assert_eq!(
-            page.contains("Shannon entropy, mean, at least"),
+            page.contains("Shannon entropy over packets, mean, at least"),
             helped,
             "{name}"
         );

@@ -77,10 +77,20 @@ fn a_plan_keeps_its_budgets_and_is_the_same_again() {
     assert!((1..=5).contains(&deployed.len()) && deployed.iter().all(|layers| *layers == "3"));
     assert_eq!(others, ["2", "4", "5"]);
     // One of five mixes: 4 % of paths of two layers are corrupt, and chance decides whether p05 is 0.
-    let p05 = |row: &Value| row[3].as_str().expect("text").to_owned();
-    assert!(p05(&rows[0]).contains(" ("), "{}", p05(&rows[0]));
-    let two = p05(&rows[deployed.len()]);
-    assert!(two.starts_with("0.00 to "), "{two}");
+    let p05 = |row: &Value| [5, 6].map(|at| row[at].as_str().expect("text").to_owned());
+    assert_ne!(p05(&rows[0])[0], "–");
+    let [two, between] = p05(&rows[deployed.len()]);
+    assert_eq!(two, "–");
+    assert!(between.starts_with("0.00 to "), "{between}");
+    // Nobody is hidden among more than all users, however many packets there are.
+    let over_users = figure("receiver_entropy_mean_bits");
+    assert!((figure("users_bits") - 200_f64.log2()).abs() < 1e-12);
+    assert!(over_users <= figure("users_bits") && over_users <= figure("entropy_mean_bits"));
+    let heads = summary["front"]["head"].as_array().expect("names");
+    assert_eq!(
+        [&heads[2], &heads[4]],
+        ["bits over users", "bits over packets"]
+    );
     let share = (figure("corrupt_per_layer") / figure("mixes_per_layer")).powi(3);
     assert!((figure("corrupt_paths_share") - share).abs() < 1e-12);
 
@@ -92,7 +102,11 @@ fn a_plan_keeps_its_budgets_and_is_the_same_again() {
     let rate = uhz("payload_uhz").to_string();
     assert_eq!(rate, (figure("payload_per_s") * 1e6).round().to_string());
     assert!(uhz("downstream_uhz") * 4 >= (uhz("loops_uhz") + uhz("payload_uhz")) * 5);
+    assert!(params.contains("drops all others"), "{params}");
     assert_eq!(page.matches("<svg").count(), 1);
+    // Quantities are rows, since a page has no room for so many columns; the chosen column says so.
+    assert_eq!(page.matches("<th>3, chosen</th>").count(), 1);
+    assert!(page.contains("<tr><td>latency p95 s</td>"));
     for outside in ["<script", "http://", "https://", "<link"] {
         assert!(!page.contains(outside), "{outside}");
     }
@@ -141,7 +155,7 @@ fn corrupt_mixes_cost_bits() {
         let output = plan(arguments, folder.path());
         assert_eq!(output.status.code(), Some(0), "{}", error(&output));
         let summary: Value = serde_json::from_slice(&output.stdout).expect("json");
-        let figure = &summary["figures"]["entropy_mean_bits"];
+        let figure = &summary["figures"]["receiver_entropy_mean_bits"];
         ["value", "standard_error"].map(|key| figure[key].as_f64().expect(key))
     };
     let ([honest, a], [corrupt, b]) = (bits("0"), bits("0.4"));
@@ -174,10 +188,13 @@ fn what_cannot_be_says_which_budget_binds() {
     assert!(fs::read_dir(folder.path()).expect("there").next().is_none());
 
     // Too few users to measure: said of the flag, not of a scenario that nobody wrote.
-    let output = plan(["2h", "1MB", "1", "0.2", "1", "1"], folder.path());
+    let output = plan(["2h", "1MB", "2", "0.2", "1", "1"], folder.path());
     let said = error(&output);
     assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("--users 1: they keep "), "{said}");
+    assert!(said.contains("--users 2: they keep "), "{said}");
+    // One user is hidden among nobody.
+    let output = plan(["20s", "200MB", "1", "0.2", "1", "1"], folder.path());
+    assert_eq!(output.status.code(), Some(2), "{}", error(&output));
 
     // What the message names as enough is enough.
     let message = error(&with("2s", "200MB"));

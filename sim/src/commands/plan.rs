@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     /// Bytes of one user's links in a day, both directions: 500kB, 200MB, 1.5GB
     #[arg(long, value_parser = bytes, allow_hyphen_values = true, required_unless_present = "defaults")]
     bytes_per_day: Option<f64>,
-    /// Users online
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    /// Users online, at least 2: one has nobody to be taken for
+    #[arg(long, value_parser = clap::value_parser!(u64).range(2..=1_000_000_000))]
     users: u64,
     /// In place of a plan: how far the network's default profiles are from the front
     #[arg(long, conflicts_with_all = ["latency_p95", "bytes_per_day", "corrupt", "links", "delay", "loops", "inbound"])]
@@ -175,7 +175,7 @@ fn stand(arguments: &Arguments) -> Result<(), Failure> {
     } else if !arguments.quiet {
         println!(
             "{}",
-            defaults::HEAD.map(|head| format!("{head:>20}")).join("")
+            defaults::HEAD.map(|head| format!("{head:>20}")).concat()
         );
         for row in rows {
             let cells: String = row.iter().map(|cell| format!("{cell:>20}")).collect();
@@ -184,6 +184,12 @@ fn stand(arguments: &Arguments) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// What who takes the file as it is would not notice.
+const PLANNED_ALONE: &str = "\
+This file has one profile, `planned`: put in force as it is, it drops all others of the network, and
+delay_mean_ms is that of all profiles. To add it to the network's own:
+lacuna-authority params > params.toml, and append the [[profiles]] below.";
 
 #[expect(clippy::print_stdout, reason = "the results of this command")]
 fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
@@ -197,14 +203,14 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
     })?;
     let settings = budgets.command(seed);
     let (outcome, rows) = (plan.outcome(), plan.rows());
-    let layers = plan.layers_note();
+    let (claim, layers) = (plan.claim_note(), plan.layers_note());
     let title = "Plan";
     let mut summary = report::study_summary(title, &settings, seed, &outcome);
-    summary["front"] =
-        json!({ "head": HEAD, "rows": rows, "chosen": plan.chosen, "layers": layers });
+    summary["front"] = json!({ "head": HEAD, "rows": rows, "chosen": plan.chosen, "claim": claim, "layers": layers });
     let summary = serde_json::to_string_pretty(&summary).map_err(running)? + "\n";
     let params = plan.finalists[plan.chosen].point.candidate.params();
-    let params = plan::params_toml(&params, &format!("From: {settings}")).map_err(running)?;
+    let notes = format!("From: {settings}\n{claim}\n{PLANNED_ALONE}");
+    let params = plan::params_toml(&params, &notes).map_err(running)?;
     if let Some(out) = &arguments.out {
         let page = report::study_page(title, &settings, seed, &outcome);
         for (name, text) in [
@@ -238,7 +244,7 @@ fn found(arguments: &Arguments, budgets: &Budgets) -> Result<(), Failure> {
             let mark = if at == plan.chosen { "chosen" } else { "" };
             println!("{}", format!("{}{mark}", line(row)).trim_end());
         }
-        println!("\n{layers}\n\n{params}");
+        println!("\nchosen: {claim}\n{layers}\n\n{params}");
     }
     Ok(())
 }

@@ -255,7 +255,7 @@ impl Reader<'_> {
         if let (true, Some(bits)) = (self.is_told(), self.unwatched()) {
             self.push(
                 "entropy_unwatched_bits",
-                "Shannon entropy if no link inside were watched, computed",
+                "Shannon entropy over packets if no link inside were watched, computed",
                 Estimate::exact(bits),
                 None,
             );
@@ -263,11 +263,12 @@ impl Reader<'_> {
         let entropy = self.of_targets(|target| target.entropy);
         self.push(
             "entropy_mean_bits",
-            "Shannon entropy, mean",
+            "Shannon entropy over packets, mean",
             entropy,
             expected,
         );
-        self.quantiles("entropy", "Shannon entropy", |target| target.entropy);
+        let label = "Shannon entropy over packets";
+        self.quantiles("entropy", label, |target| target.entropy);
         let set = self.of_targets(|target| target.entropy.exp2());
         self.push(
             "effective_set_mean_packets",
@@ -276,9 +277,11 @@ impl Reader<'_> {
             None,
         );
         let min = self.of_targets(|target| target.min_entropy);
-        self.push("min_entropy_mean_bits", "Min-entropy, mean", min, None);
+        let label = "Min-entropy over packets, mean";
+        self.push("min_entropy_mean_bits", label, min, None);
         let renyi = self.of_targets(|target| target.renyi2);
-        self.push("renyi2_mean_bits", "Rényi-2 entropy, mean", renyi, None);
+        let label = "Rényi-2 entropy over packets, mean";
+        self.push("renyi2_mean_bits", label, renyi, None);
         let bayes = self.of_targets(|target| (-target.min_entropy).exp2());
         self.push(
             "bayes_vulnerability_mean",
@@ -506,7 +509,7 @@ impl Reader<'_> {
                 "Shannon entropy of the adversary's posterior over exit packets, one value \
                  per measured message.{about}{helped}"
             ),
-            x_label: "entropy (bits)".to_owned(),
+            x_label: "entropy over packets (bits)".to_owned(),
             y_label: "share of messages".to_owned(),
             series,
             table_head: head("metric (bits)"),

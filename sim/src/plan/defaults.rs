@@ -9,6 +9,9 @@
 //! | shared    | with the delay of the network: 0 if the profile is on the front                  |
 //! | alone     | with a mean delay of its own, as if the network had no other profile             |
 //!
+//! Bits are those over packets; of how many users there are, no more than log₂ users can be had, and
+//! [`Front::users_bits`] is what is left of the gain alone where both ends of it are cut there.
+//!
 //! Loads in steps of 0.01 are tried, up to [`LOAD_MAX`] as for profiles. A profile above
 //! it has no latency by this law, which takes every payload slot for a message to a user.
 
@@ -52,7 +55,7 @@ const fn answer(
     }
 }
 
-/// Latency (95 % quantile, s), bytes a day and bound (bits) of a profile for what `budgets` are
+/// Latency (95 % quantile, s), bytes a day and bound (bits over packets) of a profile for what `budgets` are
 /// for. `None`: its mailbox would not keep up with the budgets' inbound (load above 0.8).
 #[must_use]
 #[expect(clippy::cast_precision_loss, reason = "rates below 2^53")]
@@ -83,14 +86,16 @@ pub fn costs(profile: &Profile, delay_mean_ms: u32, budgets: &Budgets) -> Option
 }
 
 /// Head of [`rows`].
-pub const HEAD: [&str; 8] = [
+pub const HEAD: [&str; 10] = [
     "profile",
     "MB/day",
     "load",
     "p95 s",
-    "limit bits",
+    "limit over packets",
+    "log₂ users",
     "gain, shared delay",
     "gain, own delay",
+    "within log₂ users",
     "own delay ms",
 ];
 
@@ -103,8 +108,10 @@ pub struct Standing {
     pub bytes_per_day: f64,
     /// Load of its mailbox if every payload slot carries a message to a user.
     pub load: f64,
-    /// Limit of entropy for large pools if all `users` have this profile, in bits.
+    /// Limit of entropy over packets for large pools if all `users` have this profile, in bits.
     pub bound_bits: f64,
+    /// log₂ users.
+    pub users_bits: f64,
     /// Latency and gains; none above [`LOAD_MAX`].
     pub front: Option<Front>,
 }
@@ -118,6 +125,8 @@ pub struct Front {
     pub shared_bits: f64,
     /// Bits that the best rival gains with a delay of its own.
     pub alone_bits: f64,
+    /// The same, with log₂ users in place of what exceeds it.
+    pub users_bits: f64,
     /// That delay, in seconds.
     pub alone_delay_s: f64,
 }
@@ -148,6 +157,9 @@ fn standing(params: &Params, profile: &Profile, users: u64, rivals: &[(f64, Mail
     let (through, frames) = (payload + loops, payload + loops + down);
     let delay_mean_s = f64::from(params.delay_mean_ms) / 1e3;
     let load = through / down;
+    let users = users as f64;
+    let users_bits = users.log2();
+    let bound_bits = network_limit_bits(users * through, DEPLOYED as usize, delay_mean_s);
     let way = |payload_per_s, downstream_per_s, delay_mean_s| Way {
         payload_per_s,
         layers: DEPLOYED,
@@ -160,6 +172,7 @@ fn standing(params: &Params, profile: &Profile, users: u64, rivals: &[(f64, Mail
             latency_p95_s: own,
             shared_bits: 0.0,
             alone_bits: 0.0,
+            users_bits: 0.0,
             alone_delay_s: delay_mean_s,
         };
         for (load, mailbox) in rivals {
@@ -188,6 +201,8 @@ fn standing(params: &Params, profile: &Profile, users: u64, rivals: &[(f64, Mail
                 (front.alone_bits, front.alone_delay_s) = (gain, low);
             }
         }
+        let among = |bits: f64| bits.min(users_bits);
+        front.users_bits = among(bound_bits + front.alone_bits) - among(bound_bits);
         front
     });
     let confirmations = 1e3 / f64::from(profile.confirm_ms);
@@ -195,7 +210,8 @@ fn standing(params: &Params, profile: &Profile, users: u64, rivals: &[(f64, Mail
         name: profile.name.clone(),
         bytes_per_day: 86_400.0 * f64::from(FRAME_BYTES) * (frames + confirmations),
         load,
-        bound_bits: network_limit_bits(users as f64 * through, DEPLOYED as usize, delay_mean_s),
+        bound_bits,
+        users_bits,
         front,
     }
 }
@@ -211,8 +227,10 @@ pub fn rows(standings: &[Standing]) -> Vec<Vec<String>> {
             format!("{:.3}", one.load),
             of(&|front| short(front.latency_p95_s)),
             format!("{:.2}", one.bound_bits),
+            format!("{:.2}", one.users_bits),
             of(&|front| format!("{:.2}", front.shared_bits)),
             of(&|front| format!("{:.2}", front.alone_bits)),
+            of(&|front| format!("{:.2}", front.users_bits)),
             of(&|front| format!("{:.0}", 1e3 * front.alone_delay_s)),
         ]
     };

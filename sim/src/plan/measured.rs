@@ -28,13 +28,19 @@ pub struct Layered {
     pub loops_uhz: u64,
 }
 
+/// Most users over whom entropy is measured: what a packet may be for takes 64 bytes for each.
+pub const USERS_MAX: u64 = 1_000_000;
+
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
-    /// Mean entropy of a message, in bits.
+    /// Mean entropy over packets of a message, in bits.
     pub mean: Estimate,
-    /// Entropy that a twentieth of messages falls short of, in bits; none of fewer than 200.
+    /// Entropy over packets that a twentieth of messages falls short of, in bits; none of fewer than 200.
     pub p05: Option<Estimate>,
+    /// Mean entropy over users of a message, in bits, as if each packet that leaves were for one drawn
+    /// uniformly, who is known to the adversary; none of one user, nor of more than [`USERS_MAX`].
+    pub over_users: Option<Estimate>,
 }
 
 /// How many of `width` mixes are a share `corrupt`, from 0 to 0.9, of them: the nearest whole number,
@@ -90,12 +96,13 @@ impl Layered {
             )));
         }
         let per_s = |uhz: u64| uhz as f64 / 1e6;
+        let counted = (2..=USERS_MAX).contains(&self.users);
         let text = format!(
             "version = 1\n[network]\nlayers = {}\nmixes_per_layer = {}\n\
              [mix]\ndelay_mean_ms = {}.0\n\
              [traffic]\nusers = {}\npayload_per_user_per_s = {:.6}\nloop_per_user_per_s = {:.6}\n\
              [adversary]\ncorrupt_mixes_per_layer = {}\n\
-             [flow]\ntargets = {messages}\nwindow_means = 0.0\n",
+             [flow]\ntargets = {messages}\nwindow_means = 0.0\nreceivers = {}\n",
             self.layers,
             self.width,
             self.delay_mean_ms,
@@ -103,6 +110,7 @@ impl Layered {
             per_s(self.payload_uhz),
             per_s(self.loops_uhz),
             self.corrupt,
+            if counted { self.users } else { 0 },
         );
         let scenario = Scenario::parse(&text).map_err(|why| RunError::Usage(why.to_string()))?;
         let outcome = flow::run(&scenario, seed, progress)?;
@@ -113,6 +121,7 @@ impl Layered {
         Ok(Measured {
             mean: of("entropy_mean_bits").expect("measured in every run"),
             p05: of("entropy_p05_bits"),
+            over_users: of("receiver_entropy_mean_bits"),
         })
     }
 }

@@ -6,13 +6,15 @@
 //! | mailbox       | μD = (λL + i λP) / load, load 0.2 to 0.8; i = 1 unless given: every payload slot may carry a message to a user |
 //! | confirmations | c = 30 / μD, between 1 s and 600 s: one for 30 frames                      |
 //! | latency       | 95 % quantile of [`latency`] (slot + L mixes + mailbox), and what links take |
-//! | limit         | [`network_limit_bits`] of users × (λP + λL): no corrupt mix, large pools; it ranks candidates |
+//! | limit         | [`network_limit_bits`] of users × (λP + λL): over packets, no corrupt mix, large pools |
+//! | claim         | mean entropy **over users** as measured; of more than [`measured::USERS_MAX`], that over packets or log₂ users, whichever is less |
 //!
 //! A fixed grid of (m, λP, λL, load) is searched for each number of layers; a *front* holds what
 //! nothing else of as many layers beats in latency and limit within both budgets. Of the front of
 //! [`DEPLOYED`] layers [`SPREAD`] points, evenly, and of the others the last one are measured by
-//! the flow engine with the corrupt mixes. The one of most mean entropy with deployed layers is
-//! chosen; that of most entropy with any is told beside it.
+//! the flow engine with the corrupt mixes. Packets may be many more than users, and then more of them
+//! hide nobody better: the fastest whose claim is no less than the greatest of deployed layers, as far as
+//! [`TIE_BITS`] and errors tell them apart, is chosen; that of the greatest with any is told beside it.
 //!
 //! Bytes are frames as links carry them, without TLS, TCP and IP. λL is at least a tenth of λP:
 //! anonymity alone would spend nothing on loops, and without loops nobody notices an (n−1) attack.
@@ -20,13 +22,15 @@
 //! both may be [`Given`], and then the grid of what is left is finer. The grid depends on no budget, so that a tighter budget leaves a subset. One layer is not
 //! searched: its mix sees both ends. Deliberately no lost packets, no message of many packets.
 
+mod choice;
 pub mod defaults;
 pub mod latency;
 pub mod measured;
 mod show;
 
+pub use choice::{Finalist, TIE_BITS};
 use latency::{Mailbox, Way};
-use measured::{Layered, Measured, corrupt_of};
+use measured::{Layered, corrupt_of};
 use proto::directory::{Params, Profile};
 use rayon::prelude::*;
 pub use show::{HEAD, params_toml};
@@ -73,7 +77,7 @@ pub struct Budgets {
     pub latency_p95_s: f64,
     /// Bytes of one user's links in a day, both directions, > 0.
     pub bytes_per_day: f64,
-    /// Users online, ≥ 1.
+    /// Users online, ≥ 2.
     pub users: u64,
     /// Share of mixes that are corrupt, from 0 to 0.9.
     pub corrupt: f64,
@@ -138,19 +142,8 @@ pub struct Point {
     pub candidate: Candidate,
     /// 95 % quantile of latency, in seconds.
     pub latency_p95_s: f64,
-    /// What networks approach at these rates as their pools grow, in bits, at least 0.
+    /// What networks approach at these rates as their pools grow, in bits over packets, at least 0.
     pub bound_bits: f64,
-}
-
-/// A point that the flow engine measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Finalist {
-    /// What was measured.
-    pub point: Point,
-    /// As which network.
-    pub network: Layered,
-    /// Its entropy.
-    pub entropy: Measured,
 }
 
 /// What [`plan`] found.
@@ -163,9 +156,9 @@ pub struct Plan {
     /// Those measured: of the front by rising latency, then the last one of each other number of
     /// layers.
     pub finalists: Vec<Finalist>,
-    /// Which of them is most anonymous with deployed layers.
+    /// The fastest of those of which none with deployed layers is more anonymous.
     pub chosen: usize,
-    /// Which of all is most anonymous.
+    /// Which of another number of layers is more anonymous than all of these, and most; else the chosen.
     pub best: usize,
 }
 
@@ -473,14 +466,11 @@ pub fn plan(
         .enumerate()
         .map(|(done, point)| measure(*point, budgets, seed, &|part| progress(share(done, part))));
     let finalists: Vec<Finalist> = finalists.collect::<Result<_, _>>()?;
-    let most = |end: usize| {
-        let bits = |at: usize| finalists[at].entropy.mean.value;
-        (0..end).fold(0, |a, b| if bits(b) > bits(a) { b } else { a })
-    };
+    let (chosen, best) = choice::choose(&finalists, spread);
     Ok(Plan {
         cheaper: [2.0, 4.0].map(|part| search.front(DEPLOYED, budgets.bytes_per_day / part)),
-        chosen: most(spread),
-        best: most(finalists.len()),
+        chosen,
+        best,
         front,
         finalists,
     })

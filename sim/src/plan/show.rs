@@ -12,12 +12,15 @@ use crate::{
 };
 
 /// Head of [`Plan::rows`].
-pub const HEAD: [&str; 11] = [
+pub const HEAD: [&str; 14] = [
     "layers",
     "latency p95 s",
-    "entropy bits",
-    "p05 bits",
-    "limit bits",
+    "bits over users",
+    "log₂ users",
+    "bits over packets",
+    "their p05",
+    "its 95 %",
+    "limit over packets",
     "corrupt paths",
     "MB/day",
     "delay ms",
@@ -75,24 +78,23 @@ impl Plan {
     /// The finalists, one row each, under [`HEAD`].
     #[must_use]
     pub fn rows(&self) -> Vec<Vec<String>> {
+        let bits = |bits: Estimate| format!("{:.2} ± {:.2}", bits.value, bits.standard_error);
         let row = |one: &Finalist| {
             let candidate = one.point.candidate;
+            let p05 = one.entropy.p05;
             let hz = |uhz: u32| short(f64::from(uhz) / 1e6);
             vec![
                 candidate.layers.to_string(),
                 format!("{:.3}", one.point.latency_p95_s),
-                format!(
-                    "{:.2} ± {:.2}",
-                    one.entropy.mean.value, one.entropy.mean.standard_error
-                ),
-                one.entropy.p05.map_or("–".to_owned(), |p05| {
+                one.entropy.over_users.map_or("–".to_owned(), bits),
+                format!("{:.2}", one.users_bits()),
+                bits(one.entropy.mean),
+                // Where chance decides which end of its interval it is, it is neither.
+                p05.filter(|_| !one.decides_p05())
+                    .map_or("–".to_owned(), |p05| format!("{:.2}", p05.value)),
+                p05.map_or("–".to_owned(), |p05| {
                     let (low, high) = ends(&p05);
-                    let between = format!("{low:.2} to {high:.2}");
-                    if one.decides_p05() {
-                        between // chance decides which end it is
-                    } else {
-                        format!("{:.2} ({between})", p05.value)
-                    }
+                    format!("{low:.2} to {high:.2}")
                 }),
                 format!("{:.2}", one.point.bound_bits),
                 format!("{} %", short(100.0 * one.network.corrupt_paths())),
@@ -106,19 +108,49 @@ impl Plan {
         self.finalists.iter().map(row).collect()
     }
 
+    /// The same, on their sides: the first row for the head, and a column for each finalist, as wide as
+    /// a page has room for.
+    fn columns(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let rows = self.rows();
+        let line = |at: usize| -> Vec<String> {
+            let cells = rows.iter().map(|row| row[at].clone());
+            [HEAD[at].to_owned()].into_iter().chain(cells).collect()
+        };
+        let mut head = line(0);
+        head[self.chosen + 1] += ", chosen";
+        (head, (1..HEAD.len()).map(line).collect())
+    }
+
+    /// What the choice claims, in one line.
+    #[must_use]
+    pub fn claim_note(&self) -> String {
+        let chosen = &self.finalists[self.chosen];
+        let (claim, users_bits) = (chosen.claim(), chosen.users_bits());
+        let of = match chosen.entropy.over_users {
+            Some(_) => "bits over users, as measured",
+            None => "bits over users at most, which are too many to measure",
+        };
+        format!(
+            "{:.2} ± {:.2} {of}; log₂ users is {users_bits:.2}",
+            claim.value, claim.standard_error
+        )
+    }
+
     /// Whether another number of layers was measured as more anonymous, in one line.
     #[must_use]
     pub fn layers_note(&self) -> String {
         let [chosen, best] = [self.chosen, self.best].map(|at| &self.finalists[at]);
-        let (layers, bits) = (best.point.candidate.layers, best.entropy.mean.value);
+        let layers = best.point.candidate.layers;
         if self.best == self.chosen {
-            return format!("{layers} layers are the most anonymous of 2 to 5 as measured here");
+            return format!(
+                "no other number of layers, 2 to 5, is more anonymous than {layers} as measured here"
+            );
         }
         format!(
-            "with these budgets, users and corrupt mixes {layers} layers give {:.2} bits more in \
-             the mean, and {} % of corrupt paths where {} layers have {} %, measured at one point \
-             each; packets have {} today",
-            bits - chosen.entropy.mean.value,
+            "with these budgets, users and corrupt mixes {layers} layers give {:.2} bits over users \
+             more in the mean, and {} % of corrupt paths where {} layers have {} %, measured at one \
+             point each; packets have {} today",
+            best.claim().value - chosen.claim().value,
             short(100.0 * best.network.corrupt_paths()),
             chosen.point.candidate.layers,
             short(100.0 * chosen.network.corrupt_paths()),
@@ -140,8 +172,13 @@ impl Plan {
         };
         let exact = [
             (
+                "users_bits",
+                "log₂ users: nobody is hidden among more",
+                chosen.users_bits(),
+            ),
+            (
                 "bound_bits",
-                "Limit for large pools, no corrupt mix",
+                "Limit of entropy over packets for large pools, no corrupt mix",
                 chosen.point.bound_bits,
             ),
             (
@@ -194,12 +231,26 @@ impl Plan {
         ];
         let exact = exact.map(|(name, label, x)| (name, label, Estimate::exact(x)));
         let p05 = chosen.entropy.p05.filter(|_| !chosen.decides_p05());
-        let p05 = p05.map(|bits| ("entropy_p05_bits", "Shannon entropy, p05", bits));
+        let p05 = p05.map(|bits| {
+            (
+                "entropy_p05_bits",
+                "Shannon entropy over packets, p05",
+                bits,
+            )
+        });
+        let users = chosen.entropy.over_users;
+        let name = "receiver_entropy_mean_bits";
+        let users = users.map(|bits| (name, "Shannon entropy over users, mean", bits));
         let mean = chosen.entropy.mean;
-        let measured = [("entropy_mean_bits", "Shannon entropy, mean", mean)];
+        let mean = (
+            "entropy_mean_bits",
+            "Shannon entropy over packets, mean",
+            mean,
+        );
         Outcome {
-            figures: measured
+            figures: users
                 .into_iter()
+                .chain([mean])
                 .chain(p05)
                 .chain(exact)
                 .map(figure)
@@ -218,6 +269,7 @@ impl Plan {
         };
         let deployed = |one: &&Finalist| one.point.candidate.layers == super::DEPLOYED;
         type Bits = fn(&Finalist) -> Option<Estimate>;
+        let users: Bits = |one| one.entropy.over_users;
         let mean: Bits = |one| Some(one.entropy.mean);
         let p05: Bits = |one| one.entropy.p05.filter(|_| !one.decides_p05());
         let at = |one: &Finalist, bits: f64| (one.point.latency_p95_s, bits);
@@ -226,24 +278,30 @@ impl Plan {
             let found = finalists().filter_map(|one| Some(at(one, bits(one)?.value)));
             found.collect()
         };
-        let whiskers = [mean, p05]
+        let whiskers = [users, mean, p05]
             .into_iter()
             .flat_map(|bits| finalists().filter_map(move |one| Some((one, ends(&bits(one)?)))));
         let whiskers = whiskers.filter(|(_, (_, high))| high.is_finite());
         let whiskers = whiskers.flat_map(|(one, (low, high))| [at(one, low), at(one, high)]);
         let chosen = &self.finalists[self.chosen];
         let mut series = vec![
-            ("measured, mean", Mark::Dots, measured(mean)),
-            ("measured, p05", Mark::Dots, measured(p05)),
+            ("over users, mean", Mark::Dots, measured(users)),
+            ("over packets, mean", Mark::Dots, measured(mean)),
+            ("over packets, p05", Mark::Dots, measured(p05)),
             ("95 %", Mark::Intervals, whiskers.collect()),
+            ("chosen", Mark::Dots, vec![at(chosen, chosen.claim().value)]),
             (
-                "chosen, mean",
-                Mark::Dots,
-                vec![at(chosen, chosen.entropy.mean.value)],
+                "limit over packets, ½ of the bytes",
+                Mark::Line,
+                of(&self.cheaper[0]),
             ),
-            ("limit, ½ of the bytes", Mark::Line, of(&self.cheaper[0])),
-            ("limit, ¼ of the bytes", Mark::Line, of(&self.cheaper[1])),
-            ("limit", Mark::Reference, of(&self.front)),
+            (
+                "limit over packets, ¼ of the bytes",
+                Mark::Line,
+                of(&self.cheaper[1]),
+            ),
+            ("limit over packets", Mark::Reference, of(&self.front)),
+            ("log₂ users", Mark::Reference, self.all_users()),
         ];
         let cheaper = match self.cheaper.each_ref().map(Vec::is_empty) {
             [false, false] => "within the bytes and a half and a quarter of them",
@@ -251,13 +309,16 @@ impl Plan {
             [true, _] => "within the bytes; half of them are not enough",
         };
         series.retain(|(_, _, points)| !points.is_empty());
+        let (table_head, table_rows) = self.columns();
         Plot {
             title: "Latency, anonymity and bytes within the budgets".to_owned(),
             caption: format!(
                 "Lines: the front of three layers, on which no other parameters of the grid are \
                  both faster and more anonymous by the limit for large pools, {cheaper}. Dots: \
                  measured with the corrupt mixes, p05 where it is not chance whether corrupt paths \
-                 make it. Of all: {}.",
+                 make it. Chosen: the fastest than which none is more anonymous over users by what can \
+                 be told apart; {}. Of all: {}.",
+                self.claim_note(),
                 self.layers_note()
             ),
             x_label: "latency of a one-packet message, p95, in s".to_owned(),
@@ -270,9 +331,17 @@ impl Plan {
                     points,
                 })
                 .collect(),
-            table_head: HEAD.map(str::to_owned).to_vec(),
-            table_rows: self.rows(),
+            table_head,
+            table_rows,
         }
+    }
+
+    /// log₂ users, as wide as the front.
+    fn all_users(&self) -> Vec<(f64, f64)> {
+        let bits = self.finalists[self.chosen].users_bits();
+        let ends = [self.front.first(), self.front.last()];
+        let ends = ends.into_iter().flatten();
+        ends.map(|point| (point.latency_p95_s, bits)).collect()
     }
 }
 

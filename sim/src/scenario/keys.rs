@@ -227,7 +227,7 @@ pub const KEYS: &[Key] = &[
     count("flow.targets", (16, 10_000_000), 512, "messages whose anonymity is measured"),
     real("flow.window_means", (0.0, 10_000.0), 8.0,
         "time measured for latency and occupancy in each replication, in units of one pass of the network"),
-    count("flow.receivers", (0, 100_000), 0,
+    count("flow.receivers", (0, 1_000_000), 0,
         "receivers over which exits are aggregated; 0 leaves this out"),
     count("flow.contacts_per_user", (0, 10_000), 0,
         "contacts of each user, among the receivers, which the adversary knows of the measured sender; 0 for none"),

@@ -53,9 +53,9 @@ fn needs(figure: &str, scenario: &Scenario) -> Option<&'static str> {
     let (lacks, needs) = match figure {
         _ if scenario.engine != Engine::Flow => (true, "engine = \"flow\""),
         "guesswork_mean_packets" => (!flow.guesswork, "flow.guesswork = true"),
-        "user_entropy_p01_bits" => (few(users, 0.01), "flow.targets of at least 8000"),
-        "user_entropy_p05_bits" => (few(users, 0.05), "flow.targets of at least 1600"),
-        "user_entropy_p50_bits" => (few(users, 0.5), "flow.targets of at least 160"),
+        "pass_entropy_p01_bits" => (few(users, 0.01), "flow.targets of at least 8000"),
+        "pass_entropy_p05_bits" => (few(users, 0.05), "flow.targets of at least 1600"),
+        "pass_entropy_p50_bits" => (few(users, 0.5), "flow.targets of at least 160"),
         _ if starts(&["receiver_"]) && flow.receivers == 0 => (true, "flow.receivers above 0"),
         _ if starts(&["contact_"]) && flow.contacts == 0 => {
             (true, "flow.contacts_per_user above 0")

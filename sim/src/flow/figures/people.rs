@@ -32,24 +32,28 @@ impl Reader<'_> {
             (
                 0.01,
                 "p01",
-                "Mean entropy of a user's 8 messages, at most this for the worst 1 %",
+                "Mean entropy over packets of a user's 8 messages, at most this for the worst 1 %",
             ),
             (
                 0.05,
                 "p05",
-                "Mean entropy of a user's 8 messages, at most this for the worst 5 %",
+                "Mean entropy over packets of a user's 8 messages, at most this for the worst 5 %",
             ),
-            (0.5, "p50", "Mean entropy of a user's 8 messages, median"),
+            (
+                0.5,
+                "p50",
+                "Mean entropy over packets of a user's 8 messages, median",
+            ),
         ] {
-            let name = format!("user_entropy_{name}_bits");
+            let name = format!("pass_entropy_{name}_bits");
             let of = |section: &Section| section.users.iter().map(|user| user.0).collect();
             self.push_quantile((&name, label), q, of);
         }
         let least = self.estimate(n, |section| {
             mean(&section.users.iter().map(|user| user.1).collect::<Vec<_>>())
         });
-        let label = "Least entropy of a user's 8 messages, mean";
-        self.push("user_entropy_least_mean_bits", label, least, None);
+        let label = "Least entropy over packets of a user's 8 messages, mean";
+        self.push("pass_entropy_least_mean_bits", label, least, None);
     }
 
     /// What an adversary knows of the receiver who knows the sender's contacts.
