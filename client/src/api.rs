@@ -48,6 +48,8 @@ use crate::status::Status;
 /// Longest line: a message of 128 MiB in Base64, and what stands around it.
 pub const LINE_MAX: usize = (128 << 20) / 3 * 4 + 4096;
 
+/// SURBs that a message brings at most.
+pub const SURBS_MAX: u8 = 96;
 /// SURBs of a request that asks for some without saying how many.
 pub const SURBS_DEFAULT: u8 = 5;
 

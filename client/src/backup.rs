@@ -90,7 +90,7 @@ pub fn make(config: &Config, file: &Path, key_file: Option<&Path>) -> anyhow::Re
         let hint = "backup: stop the daemon first, so that nothing changes meanwhile";
         if is_used { error.context(hint) } else { error }
     })?;
-    let (_, found) = Records::open(&folder.path(RECORDS))?;
+    let (_, found) = folder.records()?;
     let mut found = Zeroizing::new(found);
     if let Some(identity) = folder.identity(&found)? {
         let identity = chosen(&identity).context(

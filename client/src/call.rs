@@ -88,8 +88,12 @@ impl Call {
     ///
     /// As [`Call::say`] and [`Call::next`].
     pub async fn ask(&mut self, request: &Request) -> Result<Response, CallError> {
-        self.say(request).await?;
-        self.next().await
+        // A daemon without room says so and hangs up before it has read anything.
+        let said = self.say(request).await;
+        match self.next().await {
+            Err(CallError::Lost(error)) => Err(said.err().unwrap_or(CallError::Lost(error))),
+            answer => answer,
+        }
     }
 
     /// Reads the next answer. Not cancel safe: a caller that gives up drops the connection.

@@ -40,7 +40,7 @@ use shell::{
 use zeroize::Zeroizing;
 
 use crate::{
-    api::{Code, Reply, Request, Response, SURBS_DEFAULT, Wait},
+    api::{Code, Reply, Request, Response, SURBS_DEFAULT, SURBS_MAX, Wait},
     backup, base64,
     call::{Call, CallError},
     run, settings,
@@ -408,8 +408,11 @@ fn reply(text: &str) -> anyhow::Result<Reply> {
         Some(("at", label)) => Reply::At(label.to_owned()),
         None if text == "surbs" => Reply::Surbs(SURBS_DEFAULT),
         Some(("surbs", count)) => {
-            let count = count.parse().ok().filter(|count| (1..=96).contains(count));
-            Reply::Surbs(count.context("send: --reply surbs=N takes 1 to 96")?)
+            let good = |count: &u8| (1..=SURBS_MAX).contains(count);
+            let count = count.parse().ok().filter(good);
+            Reply::Surbs(
+                count.with_context(|| format!("send: --reply surbs=N takes 1 to {SURBS_MAX}"))?,
+            )
         }
         _ => bail!("send: --reply takes none, address, at=LABEL, surbs or surbs=N, not `{text}`"),
     })

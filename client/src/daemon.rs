@@ -42,7 +42,7 @@ use crate::{
     inbox::Inbox,
     outbox::Outbox,
     settings::Config,
-    state_dir::{RECORDS, StateDir, chosen},
+    state_dir::{StateDir, chosen},
     status::{Counts, way_out},
 };
 
@@ -80,7 +80,7 @@ impl Daemon {
     pub async fn start(config: Config) -> anyhow::Result<Handle> {
         let folder = StateDir::open(&config)?;
         let network = shell::network::read(&config.network)?;
-        let (records, found) = Records::open(&folder.path(RECORDS))?;
+        let (records, found) = folder.records()?;
         let identity = folder.identity(&found)?;
         let own = addresses_of(&found).unwrap_or_default();
         let chosen = identity.as_ref().and_then(chosen).map(Identity::address);

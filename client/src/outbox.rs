@@ -45,11 +45,12 @@ impl SendError {
                 | Failure::NothingToReplyTo
                 | Failure::TooFewSurbs
                 | Failure::SurbsExpired
-                | Failure::TooManySurbs
                 | Failure::NoAddress => true,
-                Failure::NotReady | Failure::OutboxFull | Failure::NoRoute | Failure::Revoked => {
-                    false
-                }
+                Failure::NotReady
+                | Failure::OutboxFull
+                | Failure::TooManySurbs
+                | Failure::NoRoute
+                | Failure::Revoked => false,
             },
             Self::Expired | Self::Stopped => false,
         }
@@ -69,7 +70,7 @@ impl core::fmt::Display for SendError {
                 Failure::NothingToReplyTo => "this reply token names no message that can be answered",
                 Failure::TooFewSurbs => "no reply block is left, not even to ask for more by: wait for the sender's next message",
                 Failure::SurbsExpired => "the reply blocks' epoch is over: the message can't be answered any more",
-                Failure::TooManySurbs => "a message brings at most 96 reply blocks, and fewer while many are under way",
+                Failure::TooManySurbs => "too many reply blocks are under way: ask for fewer, or wait until some are used or their epoch ends",
                 Failure::NoAddress => "the address to answer to was revoked: name another one",
                 Failure::Revoked => "the address that its acks would come to was revoked: whether it arrives is not known",
                 Failure::NoRoute => "the network has no route now: try again later",
@@ -226,6 +227,10 @@ mod tests {
         outbox.note(progress(1, State::Failed(Failure::OutboxFull)));
         let refused = SendError::Refused(Failure::OutboxFull);
         assert_eq!(failed.reached(Wait::Sent).await, Err(refused));
+        assert!(
+            !SendError::Refused(Failure::TooManySurbs).is_usage(),
+            "it passes"
+        );
         outbox.close();
         assert_eq!(stopped.reached(Wait::Sent).await, Err(SendError::Stopped));
     }

@@ -2,7 +2,7 @@
 //!
 //! | limit                   | value                                                           |
 //! |-------------------------|-----------------------------------------------------------------|
-//! | connections             | a setting; one more is closed at once                           |
+//! | connections             | a setting; one more is told so and closed at once               |
 //! | line                    | [`LINE_MAX`](crate::api::LINE_MAX) bytes                        |
 //! | requests under way      | one a connection, and one that waits                            |
 //! | messages handed out     | 16 a connection that are not taken yet                          |
@@ -36,7 +36,7 @@ use tokio::{
 
 use crate::{
     addresses::AddressRefused,
-    api::{Code, Labelled, Reply, Request, Response, Wait},
+    api::{Code, Labelled, Reply, Request, Response, SURBS_MAX, Wait},
     base64,
     call::read_line,
     handle::{Handle, Received},
@@ -105,12 +105,25 @@ impl Server {
                             drop(place);
                         });
                     }
-                    (Ok(_), Err(_)) => {} // closed at once: there is no room
+                    (Ok((stream, _)), Err(_)) => turn_away(stream, connections_max),
                     // Out of descriptors, most likely: do not spin.
                     (Err(_), _) => tokio::time::sleep(Duration::from_millis(100)).await,
                 },
             }
         }
+    }
+}
+
+/// Says that there is no room, and hangs up. Its buffer is empty, so that this never waits; a program
+/// that is gone already hears nothing.
+fn turn_away(stream: UnixStream, connections_max: usize) {
+    let why = format!(
+        "{connections_max} programs talk to the daemon already, as many as api_connections_max allows: end one of them, or raise it and restart the daemon"
+    );
+    let said = serde_json::to_vec(&Response::error(Code::Unavailable, why));
+    if let (Ok(mut line), Ok(mut stream)) = (said, stream.into_std()) {
+        line.push(b'\n');
+        let _gone = io::Write::write_all(&mut stream, &line);
     }
 }
 
@@ -396,7 +409,8 @@ fn message(
         }
         Reply::Address => Return::Address,
         Reply::At(label) => Return::At(handle.slot_of(&label).map_err(unaddressed)?),
-        Reply::Surbs(count) => Return::Surbs(count),
+        Reply::Surbs(count) if (1..=SURBS_MAX).contains(&count) => Return::Surbs(count),
+        Reply::Surbs(_) => return Err(usage(format!("`surbs` takes 1 to {SURBS_MAX}"))),
     };
     Ok((to, body, back))
 }

@@ -27,7 +27,10 @@ use proto::{
     client::{IDENTITY_LEN, Identity, addresses_of},
 };
 use rand_core::SeedableRng;
-use shell::{entropy, network, state, store::kv::Record};
+use shell::{
+    entropy, network, state,
+    store::kv::{Record, Records},
+};
 use zeroize::Zeroizing;
 
 use crate::settings::Config;
@@ -118,6 +121,21 @@ impl StateDir {
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.state.path(name)
+    }
+
+    /// The machine's records, and what stands in them.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be opened.
+    pub(crate) fn records(&self) -> anyhow::Result<(Records, Vec<Record>)> {
+        let path = self.path(RECORDS);
+        Records::open(&path).with_context(|| {
+            format!(
+                "{}: if it is damaged, restore a backup into another folder with `lacuna restore`",
+                path.display()
+            )
+        })
     }
 
     /// The identity that `init` made, unless `found`, which stands in the records, tells of
@@ -251,6 +269,16 @@ pub(crate) mod tests {
         fs::set_permissions(&config.state_dir, Permissions::from_mode(0o750)).unwrap();
         let open = StateDir::open(&config).unwrap_err().to_string();
         assert!(open.contains("chmod 700"), "{open}");
+    }
+
+    #[test]
+    fn damaged_records_name_the_backup() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let own = StateDir::create(&config).unwrap();
+        fs::write(own.path(RECORDS), [7; 8192]).unwrap();
+        let error = format!("{:#}", own.records().map(drop).unwrap_err());
+        assert!(error.contains("`lacuna restore`"), "{error}");
     }
 
     #[test]

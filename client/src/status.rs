@@ -325,6 +325,14 @@ fn of_frames(uhz: u64) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
+/// Three digits, as docs/CLIENT.md has them.
+fn megabytes(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let megabytes = bytes as f64 / 1e6;
+    let decimals = usize::from(megabytes < 99.95);
+    format!("{megabytes:.decimals$} MB")
+}
+
 fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
@@ -347,7 +355,6 @@ impl fmt::Display for Status {
                 format!("{name} down ({made}): {}", link.trouble)
             }
         };
-        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
         write!(f, "state     {}", self.state)?;
         if !self.reason.is_empty() {
             write!(f, ": {}", self.reason)?;
@@ -355,14 +362,14 @@ impl fmt::Display for Status {
         writeln!(f)?;
         writeln!(
             f,
-            "profile   {}: {} MB up and {} MB down a day, whatever you do",
+            "profile   {}: {} up and {} down a day, whatever you do",
             self.profile,
             megabytes(self.up_bytes_per_day),
             megabytes(self.down_bytes_per_day),
         )?;
         writeln!(
             f,
-            "measured  {} MB up and {} MB down a day, over the {} s since the start",
+            "measured  {} up and {} down a day, over the {} s since the start",
             megabytes(self.measured.up_bytes_per_day),
             megabytes(self.measured.down_bytes_per_day),
             self.measured.seconds,
@@ -523,14 +530,14 @@ mod tests {
     fn a_profile_says_what_it_costs() {
         let params = Params::default();
         for (name, up_mb, down_mb) in [
-            ("interactive", 4832, 8404),
-            ("messaging", 133, 210),
-            ("frugal", 12, 15),
+            ("interactive", "4833 MB", "8405 MB"),
+            ("messaging", "133 MB", "210 MB"),
+            ("frugal", "13.0 MB", "15.0 MB"),
         ] {
             let (_, profile) = params.profile(name).unwrap();
             let (up, down) = bytes_per_day(profile);
             assert_eq!(
-                (up / 1_000_000, down / 1_000_000),
+                (&*megabytes(up), &*megabytes(down)),
                 (up_mb, down_mb),
                 "{name}"
             );

@@ -119,6 +119,16 @@ async fn states_and_refusals() {
             "exactly one",
         ),
         (
+            send(address.clone(), None, Reply::Surbs(0), Wait::Sent),
+            Code::Usage,
+            "1 to 96",
+        ),
+        (
+            send(address.clone(), None, Reply::Surbs(97), Wait::Sent),
+            Code::Usage,
+            "1 to 96",
+        ),
+        (
             send(address, token.clone(), Reply::None, Wait::Sent),
             Code::Usage,
             "exactly one",
@@ -241,10 +251,11 @@ async fn programs_are_bounded() {
     let mut first = Call::open(&config.socket).await.unwrap();
     assert!(first.ask(&Request::Status {}).await.is_ok());
     let mut second = Call::open(&config.socket).await.unwrap();
-    assert!(matches!(
-        second.ask(&Request::Status {}).await,
-        Err(CallError::Lost(_))
-    ));
+    let turned_away = second.ask(&Request::Status {}).await;
+    let Err(CallError::Refused(Code::Unavailable, why)) = turned_away else {
+        panic!("{turned_away:?}");
+    };
+    assert!(why.contains("api_connections_max"), "{why}");
     assert!(first.ask(&Request::Status {}).await.is_ok());
     handle.stop().await.unwrap();
 }

@@ -38,13 +38,21 @@ pub enum StateError {
     /// A file in it is not what this program wrote.
     #[error("{0} is damaged; restore it from a backup, or remove it to start anew")]
     Damaged(String),
+    /// A file that is to be new is there.
+    #[error("{0} exists already; choose another name, or move it away")]
+    Exists(String),
+    /// A folder can't be made, since something else has its name.
+    #[error(
+        "{0} is no folder: a file, or a link to nowhere; remove it, or choose another state_dir"
+    )]
+    NoFolder(String),
     /// The system refused.
-    #[error("{path}: {source}")]
+    #[error("{path}: {why}")]
     Io {
         /// The file.
         path: String,
-        /// What the system says.
-        source: io::Error,
+        /// What the system says; not a `source`, which a chain of errors would say again.
+        why: io::Error,
     },
 }
 
@@ -61,7 +69,8 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// [`StateError::NotPrivate`], [`StateError::InUse`] or [`StateError::Io`].
+    /// [`StateError::NotPrivate`], [`StateError::InUse`], [`StateError::NoFolder`] or
+    /// [`StateError::Io`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
         make_private(path)?;
         let lock_path = path.join("lock");
@@ -179,7 +188,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
 ///
 /// # Errors
 ///
-/// [`StateError::Io`].
+/// [`StateError::Exists`], [`StateError::Io`].
 pub fn create(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
     let new = path.with_added_extension(UNFINISHED);
     let created = || {
@@ -194,7 +203,7 @@ pub fn create(path: &Path, bytes: &[u8]) -> Result<(), StateError> {
         renameat_with(CWD, &new, CWD, path, RenameFlags::NOREPLACE)?;
         sync_folder(path)
     };
-    created().map_err(io_at(path))
+    created().map_err(taken_at(path, StateError::Exists))
 }
 
 /// [`StateDir::erase`] for a file anywhere.
@@ -238,7 +247,7 @@ fn private() -> OpenOptions {
 fn make_private(path: &Path) -> Result<(), StateError> {
     let mut builder = DirBuilder::new();
     let made = builder.recursive(true).mode(0o700).create(path);
-    made.map_err(io_at(path))?;
+    made.map_err(taken_at(path, StateError::NoFolder))?;
     let mode = fs::metadata(path)
         .map_err(io_at(path))?
         .permissions()
@@ -257,9 +266,24 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
+/// The error of what could not be made at `path`: `taken`, if there is something.
+fn taken_at(
+    path: &Path,
+    taken: impl FnOnce(String) -> StateError,
+) -> impl FnOnce(io::Error) -> StateError {
+    let shown = path.display().to_string();
+    move |why| {
+        if why.kind() == ErrorKind::AlreadyExists {
+            taken(shown)
+        } else {
+            StateError::Io { path: shown, why }
+        }
+    }
+}
+
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> StateError {
     let path = path.display().to_string();
-    move |source| StateError::Io { path, source }
+    move |why| StateError::Io { path, why }
 }
 
 #[cfg(test)]
@@ -277,6 +301,20 @@ mod tests {
             error.contains("mode 750") && error.contains("chmod 700"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_no_folder_is_told_once_with_the_remedy() {
+        let root = tempfile::tempdir().unwrap();
+        let [file, link] = ["file", "link"].map(|name| root.path().join(name));
+        fs::write(&file, b"").unwrap();
+        std::os::unix::fs::symlink(root.path().join("nowhere"), &link).unwrap();
+        for path in [file, link] {
+            let error = StateDir::open(&path).unwrap_err();
+            assert!(std::error::Error::source(&error).is_none(), "said twice");
+            let error = error.to_string();
+            assert!(error.contains("choose another state_dir"), "{error}");
+        }
     }
 
     #[test]
@@ -299,8 +337,10 @@ mod tests {
         )
         .unwrap();
         create(&path, b"one").unwrap();
-        let again = create(&path, b"two").unwrap_err().to_string();
-        assert!(again.contains("exists"), "{again}");
+        let again = create(&path, b"two").unwrap_err();
+        assert!(std::error::Error::source(&again).is_none(), "said twice");
+        let again = again.to_string();
+        assert!(again.contains("choose another name"), "{again}");
         assert_eq!(fs::read(&path).unwrap(), b"one");
         let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
