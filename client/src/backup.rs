@@ -2,7 +2,7 @@
 //!
 //! | in the file                        | not in it, and why                                          |
 //! |------------------------------------|-------------------------------------------------------------|
-//! | `network.toml`                     | reply blocks and what needs them: none may be used twice    |
+//! | `network.toml`, the profile        | reply blocks and what needs them: none may be used twice    |
 //! | addresses and labels               | cursors: the mailbox has what was not confirmed             |
 //! | the entry gateways of the day      | the consensus: fetched anew                                 |
 //! | messages not taken; ids of others  | addresses that were revoked: their secrets are gone         |
@@ -11,13 +11,12 @@
 //!
 //! So a backup can be restored more than once, and late, without using anything twice
 //! ([`proto::client::backup`], CLI-34). The file is sealed ([`shell::sealed`]) under a key that is
-//! drawn for it and printed, or written, once. Layout of the text: `network.toml`, then each record's
-//! key and value, each with its length (u32) first. Copies of it in memory are overwritten.
+//! drawn for it and printed, or written, once. Layout of the text: `network.toml`, the name of the
+//! profile, then each record's key and value, each with its length (u32) first. Copies of it in memory are overwritten.
 //!
 //! Not here: two clients that run on one identity at a time. The gateway serves whichever linked
 //! last, and each takes what the other then misses.
 
-use core::iter;
 use std::{fs, path::Path};
 
 use anyhow::{Context, bail};
@@ -35,18 +34,21 @@ use crate::{
     state_dir::{RECORDS, StateDir, chosen},
 };
 
-const MAGIC: &Magic = b"lacuna backup  2";
+const MAGIC: &Magic = b"lacuna backup  3";
 
 /// What a backup holds.
 struct Contents {
     network: Vec<u8>,
+    profile: String,
     records: Zeroizing<Vec<Record>>,
 }
 
 impl Contents {
     fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
         let records = self.records.iter().flat_map(|(key, value)| [key, value]);
-        let parts = iter::once(&self.network).chain(records);
+        let records = records.map(Vec::as_slice);
+        let parts = [&*self.network, self.profile.as_bytes()].into_iter();
+        let parts = parts.chain(records);
         let length = parts.clone().map(|part| 4 + part.len()).sum();
         // Room for all of it: what grows is moved, and leaves copies.
         let mut bytes = Zeroizing::new(Vec::with_capacity(length));
@@ -66,7 +68,9 @@ impl Contents {
             rest = more;
             Some((part.to_vec(), more.is_empty()))
         };
-        let (network, mut done) = take()?;
+        let (network, _) = take()?;
+        let (profile, mut done) = take()?;
+        let profile = String::from_utf8(profile).ok()?;
         let mut records = Zeroizing::new(Vec::new());
         while !done {
             let (key, _) = take()?;
@@ -74,7 +78,11 @@ impl Contents {
             records.push((key, value));
             done = last;
         }
-        Some(Self { network, records })
+        Some(Self {
+            network,
+            profile,
+            records,
+        })
     }
 }
 
@@ -90,6 +98,7 @@ pub fn make(config: &Config, file: &Path, key_file: Option<&Path>) -> anyhow::Re
         let hint = "backup: stop the daemon first, so that nothing changes meanwhile";
         if is_used { error.context(hint) } else { error }
     })?;
+    let profile = folder.profile(&config.profile)?;
     let (_, found) = folder.records()?;
     let mut found = Zeroizing::new(found);
     if let Some(identity) = folder.identity(&found)? {
@@ -101,7 +110,12 @@ pub fn make(config: &Config, file: &Path, key_file: Option<&Path>) -> anyhow::Re
     let network = fs::read(&config.network)
         .with_context(|| format!("reading {}", config.network.display()))?;
     let records = Zeroizing::new(backup(&found));
-    let (key, sealed) = sealed::seal(MAGIC, Contents { network, records }.to_bytes());
+    let contents = Contents {
+        network,
+        profile,
+        records,
+    };
+    let (key, sealed) = sealed::seal(MAGIC, contents.to_bytes());
     if let Some(key_file) = key_file {
         state::create(key_file, key_text(&key).as_bytes()).context("writing the key")?;
     }
@@ -112,7 +126,8 @@ pub fn make(config: &Config, file: &Path, key_file: Option<&Path>) -> anyhow::Re
     written.map(|()| key)
 }
 
-/// Makes the client of a backup in a folder that holds none. Gives the addresses that it opens.
+/// Makes the client of a backup in a folder that holds none, with the profile that the settings name or
+/// its own. Gives the addresses that it opens.
 ///
 /// # Errors
 ///
@@ -131,7 +146,9 @@ pub async fn restore(config: &Config, file: &Path, key: &Key) -> anyhow::Result<
             file.display()
         );
     };
-    let folder = StateDir::begin(config, &contents.network)?;
+    let profile = Some(&config.profile).filter(|name| !name.is_empty());
+    let profile = profile.unwrap_or(&contents.profile);
+    let folder = StateDir::begin(config, &contents.network, profile)?;
     let (records, _none) = Records::open(&folder.path(RECORDS))?;
     let put = |(key, value)| Op::Put { key, value };
     records
@@ -191,6 +208,7 @@ mod tests {
     async fn made(folder: &Path) -> (Config, PathBuf) {
         let mut config = config(folder);
         config.mailbox = "05".repeat(32);
+        config.profile = "frugal".to_owned();
         drop(StateDir::create(&config).unwrap());
         let (records, _) = Records::open(&config.state_dir.join(RECORDS)).unwrap();
         let entry = put(b"e", &[7; 32]);
@@ -236,8 +254,9 @@ mod tests {
         let mut original = known(records(&config));
         original.extend(founding(&identity));
         original.sort();
-        for name in ["second", "third"] {
+        for (name, given, profile) in [("second", "", "frugal"), ("third", "service", "service")] {
             let mut other = Config::in_folder(&folder.path().join(name)).unwrap();
+            other.profile = given.to_owned();
             other.log = config.log.clone();
             let opened = restore(&other, &file, &key).await.unwrap();
             assert_eq!((&*opened[0].label, opened.len()), ("main", 1));
@@ -246,6 +265,7 @@ mod tests {
             let again = StateDir::open(&other).unwrap();
             assert!(again.identity(&records(&other)).unwrap().is_none());
             assert!(shell::network::read(&other.network).is_ok());
+            assert_eq!(again.profile("").unwrap(), profile);
             drop(again);
             let twice = restore(&other, &file, &key).await.unwrap_err();
             assert!(format!("{twice:#}").contains("holds an identity already"));

@@ -136,7 +136,9 @@ pub fn command() -> Command {
         .arg_required_else_help(true)
         .subcommands(
             [
-                Command::new("init").about("Make this client's identity; needs --network FILE"),
+                Command::new("init").about(
+                    "Make this client's identity, and choose its profile; needs --network FILE",
+                ),
                 file(
                     "backup",
                     "Write this client to a sealed file, and the key that opens it",
@@ -293,10 +295,10 @@ fn in_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 }
 
 fn init(config: &Config) -> anyhow::Result<()> {
-    StateDir::create(config)?;
-    let folder = config.state_dir.display();
+    let made = StateDir::create(config)?;
+    let (folder, profile) = (config.state_dir.display(), made.profile(&config.profile)?);
     print(&format!(
-        "made an identity in {folder}; nobody else has it: `lacuna backup` seals a copy\n\
+        "made an identity in {folder}, with the profile {profile}; nobody else has it: `lacuna backup` seals a copy\n\
          next: lacuna run --state-dir {folder}\n"
     ))
 }

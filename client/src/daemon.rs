@@ -77,8 +77,9 @@ impl Daemon {
     /// # Errors
     ///
     /// If the folder, its network or its records can't be used: one line with the remedy.
-    pub async fn start(config: Config) -> anyhow::Result<Handle> {
+    pub async fn start(mut config: Config) -> anyhow::Result<Handle> {
         let folder = StateDir::open(&config)?;
+        config.profile = folder.profile(&config.profile)?;
         let network = shell::network::read(&config.network)?;
         let (records, found) = folder.records()?;
         let identity = folder.identity(&found)?;
@@ -254,7 +255,9 @@ impl Shared {
             {
                 let names = params.profiles.iter().map(|profile| &*profile.name);
                 let names = names.collect::<Vec<_>>().join(", ");
-                let why = format!("profile must be one of the network's ({names}), not `{given}`");
+                let why = format!(
+                    "profile must be one of the network's ({names}), not `{given}`: make another client with one of these, or restore a backup of this one with `lacuna restore --profile`"
+                );
                 return self.fail(Ended::Settings(why));
             }
             if directory.changed().await.is_err() {

@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use proto::NodeId;
+use proto::{NodeId, directory::params::is_profile_name};
 use serde::{Deserialize, Serialize};
 use shell::settings::{Flag, Settings, SettingsError};
 
@@ -38,7 +38,7 @@ pub struct Config {
     pub socket: PathBuf,
     /// The `network.toml`.
     pub network: PathBuf,
-    /// Name of the traffic profile.
+    /// Name of the traffic profile; empty: the one that the client was made with.
     pub profile: String,
     /// Preferred entry gateway, hex.
     pub entry: String,
@@ -136,8 +136,9 @@ impl Config {
             ensure!(value > 0, "settings: {name} must be above 0");
         }
         ensure!(
-            !self.profile.is_empty(),
-            "settings: profile must not be empty"
+            self.profile.is_empty() || is_profile_name(&self.profile),
+            "settings: profile must have 1 to 16 characters of a-z 0-9 -, not `{}`",
+            self.profile
         );
         self.entry()?;
         self.mailbox()?;
@@ -213,7 +214,7 @@ mod tests {
         let (home, file) = ("HOME=/h", "profile = 'frugal'");
         let env = "LACUNA_CLIENT_PROFILE=service";
         for (config, expected) in [
-            (load("", &[home], &[]), "messaging"),
+            (load("", &[home], &[]), ""),
             (load(file, &[home], &[]), "frugal"),
             (load(file, &[home, env], &[]), "service"),
             (
@@ -261,6 +262,10 @@ mod tests {
             (
                 load("", &["HOME=/h"], &[("entry", "abc")]),
                 "entry must be 64 hex digits",
+            ),
+            (
+                load("", &["HOME=/h"], &[("profile", "Frugal!")]),
+                "profile must have 1 to 16",
             ),
             (
                 load("", &["HOME=/h"], &[("acks", "maybe")]),

@@ -5,6 +5,7 @@
 //! | `identity`       | [`Identity`], 97 bytes, its gateway zero until one is chosen; zeros  |
 //! |                  | from when the records hold it, so that it is erased in one place     |
 //! | `network.toml`   | what to start from, copied by `init`                                 |
+//! | `profile`        | the name of the traffic profile, chosen by `init` or `restore`       |
 //! | `client.redb`    | the machine's records                                                |
 //! | `consensus…`     | the last document, so that a restart needs no fetch                  |
 //! | `lock`           | held while a daemon runs                                             |
@@ -25,6 +26,7 @@ use chacha20::ChaCha20Rng;
 use proto::{
     NodeId,
     client::{IDENTITY_LEN, Identity, addresses_of},
+    directory::params::is_profile_name,
 };
 use rand_core::SeedableRng;
 use shell::{
@@ -37,6 +39,9 @@ use crate::settings::Config;
 
 const IDENTITY: &str = "identity";
 const NETWORK: &str = "network.toml";
+const PROFILE: &str = "profile";
+/// The profile of a client that is made without naming one.
+const PROFILE_DEFAULT: &str = "messaging";
 /// Of the machine's records.
 pub(crate) const RECORDS: &str = "client.redb";
 const BLANK: [u8; IDENTITY_LEN] = [0; IDENTITY_LEN];
@@ -66,20 +71,20 @@ impl StateDir {
         let text = fs::read(&config.network)
             .with_context(|| format!("reading {}", config.network.display()))?;
         let mailbox = config.mailbox()?.unwrap_or(UNCHOSEN);
-        let made = Self::begin(config, &text)?;
+        let made = Self::begin(config, &text, or_default(&config.profile))?;
         let mut rng = ChaCha20Rng::from_seed(entropy::seed());
         let identity = Identity::generate(&mut rng, mailbox);
         made.state.write(IDENTITY, &*identity.to_bytes())?;
         Ok(made)
     }
 
-    /// Makes a folder that has a network and no identity yet. What an attempt left behind that did
+    /// Makes a folder that has a network, a profile and no identity yet. What an attempt left behind that did
     /// not come to its end is removed.
     ///
     /// # Errors
     ///
     /// If there is an identity already.
-    pub(crate) fn begin(config: &Config, network: &[u8]) -> anyhow::Result<Self> {
+    pub(crate) fn begin(config: &Config, network: &[u8], profile: &str) -> anyhow::Result<Self> {
         let path = &config.state_dir;
         ensure!(
             !path.join(IDENTITY).exists(),
@@ -92,6 +97,7 @@ impl StateDir {
             _ => {}
         }
         state.write(NETWORK, network)?;
+        state.write(PROFILE, profile.as_bytes())?;
         Ok(Self { state })
     }
 
@@ -115,6 +121,34 @@ impl StateDir {
         );
         let state = state::StateDir::open(path)?;
         Ok(Self { state })
+    }
+
+    /// The profile that the client was made with. `given` is that one, or empty: at other rates it
+    /// would show its gateways that its owner chose anew.
+    ///
+    /// # Errors
+    ///
+    /// If `given` is another, or the file can't be read.
+    pub fn profile(&self, given: &str) -> anyhow::Result<String> {
+        let Some(kept) = self.state.read(PROFILE)? else {
+            // Made before profiles were kept: chosen now.
+            let first = or_default(given);
+            self.state.write(PROFILE, first.as_bytes())?;
+            return Ok(first.to_owned());
+        };
+        let kept = core::str::from_utf8(&kept)
+            .ok()
+            .filter(|name| is_profile_name(name));
+        let kept = kept.with_context(|| self.damaged(PROFILE))?;
+        ensure!(
+            given.is_empty() || given == kept,
+            "settings: profile: this client was made with `{kept}`, not `{given}`: leave it out, or make another client; to change it all the same, `lacuna backup`, then `lacuna restore --profile {given}` into another folder"
+        );
+        Ok(kept.to_owned())
+    }
+
+    fn damaged(&self, name: &str) -> state::StateError {
+        state::StateError::Damaged(self.path(name).display().to_string())
     }
 
     /// The path of one of its files.
@@ -175,7 +209,7 @@ impl StateDir {
     }
 
     fn identity_bytes(&self) -> anyhow::Result<Zeroizing<[u8; IDENTITY_LEN]>> {
-        let damaged = || state::StateError::Damaged(self.path(IDENTITY).display().to_string());
+        let damaged = || self.damaged(IDENTITY);
         let bytes = self.state.read(IDENTITY)?.ok_or_else(damaged)?;
         let bytes: [u8; IDENTITY_LEN] = bytes.as_slice().try_into().map_err(|_| damaged())?;
         Ok(bytes.into())
@@ -185,6 +219,15 @@ impl StateDir {
     #[must_use]
     pub fn state(&self) -> &state::StateDir {
         &self.state
+    }
+}
+
+/// The profile of a client that is made with `given`.
+fn or_default(given: &str) -> &str {
+    if given.is_empty() {
+        PROFILE_DEFAULT
+    } else {
+        given
     }
 }
 
@@ -244,7 +287,7 @@ pub(crate) mod tests {
         let config = config(folder.path());
         drop(StateDir::create(&config).unwrap());
         assert_eq!(mode(&config.state_dir), 0o700);
-        for file in [IDENTITY, NETWORK] {
+        for file in [IDENTITY, NETWORK, PROFILE] {
             assert_eq!(mode(&config.state_dir.join(file)), 0o600, "{file}");
         }
         let again = StateDir::create(&config).unwrap_err().to_string();
@@ -269,6 +312,29 @@ pub(crate) mod tests {
         fs::set_permissions(&config.state_dir, Permissions::from_mode(0o750)).unwrap();
         let open = StateDir::open(&config).unwrap_err().to_string();
         assert!(open.contains("chmod 700"), "{open}");
+    }
+
+    #[test]
+    fn a_profile_is_chosen_once() {
+        for (given, kept) in [("", "messaging"), ("frugal", "frugal")] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = config(folder.path());
+            config.profile = given.to_owned();
+            let own = StateDir::create(&config).unwrap();
+            for again in ["", kept] {
+                assert_eq!(own.profile(again).unwrap(), kept);
+            }
+            let other = own.profile("service").unwrap_err().to_string();
+            assert!(
+                other.contains(kept) && other.contains("`lacuna restore --profile service`"),
+                "{other}"
+            );
+            fs::write(own.path(PROFILE), b"two words").unwrap();
+            assert!(own.profile("").is_err());
+            fs::remove_file(own.path(PROFILE)).unwrap();
+            assert_eq!(own.profile("service").unwrap(), "service");
+            assert_eq!(own.profile("").unwrap(), "service");
+        }
     }
 
     #[test]

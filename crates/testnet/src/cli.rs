@@ -293,7 +293,7 @@ fn how_to_use(root: &Path) -> anyhow::Result<String> {
          \n      \"$(lacuna address --state-dir {bob})\"\n\
          \nA client of your own:\n\
          \n  lacuna init --network {root}/network.toml --state-dir {root}/carol --profile interactive\
-         \n  lacuna run  --state-dir {root}/carol --profile interactive\n\
+         \n  lacuna run  --state-dir {root}/carol\n\
          \nProcesses may be killed: the network goes on without them. Logs are in {root}/*/log.",
         root = root.display(),
         program = program.display(),

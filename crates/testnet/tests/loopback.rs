@@ -259,7 +259,11 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     check(lacuna(&["run"], "").await?, 2, "lacuna init");
     check(lacuna(&["init"], "").await?, 2, "--network FILE");
     check(
-        lacuna(&["init", "--network", &file], "").await?,
+        lacuna(
+            &["init", "--network", &file, "--profile", "interactive"],
+            "",
+        )
+        .await?,
         0,
         "made an identity",
     );
@@ -270,14 +274,22 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     );
     check(lacuna(&["status"], "").await?, 1, "no daemon runs on");
 
-    let nope = lacuna(&["run", "--profile", "nope", "--log", "error"], "").await?;
+    let other = lacuna(&["run", "--profile", "frugal"], "").await?;
+    check(other, 2, "was made with `interactive`");
+    let at = network.folder("nope").join("state").display().to_string();
+    let nope = |verb: &[&str]| {
+        let args = [&["role", "client"], verb, &["--state-dir", &at]].concat();
+        command(args.into_iter().map(str::to_owned).collect(), "")
+    };
+    let init = ["init", "--network", &file, "--profile", "nope"];
+    check(nope(&init).await?, 0, "profile nope");
     check(
-        nope,
+        nope(&["run", "--log", "error"]).await?,
         2,
         "profile must be one of the network's (interactive, messaging",
     );
 
-    let run = ["run", "--profile", "interactive", "--state-dir", &state];
+    let run = ["run", "--state-dir", &state];
     let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
     network.until_ready(&mut daemon).await?;
     check(lacuna(&["run"], "").await?, 2, "in use by another process");
@@ -399,7 +411,7 @@ async fn by_the_command_line(network: &mut Network) -> anyhow::Result<()> {
     ];
     let restored = command(restore.map(str::to_owned).to_vec(), "").await?;
     check(restored, 0, "revoked since the backup was made:\n  main\n");
-    let run = ["run", "--profile", "interactive", "--state-dir", &again];
+    let run = ["run", "--state-dir", &again];
     let mut daemon = network.start_by_hand("carol", "client", run.map(Into::into))?;
     network.until_ready(&mut daemon).await?;
     let list = ["role", "client", "address", "list", "--state-dir", &again];

@@ -121,6 +121,13 @@ impl fmt::Display for ParamsError {
 
 impl core::error::Error for ParamsError {}
 
+/// Whether a profile may be called so.
+#[must_use]
+pub fn is_profile_name(name: &str) -> bool {
+    let usable = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    (1..=16).contains(&name.len()) && name.bytes().all(usable)
+}
+
 /// Most profiles of a network.
 pub const PROFILES_MAX: usize = 16;
 /// Longest mean delay at a mix, in milliseconds.
@@ -159,7 +166,7 @@ impl Params {
         for (i, profile) in (0u8..).zip(&self.profiles) {
             let first = self.profile(&profile.name).map(|(at, _)| at);
             let own = first == Some(i) && profile.name != NODE_PROFILE;
-            let named = profile.name_is_usable() && own;
+            let named = is_profile_name(&profile.name) && own;
             rule(named, ParamsError::ProfileName(i))?;
             rule(profile.rates_are_usable(), ParamsError::ProfileRates(i))?;
         }
@@ -236,11 +243,6 @@ impl Profile {
             self.loops_uhz
         };
         self.payload_uhz.saturating_add(loops)
-    }
-
-    fn name_is_usable(&self) -> bool {
-        let usable = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-        (1..=16).contains(&self.name.len()) && self.name.bytes().all(usable)
     }
 
     /// A mailbox drains only if its downstream outruns its loops (load 0.8 at most).
