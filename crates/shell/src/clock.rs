@@ -4,8 +4,9 @@
 //! |--------------------|-------------------|-----------------------------|--------------------------|
 //! | [`Clock::now`]     | `CLOCK_MONOTONIC` | ns since the clock started  | everything machines time |
 //! | [`Clock::utc`]     | the calendar      | ns since 1970               | epochs, certificates     |
+//! | [`worked`]         | the thread's own  | processor time it has had   | the self-check           |
 //!
-//! The two are tied together only by [`Clock::calendar`], which drivers hand to machines again
+//! The first two are tied together only by [`Clock::calendar`], which drivers hand to machines again
 //! and again: when an operator or NTP sets the calendar, delays in flight are not touched.
 
 use core::time::Duration;
@@ -79,6 +80,21 @@ impl Clock {
 )]
 fn read() -> Timespec {
     clock_gettime(ClockId::Monotonic)
+}
+
+/// The processor time that this thread has had: it stands still while others have the processor.
+///
+/// # Panics
+///
+/// Never: it is not negative.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is timed by it that happens in the world"
+)]
+#[must_use]
+pub fn worked() -> Duration {
+    let had = Duration::try_from(clock_gettime(ClockId::ThreadCPUTime));
+    had.expect("a thread's time is not negative")
 }
 
 #[cfg(test)]

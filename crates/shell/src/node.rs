@@ -221,7 +221,7 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let listening = listener.local_addr().map_err(listening)?;
 
-        let crypto = Measured::now(setup.path, clock);
+        let crypto = Measured::now(setup.path);
         let about = About {
             role: setup.role,
             address: or(setup.advertise, || listening.to_string()),
