@@ -85,7 +85,7 @@ pub const BATCH_MAX: usize = 4 * LANES;
 const LANES: usize = 8;
 /// What a batch may take, since neither is a link read meanwhile nor a packet let go.
 pub const TURN: Duration = Duration::from_millis(1);
-/// How old a packet that waits may be, at least, before it is taken for overload: what came while the
+/// How old a packet that waits may be, at least, before it alone is taken for overload: what came while the
 /// system had the processor elsewhere, often some 16 ms, is opened within it. On a slow processor longer by
 /// as much as [`BATCH_MAX`] packets take there.
 pub const PATIENCE_MIN: Duration = Duration::from_millis(20);

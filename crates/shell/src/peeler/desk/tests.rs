@@ -203,6 +203,7 @@ async fn a_disk_that_failed_is_remembered_across_a_kill() {
 async fn a_disk_that_stalls_lets_nothing_through() {
     let pace = Pace {
         batch_max: 8,
+        fresh: BEFORE / 2,
         patience: BEFORE / 2,
     };
     for stalls in [false, true] {
