@@ -26,6 +26,10 @@ fn the_replay_set() {
     assert!(report["journal_ns"].as_f64().unwrap() > 0.0);
 }
 
+/// The most that links, queues and a machine that is busy otherwise may add to 99 of 100 delays to be an
+/// excuse for another law: what is aimed at.
+const ADDED_MS: f64 = 5.0;
+
 /// What holds on any machine, whatever its speed.
 #[test]
 fn a_node() {
@@ -39,11 +43,12 @@ fn a_node() {
     let phases: Vec<Phase> = serde_json::from_value(report["phases"].clone()).unwrap();
     let loads = phases.iter().filter(|phase| phase.load > 0.0);
     let loads: Vec<&Phase> = loads.collect();
-    assert_eq!(loads.len(), 3);
-    for (phase, load) in loads.iter().zip([0.5f64, 0.8, 1.2]) {
+    assert_eq!(loads.len(), 5);
+    for (phase, load) in loads.iter().zip([0.5f64, 0.8, 1.0, 1.05, 1.2]) {
         assert!((phase.load - load).abs() < 1e-9, "{phase:?}");
-        // MIX-1, t06: what passes keeps the law, but for what links, queues and this machine add.
-        let added = phase.added_p99_ms / f64::from(Params::default().delay_mean_ms);
+        // MIX-1, t06: what passes keeps the law, but for what links, queues and this machine add, and
+        // that excuses only so much.
+        let added = phase.added_p99_ms.min(ADDED_MS) / f64::from(Params::default().delay_mean_ms);
         let bound = by_chance(phase.tracked) + (1.0 - (-added).exp()) + 0.01;
         assert!(phase.ks_distance < bound, "{bound}: {phase:?}");
         // t06: nor does what passes wait long, whatever is offered. Half is told from a queue that
@@ -51,6 +56,8 @@ fn a_node() {
         assert!(phase.added_p50_ms < 20.0, "{phase:?}");
         assert!(phase.tracked > 0 && phase.added_p50_ms > 0.0, "{phase:?}");
     }
+    let late = phases.iter().skip(1).any(|phase| phase.late_p99_ms > 5.0);
+    assert_eq!(report["sender_was_late"], late);
     // A machine that stops its programs for longer than a node is patient costs some packets.
     let half = loads[0];
     assert!(half.forwarded * 20 >= half.offered * 19, "{half:?}");

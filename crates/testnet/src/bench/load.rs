@@ -108,6 +108,13 @@ impl Phase {
     pub fn lost(&self) -> f64 {
         1.0 - self.forwarded as f64 / self.offered.max(1) as f64
     }
+
+    /// The distance that as many draws of the law itself exceed once in twenty times (Kolmogorov).
+    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
+    #[must_use]
+    pub fn chance(&self) -> f64 {
+        1.358 / (self.tracked.max(1) as f64).sqrt()
+    }
 }
 
 /// A packet to send.
