@@ -9,14 +9,17 @@
 //! | entry gateway   | the frame; first mix; header; both ends of the payload                                       |
 //! | each mix        | header; both ends of the payload; delay; next hop; which key opened it                       |
 //! | mailbox gateway | the same, the mailbox, and what it keeps; drops apart, whose mailbox is nobody's               |
+//! | each of them    | how many pieces of a packet (16 bytes, an α is two) another packet had as well                |
 //!
 //! | control                              | what is wrong with it                                                   |
 //! |--------------------------------------|-------------------------------------------------------------------------|
 //! | loops of another parameter           | real packets of clients whose document says a fifth of the mean delay (Nym's) |
 //! | replies of another epoch             | the key that opens them is the next one                                  |
 //! | acks with less padding               | the end of their header is zeros                                        |
+//! | acks of another kind, in a slot      | their frame's kind is 2, or its slot 1: bytes that differ in their lower half alone |
+//! | acks that repeat an α                | every two have the same                                                 |
 //!
-//! Probes are those that bring more reply blocks for an answer that has used up its own. Not among the features: how long the client's link was silent before, which is published (docs/THREAT_MODEL.md, acks): whatever comes up
+//! Probes are those that bring more reply blocks for an answer that has used up its own. Not among the features: how long the client's link was silent before, which is published (docs/THREAT_MODEL.md, waits): whatever comes up
 //! at a random time leaves in the first slot after, and a random time falls into a long gap rather than a short one.
 
 mod classifier;
@@ -45,6 +48,8 @@ const CLASSES: [Class; 6] = [
     Class::Probe,
 ];
 const EPOCH_S: u32 = 86_400;
+/// Bytes whose repetition is looked for.
+const PIECE: usize = 16;
 /// First bytes of messages: with a return address, with reply blocks.
 const NAMED: u8 = 1;
 const UNNAMED: u8 = 2;
@@ -89,6 +94,24 @@ fn sample(view: View, packet: &Crossing) -> Sample {
             hop.key as f32,
         ],
         bytes: [&hop.bytes, kept].concat(),
+    }
+}
+
+/// Adds to each sample how many of its pieces are seen more than once: what a hop makes of packets that have something in
+/// common, whose own laws are as ever.
+fn mark_repeats(classes: &mut [Vec<Sample>]) {
+    let pieces = |sample: &Sample| sample.bytes.as_chunks::<PIECE>().0.to_vec();
+    let mut all: Vec<[u8; PIECE]> = classes.iter().flatten().flat_map(pieces).collect();
+    all.sort_unstable();
+    let equal = all.chunk_by(|a, b| a == b).filter(|equal| equal.len() > 1);
+    let repeated: Vec<[u8; PIECE]> = equal.map(|equal| equal[0]).collect();
+    for sample in classes.iter_mut().flatten() {
+        let own = pieces(sample);
+        let own = own
+            .iter()
+            .filter(|piece| repeated.binary_search(piece).is_ok());
+        let own = u8::try_from(own.count()).expect("some thirty");
+        sample.bytes.push(own);
     }
 }
 
@@ -177,15 +200,16 @@ fn attack_p16_no_hop_tells_what_a_packet_is() {
         let classes = CLASSES
             .into_iter()
             .filter(|class| view != View::Mailbox || *class != Class::Drop);
-        let classes: Vec<(Class, Vec<Sample>)> =
-            classes.map(|class| (class, of(class, view))).collect();
-        let judge = |(class, own): &(Class, Vec<Sample>)| {
-            let others = classes.iter().filter(|(other, _)| other != class);
-            let others: Vec<Sample> = others.flat_map(|(_, samples)| samples.clone()).collect();
+        let classes: Vec<Class> = classes.collect();
+        let mut samples: Vec<Vec<Sample>> = classes.iter().map(|class| of(*class, view)).collect();
+        mark_repeats(&mut samples);
+        let judge = |(at, class): (usize, &Class)| {
+            let (own, mut others) = (&samples[at], samples.clone());
+            others.remove(at);
             assert_eq!(own.len(), PACKETS);
-            (view, *class, told_apart(own, &others))
+            (view, *class, told_apart(own, &others.concat()))
         };
-        classes.iter().map(judge).collect::<Vec<_>>()
+        classes.iter().enumerate().map(judge).collect::<Vec<_>>()
     });
     for (view, class, area) in judged.into_iter().flatten() {
         println!("{view:?}, {class:?}: {area}");
@@ -197,7 +221,9 @@ fn attack_p16_no_hop_tells_what_a_packet_is() {
         let data = || seen(Class::Data).take(CONTROL);
         let honest: Vec<Sample> = data().map(|packet| sample(view, packet)).collect();
         let told = |name: &str, samples: Vec<Sample>| {
-            let area = told_apart(&samples, &honest);
+            let mut both = [samples, honest.clone()];
+            mark_repeats(&mut both);
+            let area = told_apart(&both[0], &both[1]);
             println!("control at {view:?}, {name}: {area}");
             assert!(area.lower > AUC_MAX, "{view:?}, {name}: {area}");
         };
@@ -220,7 +246,24 @@ fn attack_p16_no_hop_tells_what_a_packet_is() {
             sample.bytes[HEADER_LEN - 64..HEADER_LEN].fill(0);
             sample
         };
-        let acks = of(Class::Ack, view).into_iter().take(CONTROL);
-        told("less padding", acks.map(unpadded).collect());
+        let acks = || of(Class::Ack, view).into_iter().take(CONTROL);
+        told("less padding", acks().map(unpadded).collect());
+        let mut repeating: Vec<Sample> = acks().collect();
+        let alpha = if view == View::Entry { 4..36 } else { 0..32 };
+        for pair in repeating.chunks_exact_mut(2) {
+            let first = pair[0].bytes[alpha.clone()].to_vec();
+            pair[1].bytes[alpha.clone()].copy_from_slice(&first);
+        }
+        told("one α for two", repeating);
+        if view == View::Entry {
+            // The second byte of a slot is the frame's fourth.
+            for (name, byte, value) in [("another kind", 0, 2), ("a slot", 3, 1)] {
+                let marked = acks().map(|mut sample| {
+                    assert_ne!(core::mem::replace(&mut sample.bytes[byte], value), value);
+                    sample
+                });
+                told(name, marked.collect());
+            }
+        }
     }
 }

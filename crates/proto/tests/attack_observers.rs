@@ -1,7 +1,8 @@
-//! What those who see a client's links learn of what it does: ATTACKS t09, g01, g04.
+//! What those who see a client's links learn of what it does: ATTACKS t08, t09, g01, g04.
 //!
 //! | attack | observer                                  | asks                                                  |
 //! |--------|-------------------------------------------|-------------------------------------------------------|
+//! | t08    | whoever sees the sender's uplink and blocks gateways | is the recipient at one that I block? |
 //! | t09    | whoever sees the recipient's uplink        | was what it was just sent whole, garbled, taken?       |
 //! | g04    | a correspondent who garbles or drops its own packets, or waits for acks | the same               |
 //! | g01    | entry gateway: times and frames            | does this client send something in this second?        |
@@ -20,7 +21,7 @@ mod kolmogorov;
 use std::sync::Arc;
 
 use classifier::{Sample, at_once, told_apart};
-use client_net::{Net, START_S, config, consensus, own_family, params, rates, secs};
+use client_net::{Net, START_S, config, consensus, gateway_id, own_family, params, rates, secs};
 use kolmogorov::{bound, distance};
 use proto::{
     Machine, Time,
@@ -138,6 +139,82 @@ fn attack_t09_g04_acks_and_garbage_look_alike() {
     assert!(hasty[0].acked > 200 && hasty[1].garbled > 700);
     let apart = distance(&whole, &garbled);
     let most = bound(whole.len(), garbled.len());
+    println!("control: {apart:.4}, at least {:.4}", apart - most);
+    assert!(apart - most > most, "control: {apart}");
+}
+
+/// Seconds from one message to the next, and until the control takes its ack for overdue.
+const MESSAGES_S: u32 = 30;
+const OVERDUE_S: u32 = 5;
+
+/// A sender whose recipient's mailbox is at the second of four gateways, of which the attacker blocks some.
+struct Sender {
+    written: Vec<Time>,
+    payloads: u64,
+    acked: usize,
+}
+
+/// `waits`: repairs for their slots, as the deployed driver has it; else the next slots come at once until one has left.
+fn sender(blocked: &[u8], waits: bool, messages: u32) -> Sender {
+    let (document, secrets) = consensus(params(rates(4.0, 0.5, 16.0), 3600), 3, 4, own_family);
+    let mut net = Net::with(8, document, secrets, 2);
+    net.blocked = blocked.iter().map(|i| gateway_id(*i)).collect();
+    let acked = |net: &Net| {
+        let acked = |progress: &&Progress| progress.state == State::Acked;
+        net.peers[0].progress.iter().filter(acked).count()
+    };
+    for i in 0..messages {
+        let said = 1 + i * MESSAGES_S;
+        net.run(secs(f64::from(said)), |_| false);
+        net.send(0, u64::from(i), 1, vec![7; 3000], Return::Address);
+        net.run(secs(f64::from(said + OVERDUE_S)), |_| false);
+        if !waits && acked(&net) <= i as usize {
+            let before = net.count(0, ClientEvent::PayloadSent);
+            net.hurry(0, |net| net.count(0, ClientEvent::PayloadSent) > before);
+        }
+    }
+    net.run(secs(f64::from(1 + messages * MESSAGES_S)), |_| false);
+    Sender {
+        acked: acked(&net),
+        payloads: net.count(0, ClientEvent::PayloadSent),
+        written: net.peers[0].written.clone(),
+    }
+}
+
+/// ATTACKS t08: whether the half of the gateways that is blocked is that of the recipient's, the other one or none, the times
+/// of the sender's frames are the same to the nanosecond, though it repairs what is lost. The control: a repair for which
+/// the next slots come at once. (A half with the sender's own mailbox loses its loops: t11.)
+#[test]
+fn attack_t08_repair_does_not_show() {
+    const MESSAGES: u32 = 40;
+    const CONTROL: u32 = 12;
+    let (its, other): (&[u8], &[u8]) = (&[1, 2], &[2, 3]);
+    let deployed = [its, other, &[]].map(|blocked| (blocked, true, MESSAGES));
+    let hasty = [its, other].map(|blocked| (blocked, false, CONTROL));
+    let runs = deployed.into_iter().chain(hasty);
+    let all = at_once(runs, |(blocked, waits, messages)| {
+        sender(blocked, waits, messages)
+    });
+    let [blocked, free, none, hasty, waiting] = &all[..] else {
+        unreachable!("five runs");
+    };
+    assert_eq!([blocked.acked, free.acked, none.acked], [0, 40, 40]);
+    let (repaired, sent) = (blocked.payloads, none.payloads);
+    assert!(
+        repaired > sent * 3 / 2,
+        "{repaired} packets, {sent} without repair"
+    );
+    assert!(none.written.len() > 4_000);
+    for one in [blocked, free] {
+        assert_eq!(one.written, none.written, "no frame moves");
+    }
+    let gaps = |of: &Sender| -> Vec<f64> {
+        let gap = |pair: &[Time]| pair[1].since(pair[0]).as_secs_f64();
+        of.written.windows(2).map(gap).collect()
+    };
+    let (hasty, waiting) = (gaps(hasty), gaps(waiting));
+    let apart = distance(&hasty, &waiting);
+    let most = bound(hasty.len(), waiting.len());
     println!("control: {apart:.4}, at least {:.4}", apart - most);
     assert!(apart - most > most, "control: {apart}");
 }

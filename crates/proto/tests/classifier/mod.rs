@@ -1,9 +1,12 @@
 //! A classifier for attack tests: naive Bayes over binned features, judged by the area under its ROC curve.
 //!
-//! Numbers are cut into 16 bins of equal weight, bytes by their upper half: any feature whose law differs between
-//! classes moves it. It is trained on every fourth sample and judged on the others, once: judged the other way round as
-//! well, both would err alike (what the one takes for a sign is what the samples of the other happen to have), and the mean
-//! would be no surer than one.
+//! Numbers are cut into 16 bins of equal weight, a byte is its two halves, of 16 values each: a feature whose own law differs
+//! between classes moves it. Left out are those that differ no more than chance lets them (by Pearson's statistic; one in
+//! some twenty does), so that hundreds don't drown a few. It does not see what shows in two features together only, as that
+//! one equals the other, unless a test makes a feature of it; nor, of a number that is nearly always the same, a greater one in
+//! less than a sixteenth of what it is trained on. It is trained on every fourth sample and judged on the others, once: judged
+//! the other way round as well, both would err alike (what the one takes for a sign is what the samples of the other happen to
+//! have), and the mean would be no surer than one.
 //!
 //! | figure       | what                                                                        |
 //! |--------------|-----------------------------------------------------------------------------|
@@ -35,7 +38,8 @@ pub(crate) struct Sample {
 struct Bayes {
     cuts: Vec<Vec<f32>>,
     numbers: Vec<[f64; BINS]>,
-    bytes: Vec<[f64; BINS]>,
+    /// Of the halves of bytes.
+    halves: Vec<[f64; BINS]>,
 }
 
 impl Bayes {
@@ -50,28 +54,21 @@ impl Bayes {
             })
             .collect();
         let odds = |width: usize, bins: &dyn Fn(&Sample, usize) -> usize| {
-            // Nothing is impossible: one in each bin to begin with.
-            let counts = classes.map(|class| {
-                let mut counts = vec![[1.0; BINS]; width];
+            let [a, b] = classes.map(|class| {
+                let mut counts = vec![[0.0; BINS]; width];
                 for sample in class {
                     for (feature, counts) in counts.iter_mut().enumerate() {
                         counts[bins(sample, feature)] += 1.0;
                     }
                 }
-                (counts, (class.len() + BINS) as f64)
+                counts
             });
-            let [(a, all_a), (b, all_b)] = &counts;
-            let ratio = |feature: usize, bin: usize| {
-                ((a[feature][bin] / all_a) / (b[feature][bin] / all_b)).ln()
-            };
-            (0..width)
-                .map(|feature| core::array::from_fn(|bin| ratio(feature, bin)))
-                .collect()
+            a.iter().zip(&b).map(|(a, b)| odds([a, b])).collect()
         };
         Self {
             numbers: odds(cuts.len(), &|sample, i| bin(&cuts[i], sample.numbers[i])),
-            bytes: odds(first.bytes.len(), &|sample, i| {
-                usize::from(sample.bytes[i] >> 4)
+            halves: odds(2 * first.bytes.len(), &|sample, i| {
+                halves(sample.bytes[i / 2])[i % 2]
             }),
             cuts,
         }
@@ -82,12 +79,39 @@ impl Bayes {
         let numbers: f64 = numbers
             .map(|((number, cuts), odds)| odds[bin(cuts, *number)])
             .sum();
-        let bytes = sample.bytes.iter().zip(&self.bytes);
-        numbers
-            + bytes
-                .map(|(byte, odds)| odds[usize::from(byte >> 4)])
-                .sum::<f64>()
+        let halves = sample.bytes.iter().copied().flat_map(halves);
+        let halves = halves.zip(&self.halves).map(|(half, odds)| odds[half]);
+        numbers + halves.sum::<f64>()
     }
+}
+
+/// By what each bin of a feature is likelier in the first class; nothing, if the feature differs no more than chance lets it.
+fn odds(counts: [&[f64; BINS]; 2]) -> [f64; BINS] {
+    let all = counts.map(|counts| counts.iter().sum::<f64>());
+    // Pearson's statistic, and its degrees of freedom.
+    let (mut apart, mut free) = (0.0, -1.0);
+    for here in counts[0].iter().zip(counts[1]).map(|(a, b)| [a, b]) {
+        let both = here[0] + here[1];
+        free += f64::from(both > 0.0);
+        for (count, all_own) in here.into_iter().zip(all).filter(|_| both > 0.0) {
+            let expected = both * all_own / (all[0] + all[1]);
+            apart += (count - expected).powi(2) / expected;
+        }
+    }
+    // Nothing is impossible: one more in each bin.
+    let share = |class: usize, bin: usize| (counts[class][bin] + 1.0) / (all[class] + BINS as f64);
+    let differs = apart > free + 2.0 * (2.0 * free).sqrt();
+    core::array::from_fn(|bin| {
+        if differs {
+            (share(0, bin) / share(1, bin)).ln()
+        } else {
+            0.0
+        }
+    })
+}
+
+fn halves(byte: u8) -> [usize; 2] {
+    [byte >> 4, byte & 15].map(usize::from)
 }
 
 fn bin(cuts: &[f32], value: f32) -> usize {
