@@ -186,8 +186,8 @@ fn attack_t03_least_squares() {
     assert!(both.is_infinite(), "{both}");
 }
 
-/// ATTACKS t08: repair in payload slots leaves a binary search by blocked gateways at chance, however often it
-/// is repeated; a client that sends again at once is found (the control).
+/// ATTACKS t08: a client that sends again at once is found by a binary search. The model of repair in payload slots, with which it
+/// is compared, is at chance; that the deployed client is like that is tested in `crates/proto/tests/attack_observers.rs`.
 #[test]
 fn attack_t08_resend() {
     let settings = Resend {

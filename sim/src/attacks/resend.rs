@@ -6,6 +6,10 @@
 //! | `immediate` | goes out again at once, beside the cover                                 | a burst if it was blocked |
 //! | `slots`     | its repair waits a jittered back-off, then for payload slots             | the slots, as ever        |
 //!
+//! Of `slots` nothing can be found here, by construction: a slot is one frame, whatever it carries. What the study computes is what a
+//! client that resends at once gives away. That the deployed client is the one of `slots` is tested on its machine
+//! (`crates/proto/tests/attack_observers.rs`, t08).
+//!
 //! The link's frames are those of one Poisson process of payload slots and one of loops. A slot carries
 //! what waits, else a drop. The attacker knows when the message is said, and takes a window from the ack's
 //! timeout on; it takes for a resend more frames than half of one beyond the mean. That is the likelihood
