@@ -491,7 +491,7 @@ fn every_example_runs() {
             Engine::Flow => {
                 let entropy = outcome.figure("entropy_mean_bits").expect("always there");
                 assert!(entropy.estimate.value > 1.0, "{name}");
-                assert_eq!(outcome.plots.len(), 3, "{name}");
+                assert_eq!(outcome.plots.len(), 4, "{name}");
                 flows += 1;
             }
             Engine::Packet => {
