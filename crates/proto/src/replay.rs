@@ -8,16 +8,18 @@
 //! | fingerprint   | `u64`      | first 8 bytes of SHA-256(set key ‖ 32 zeros ‖ tag), never zero |
 //! | capacity      | `usize`    | most fingerprints                                              |
 //! | line          | `[u64; 8]` | one line of the processor's cache; zero marks a free place     |
-//! | table         | lines      | 4/3 × its share of places: 10.7 B a fingerprint, zeroed lazily |
+//! | table         | lines      | 4/3 × its room of places: 10.7 B a fingerprint, zeroed lazily  |
 //!
 //! Open addressing by lines: a fingerprint stands in its home line, or, if that is full, in the
 //! next that is not. At three quarters full an admission reads 1.2 lines. In a table beyond the
 //! caches each line is a wait for memory, so a batch first reads all home lines, one after another
 //! but without waiting for each other, and then admits.
 //!
-//! The set grows with what came, not with what may come: when its tables are full it gets a further
-//! one, which makes it four times as large. Nothing moves, so no packet waits for that; an
-//! admission looks into each table, of which a set of 10⁸ has five.
+//! The set grows with what came, not with what may come: a full table is followed by one of four times
+//! its room. No packet waits until all has moved there: each admission copies one line, and until the
+//! last of them is copied looks into both tables. Fingerprints stand in their order in both, so that
+//! copying reads and writes memory from one end to the other. (One table as large as it may become takes
+//! the memory of a flood; several, each for a part, cost a wait for memory each, for ever.)
 //!
 //! A false "seen" needs two packets of one epoch to agree in 64 bits under a key derived from the
 //! node's secret, so nobody can search for such a pair: with n held it is n / 2⁶⁴ for each honest
@@ -38,9 +40,9 @@ const LINE: usize = 8;
 /// Lines that are read before the first of them is used: more than a processor has under way at
 /// once, and few enough that none has left the nearest cache again.
 const AHEAD: usize = 64;
-/// What the first table holds: 11 MB.
+/// What the first table holds at most: 11 MB.
 const FIRST: usize = 1 << 20;
-/// What a further table makes of the set's room.
+/// How many times as much the next table holds.
 const GROWTH: usize = 4;
 /// The state that SHA-256 starts from (FIPS 180-4, 5.3.3).
 const START: [u32; 8] = [
@@ -85,11 +87,15 @@ pub enum Refused {
 pub struct ReplaySet {
     /// SHA-256 after the block of the set key: what every fingerprint begins with.
     keyed: Zeroizing<[u32; 8]>,
-    /// All full but the last.
-    tables: Vec<Table>,
+    /// In which every fingerprint will stand.
+    table: Table,
+    /// The full one before it, until all of it is copied.
+    before: Option<Table>,
+    /// How many of its lines are.
+    copied: usize,
+    /// How many larger tables may follow.
+    follow: u32,
     held: usize,
-    /// What all tables have room for.
-    room: usize,
     capacity: usize,
 }
 
@@ -110,12 +116,17 @@ impl ReplaySet {
         hash.as_mut_slice().zeroize();
         let mut keyed = Zeroizing::new(START);
         compress256(&mut keyed, core::slice::from_ref(&*block));
-        let room = first.min(capacity);
+        let mut follow = 0;
+        while Self::room(capacity, follow) > first {
+            follow += 1;
+        }
         Self {
             keyed,
-            tables: vec![Table::of(room)],
+            table: Table::of(Self::room(capacity, follow)),
+            before: None,
+            copied: 0,
+            follow,
             held: 0,
-            room,
             capacity,
         }
     }
@@ -139,25 +150,42 @@ impl ReplaySet {
     ///
     /// [`Refused::Seen`] for the second of two equal ones, [`Refused::Full`] at capacity.
     pub fn admit(&mut self, fingerprint: Fingerprint) -> Result<(), Refused> {
-        let (last, full) = self.tables.split_last_mut().expect("never without a table");
-        if full
-            .iter_mut()
-            .any(|table| table.find(fingerprint).is_none())
-        {
+        let before = self.before.as_mut();
+        if before.is_some_and(|before| before.find(fingerprint).is_none()) {
             return Err(Refused::Seen);
         }
-        let free = last.find(fingerprint).ok_or(Refused::Seen)?;
+        let free = self.table.find(fingerprint).ok_or(Refused::Seen)?;
         if self.held == self.capacity {
             return Err(Refused::Full);
         }
         *free = fingerprint.0;
         self.held += 1;
-        if self.held == self.room && self.room < self.capacity {
-            let room = self.room.saturating_mul(GROWTH).min(self.capacity);
-            self.tables.push(Table::of(room - self.room));
-            self.room = room;
+        self.copy_line();
+        if self.held == Self::room(self.capacity, self.follow) && self.follow > 0 {
+            self.follow -= 1;
+            let larger = Table::of(Self::room(self.capacity, self.follow));
+            let full = core::mem::replace(&mut self.table, larger);
+            (self.before, self.copied) = (Some(full), 0);
         }
         Ok(())
+    }
+
+    /// Copies the next line of the full table, if there is one. It has a line for six fingerprints, and
+    /// the new table lets three times as many in as it holds: it is copied long before that is full.
+    fn copy_line(&mut self) {
+        let Some(before) = &mut self.before else {
+            return;
+        };
+        let lines = before.lines();
+        for place in lines[self.copied].iter().filter(|place| **place != 0) {
+            if let Some(free) = self.table.find(Fingerprint(*place)) {
+                *free = *place;
+            }
+        }
+        self.copied += 1;
+        if self.copied == lines.len() {
+            self.before = None;
+        }
     }
 
     /// Takes a batch in, in order; `verdict` hears of each what [`Self::admit`] would say.
@@ -167,7 +195,7 @@ impl ReplaySet {
         mut verdict: impl FnMut(Fingerprint, Result<(), Refused>),
     ) {
         for some in batch.chunks(AHEAD) {
-            for table in &mut self.tables {
+            for table in self.before.iter_mut().chain([&mut self.table]) {
                 let lines = table.lines();
                 let read = |sum, one: &Fingerprint| sum ^ lines[home(*one, lines.len())][0];
                 black_box(some.iter().fold(0, read));
@@ -184,24 +212,28 @@ impl ReplaySet {
         self.held
     }
 
-    /// Bytes of its tables, once they are full.
+    /// Bytes of its tables, once all places were written.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.tables.iter().map(Table::bytes).sum()
+        let before = self.before.as_ref().map_or(0, Table::bytes);
+        before + self.table.bytes()
     }
 
-    /// Bytes that a set of `capacity` fingerprints takes at most.
+    /// Bytes that a set of `capacity` fingerprints takes at most: while the last table is filled from
+    /// the one before.
     #[must_use]
     pub const fn memory_of(capacity: usize) -> usize {
-        let (mut bytes, mut room, mut next) = (0, 0, FIRST);
-        loop {
-            let whole = if next < capacity { next } else { capacity };
-            bytes += Table::places(whole - room) * size_of::<u64>();
-            if whole == capacity {
-                return bytes;
-            }
-            (room, next) = (whole, whole.saturating_mul(GROWTH));
-        }
+        let before = if capacity > FIRST {
+            Table::places(Self::room(capacity, 1))
+        } else {
+            0
+        };
+        (Table::places(capacity) + before) * size_of::<u64>()
+    }
+
+    /// What a table holds that so many are to follow.
+    const fn room(capacity: usize, follow: u32) -> usize {
+        capacity.div_ceil(GROWTH.pow(follow))
     }
 
     /// How many it can hold.
@@ -324,9 +356,9 @@ mod tests {
             ("uniform", 1, CAPACITY),
             ("all in one line", 0, CAPACITY),
             ("at the end", 2, CAPACITY),
-            ("uniform, in tables of 2, 6, 24 and 68", 1, 2),
-            ("all in one line of each table", 0, 3),
-            ("at the end of each table", 2, 1),
+            ("uniform, through tables of 2, 7, 25 and 100", 1, 2),
+            ("all in one line, from 7", 0, 10),
+            ("at the end, from 25", 2, 30),
         ] {
             let set = || ReplaySet::starting_with(&SecretKey::from_bytes([5; 32]), CAPACITY, first);
             let (mut one, mut batched) = (set(), set());
@@ -359,25 +391,50 @@ mod tests {
             let expected: Vec<_> = batch.iter().copied().zip(expected).collect();
             assert_eq!(told, expected, "{name}");
             assert_eq!((one.held(), batched.held()), (model.len(), model.len()));
-            assert_eq!(one.tables.len() > 3, first < CAPACITY, "{name}");
+            for set in [one, batched] {
+                assert!(set.follow == 0 && set.before.is_none(), "{name}");
+            }
+        }
+    }
+
+    /// RPL-1: whatever is copied already, after each admission.
+    #[test]
+    fn while_it_grows_no_replay_is_admitted() {
+        const CAPACITY: u32 = 300;
+        for first in [1, 2, 5, 10, 100, 300] {
+            let secret = SecretKey::from_bytes([5; 32]);
+            let mut set = ReplaySet::starting_with(&secret, CAPACITY as usize, first);
+            for i in 0..CAPACITY {
+                let new = set.fingerprint(&tag(i));
+                assert_eq!(set.admit(new), Ok(()), "{first}, {i}");
+                for old in 0..=i {
+                    let old = set.fingerprint(&tag(old));
+                    assert_eq!(set.admit(old), Err(Refused::Seen), "{first}, {i}");
+                }
+            }
+            assert_eq!(set.follow, 0, "it has grown");
         }
     }
 
     /// RPL-3
     #[test]
     fn memory_grows_with_what_came_up_to_what_is_told() {
-        let capacity = FIRST + 1000;
-        let mut set = set(capacity);
-        let small = set.memory();
+        let capacity = 4 * FIRST;
+        let (mut set, told) = (set(capacity), ReplaySet::memory_of(capacity));
+        let (small, mut most) = (set.memory(), 0);
         assert_eq!(small, ReplaySet::memory_of(FIRST));
-        for i in 0..u32::try_from(capacity).unwrap() {
+        for i in 0..u32::try_from(FIRST * 3 / 2).unwrap() {
             assert_eq!(set.memory() == small, set.held() < FIRST);
             let fingerprint = set.fingerprint(&tag(i));
             assert_eq!(set.admit(fingerprint), Ok(()));
+            most = most.max(set.memory());
         }
-        assert_eq!(set.memory(), ReplaySet::memory_of(capacity));
-        let (large, told) = (4_000_000_000_usize, ReplaySet::memory_of(4_000_000_000));
-        assert!((large * 32 / 3..large * 32 / 3 + 2000).contains(&told));
+        assert_eq!(most, told);
+        assert_eq!(
+            set.memory(),
+            Table::of(capacity).bytes(),
+            "copied, and let go"
+        );
     }
 
     /// RPL-2: what the spec says, by the library's own hash.
