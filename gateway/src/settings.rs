@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use shell::{
     budget::{LINKS_MAX, PACKETS_MAX, REPLAY_MAX_MAX, THREADS_MAX},
     log, selfcheck,
-    settings::{Flag, Settings},
+    settings::{Flag, Settings, within},
     store::postgres::{Server, ServerError},
 };
 
@@ -132,20 +132,14 @@ impl Config {
     }
 
     fn check(&self) -> anyhow::Result<()> {
-        for (name, value, range) in [
+        within(&[
             ("replay_max", self.replay_max, 0..=REPLAY_MAX_MAX),
             ("threads", self.threads, 0..=THREADS_MAX),
             ("link_queue_max", self.link_queue_max, 1..=PACKETS_MAX),
             ("read_ahead", self.read_ahead, 1..=PACKETS_MAX),
             ("links_max", self.links_max, 1..=LINKS_MAX),
-        ] {
-            ensure!(
-                range.contains(&value),
-                "settings: {name} must be {} to {}, not {value}",
-                range.start(),
-                range.end()
-            );
-        }
+        ])
+        .map_err(anyhow::Error::msg)?;
         let family = self.family.len() <= FAMILY_LEN_MAX
             && self.family.bytes().all(|c| c.is_ascii_graphic());
         ensure!(

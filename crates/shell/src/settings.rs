@@ -16,8 +16,9 @@
 //!
 //! Only what may differ between two honest nodes is a setting: delays, sizes and hop counts are
 //! the network's, and come from the signed consensus. Not done here: reading the command line
-//! (each program's `clap` does, with [`Settings::flags`]), and ranges of values.
+//! (each program's `clap` does, with [`Settings::flags`]).
 
+use core::ops::RangeInclusive;
 use std::{collections::BTreeMap, ffi::OsString, fs, path::Path};
 
 use serde::de::DeserializeOwned;
@@ -247,6 +248,23 @@ pub(crate) fn line_of(text: &str, error: &toml::de::Error) -> usize {
 /// Parsers' messages may have several lines; ours have one.
 pub(crate) fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether each number is within its range.
+///
+/// # Errors
+///
+/// The first that is not, with what it may be.
+pub fn within(numbers: &[(&str, usize, RangeInclusive<usize>)]) -> Result<(), String> {
+    let beyond = numbers
+        .iter()
+        .find(|(_, value, range)| !range.contains(value));
+    beyond.map_or(Ok(()), |(name, value, range)| {
+        let (least, most) = (range.start(), range.end());
+        Err(format!(
+            "settings: {name} must be {least} to {most}, not {value}"
+        ))
+    })
 }
 
 #[cfg(test)]

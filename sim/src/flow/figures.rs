@@ -429,10 +429,10 @@ impl Reader<'_> {
             mark: Mark::Line,
             points: measured,
         }];
-        let mut caption = "Share of packets that have arrived after a given time.";
+        let mut about = "";
         if self.erlang() {
-            caption = "Share of packets that have arrived after a given time. With Poisson mixes \
-                       the time in the mixes is a sum of exponential times: the Erlang law.";
+            about = " With Poisson mixes the time in the mixes is a sum of exponential times: the \
+                     Erlang law.";
             series.push(Series {
                 name: format!("Erlang({} stages)", self.setup.layers),
                 mark: Mark::Reference,
@@ -445,7 +445,7 @@ impl Reader<'_> {
             .filter(|figure| figure.name.starts_with("latency_"));
         Some(Plot {
             title: "Latency from end to end".to_owned(),
-            caption: caption.to_owned(),
+            caption: format!("Share of packets that have arrived after a given time.{about}"),
             x_label: "latency (ms)".to_owned(),
             y_label: "share of packets".to_owned(),
             series,

@@ -19,6 +19,7 @@ use crate::stats::Estimate;
 
 /// What two claims must differ by at least, in bits, for one to be the greater; and by two standard errors.
 pub const TIE_BITS: f64 = 0.1;
+
 /// A point that the flow engine measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Finalist {

@@ -35,8 +35,8 @@ pub struct Merged {
     pub undrawn: Vec<String>,
 }
 
-/// Runs that failed of which the reason is told.
-const REASONS: usize = 5;
+/// Of many complaints so many are told.
+const TOLD: usize = 5;
 
 /// Joins `results`, one summary for each run of `plan` in its order.
 ///
@@ -51,12 +51,7 @@ pub fn merge(plan: &Plan, results: &[Value]) -> Result<Merged, String> {
         .map(|(number, why)| format!("{number} ({})", why.as_str().unwrap_or("no reason")))
         .collect();
     if !failed.is_empty() {
-        let more = match failed.len().saturating_sub(REASONS) {
-            0 => String::new(),
-            more => format!("; and {more} more"),
-        };
-        let shown = &failed[..failed.len().min(REASONS)];
-        return Err(format!("runs that failed: {}{more}", shown.join("; ")));
+        return Err(format!("runs that failed: {}", first(&failed)));
     }
     let mut rows = Vec::new();
     for (number, (run, result)) in plan.runs.iter().zip(results).enumerate() {
@@ -88,6 +83,15 @@ pub fn merge(plan: &Plan, results: &[Value]) -> Result<Merged, String> {
         plots,
         undrawn,
     })
+}
+
+/// The first of `all`, and how many more there are.
+fn first(all: &[String]) -> String {
+    let some = all[..all.len().min(TOLD)].join("; ");
+    match all.len().saturating_sub(TOLD) {
+        0 => some,
+        more => format!("{some}; and {more} more"),
+    }
 }
 
 struct Row<'a> {
@@ -276,12 +280,8 @@ fn plot(plan: &Plan, name: &str, rows: &[Row<'_>]) -> Result<(Plot, Option<Strin
         points: intervals,
     });
     let told = (!lacking.is_empty()).then(|| {
-        let more = match lacking.len().saturating_sub(REASONS) {
-            0 => String::new(),
-            more => format!("; and {more} more"),
-        };
-        let some = lacking[..lacking.len().min(REASONS)].join("; ");
-        format!("figures: {name}: points that not all of their runs have, not drawn: {some}{more}")
+        let some = first(&lacking);
+        format!("figures: {name}: points that not all of their runs have, not drawn: {some}")
     });
     let caption = "Mean over seeds; whiskers are 95 % intervals, joined from those of the runs.";
     let undrawn = match lacking.len() {
