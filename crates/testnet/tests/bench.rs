@@ -8,7 +8,7 @@ use std::process::Command;
 
 use proto::directory::Params;
 use serde_json::Value;
-use testnet::bench::load::Phase;
+use testnet::bench::phase::Phase;
 
 fn bench(args: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lacuna-testnet"));

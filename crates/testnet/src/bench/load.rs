@@ -41,7 +41,10 @@ use sphinx::{Builder, Draft, Hop, Packet, PublicKey, SecretKey};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
-use super::stage::Stage;
+use super::{
+    phase::{Phase, TRIES, capacity, distance_from_exponential, median, quantile},
+    stage::Stage,
+};
 
 /// One packet in so many is followed by itself.
 const TRACKED: usize = 8;
@@ -51,9 +54,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 const BURST: usize = 6;
 /// How much more is offered from one try for the capacity to the next.
 const STEP: f64 = 1.5;
-/// A node that forwards less of what is offered has fallen behind. (Packets that it still holds when
-/// the offer ends make up a few hundredths.)
-const KEEPS_UP: f64 = 0.93;
 /// Packets built together.
 const BUILT_AT_ONCE: usize = 32;
 /// Packets that fit the load process' memory, some 2.5 KB each.
@@ -70,51 +70,6 @@ pub struct Orders {
     pub seconds: f64,
     /// Loads to measure, as shares of the capacity found.
     pub loads: Vec<f64>,
-}
-
-/// What one phase found.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Phase {
-    /// `warm-up`, `capacity` or `load`.
-    pub name: String,
-    /// Share of the capacity; 0 where it was not known.
-    pub load: f64,
-    /// Packets offered per second.
-    pub offered_per_s: f64,
-    /// Packets forwarded per second while packets were offered.
-    pub forwarded_per_s: f64,
-    /// Packets offered.
-    pub offered: u64,
-    /// Packets that came.
-    pub forwarded: u64,
-    /// CPU of the node per packet forwarded, in µs.
-    pub cpu_us: f64,
-    /// Median of the time added to the sampled delay, in ms.
-    pub added_p50_ms: f64,
-    /// Its 99 % quantile, in ms.
-    pub added_p99_ms: f64,
-    /// Distance of the realised holding times from the exponential law.
-    pub ks_distance: f64,
-    /// Packets behind quantiles and distance.
-    pub tracked: u64,
-    /// 99 % quantile of how late the load process itself was, in ms.
-    pub late_p99_ms: f64,
-}
-
-impl Phase {
-    /// Share of the packets offered that did not come.
-    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-    #[must_use]
-    pub fn lost(&self) -> f64 {
-        1.0 - self.forwarded as f64 / self.offered.max(1) as f64
-    }
-
-    /// The distance that as many draws of the law itself exceed once in twenty times (Kolmogorov).
-    #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-    #[must_use]
-    pub fn chance(&self) -> f64 {
-        1.358 / (self.tracked.max(1) as f64).sqrt()
-    }
 }
 
 /// A packet to send.
@@ -166,9 +121,12 @@ pub async fn run() -> anyhow::Result<()> {
     let capacity = loop {
         rate *= STEP;
         let seconds = bench.orders.seconds;
-        let phase = bench.phase("capacity", 0.0, rate, seconds).await?;
-        if phase.forwarded_per_s < KEEPS_UP * phase.offered_per_s {
-            break phase.forwarded_per_s;
+        let mut tries = vec![bench.phase("capacity", 0.0, rate, seconds).await?];
+        while !tries[0].keeps_up() && tries.len() < TRIES {
+            tries.push(bench.phase("capacity", 0.0, rate, seconds).await?);
+        }
+        if median(&tries).is_some_and(|phase| !phase.keeps_up()) {
+            break capacity(&tries);
         }
     };
     for load in bench.orders.loads.clone() {
@@ -488,69 +446,4 @@ fn cpu(pid: u32) -> anyhow::Result<f64> {
         ticks,
         per_second(rustix::param::clock_ticks_per_second(), 1.0),
     ))
-}
-
-/// Sorts and takes a quantile; 0 of nothing.
-#[expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "an index below the length"
-)]
-fn quantile(values: &mut [f64], q: f64) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let at = (values.len() as f64 * q) as usize;
-    values
-        .get(at.min(values.len().saturating_sub(1)))
-        .copied()
-        .unwrap_or(0.0)
-}
-
-/// Kolmogorov–Smirnov distance of `values` from the exponential law of mean 1.
-#[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]
-fn distance_from_exponential(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let n = values.len() as f64;
-    values
-        .iter()
-        .enumerate()
-        .map(|(i, x)| {
-            let law = 1.0 - (-x.max(0.0)).exp();
-            (law - i as f64 / n)
-                .abs()
-                .max((law - (i + 1) as f64 / n).abs())
-        })
-        .fold(0.0, f64::max)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_distance_sees_a_shifted_and_a_cut_law() {
-        let exact = |shift: f64| -> Vec<f64> {
-            (0..10_000)
-                .map(|i| -(1.0 - (f64::from(i) + 0.5) / 10_000.0).ln() + shift)
-                .collect()
-        };
-        assert!(distance_from_exponential(&mut exact(0.0)) < 1e-3);
-        assert!(distance_from_exponential(&mut exact(0.1)) > 0.09);
-        let mut cut = exact(0.0);
-        cut.iter_mut().for_each(|x| *x = x.min(1.0));
-        assert!(distance_from_exponential(&mut cut) > 0.3);
-    }
-
-    #[test]
-    fn quantiles_of_few_and_none() {
-        assert_eq!(quantile(&mut [], 0.5).to_bits(), 0f64.to_bits());
-        assert_eq!(
-            quantile(&mut [3.0, 1.0, 2.0], 0.5).to_bits(),
-            2f64.to_bits()
-        );
-        assert_eq!(
-            quantile(&mut [3.0, 1.0, 2.0], 0.99).to_bits(),
-            3f64.to_bits()
-        );
-    }
 }

@@ -13,7 +13,8 @@ use serde_json::json;
 use shell::{clock::Clock, journal::Throwaway};
 
 use super::{
-    load::{Orders, Phase},
+    load::Orders,
+    phase::{Phase, capacity},
     stage::Stage,
 };
 use crate::{
@@ -123,9 +124,8 @@ pub async fn run(
             "the sender was late by {late_ms:.1} ms: figures mean little"
         ));
     }
-    let capacity = phases.iter().rfind(|phase| phase.name == "capacity");
     Ok(Report {
-        capacity_per_s: capacity.map_or(0.0, |phase| phase.forwarded_per_s),
+        capacity_per_s: capacity(&phases),
         gateways,
         phases,
         received: value(&page, "lacuna_packets_received_total"),
