@@ -9,6 +9,8 @@
 //! | `bootstrapping` | no valid consensus yet, or one of the links is down                 |
 //! | `ready`         | both links are up                                                  |
 //!
+//! The machine and its links have a thread of their own.
+//!
 //! Invariants: nothing that hears the machine waits; a record that can't be stored ends the daemon.
 //! Nothing is sent by any other way than the machine's links.
 
@@ -26,6 +28,7 @@ use proto::{
     wire::Purpose,
 };
 use shell::{
+    apart::apart,
     client::{self, INBOX, Links, Said, Setup, any_gateway},
     clock::Clock,
     entropy,
@@ -214,7 +217,10 @@ impl Shared {
         };
         let (hearing, stop) = (Arc::clone(&self), self.stop.clone());
         self.spawn(Arc::clone(&self).check_profile());
-        client::run(setup, move |said| hearing.hear(said), stop).await?;
+        // A program hands over a body of 100 MB, or takes one: seconds of work, in which the rhythm
+        // goes on (CLI-2).
+        let rhythm = move || client::run(setup, move |said| hearing.hear(said), stop);
+        apart("rhythm", rhythm).await??;
         Ok(())
     }
 

@@ -165,7 +165,7 @@ impl Connection {
                 None => self.lines.recv().await,
             };
             let Some(line) = line else { return Ok(()) };
-            match serde_json::from_slice(&line) {
+            match beside(move || serde_json::from_slice(&line)).await? {
                 Err(error) => self.say(&unreadable(&error)).await?,
                 Ok(Request::Status {}) => {
                     let status = self.handle.status();
@@ -218,10 +218,13 @@ impl Connection {
                     body,
                     reply,
                     wait,
-                }) => match message(&self.handle, to, reply_to, &body, reply) {
-                    Err(refusal) => self.say(&refusal).await?,
-                    Ok((to, body, back)) => self.send(to, body, back, wait).await?,
-                },
+                }) => {
+                    let body = beside(move || base64::decode(&body)).await?;
+                    match message(&self.handle, to, reply_to, body, reply) {
+                        Err(refusal) => self.say(&refusal).await?,
+                        Ok((to, body, back)) => self.send(to, body, back, wait).await?,
+                    }
+                }
                 Ok(Request::Receive { follow, timeout_s }) => {
                     self.receive(follow, timeout_s.map(Duration::from_secs))
                         .await?;
@@ -236,9 +239,7 @@ impl Connection {
     }
 
     async fn say(&mut self, answer: &Response) -> io::Result<()> {
-        let mut line = serde_json::to_vec(answer)?;
-        line.push(b'\n');
-        self.output.write_all(&line).await
+        self.output.write_all(&line_of(answer)?).await
     }
 
     /// Reports the states up to `wait`, unless the program goes away.
@@ -349,15 +350,18 @@ impl Connection {
     }
 
     async fn hand_out(&mut self, received: Received) -> io::Result<()> {
-        let id = hex(&received.id());
-        let answer = Response::Message {
-            id: id.clone(),
-            body: base64::encode(received.body()),
-            to: received.to(),
-            reply: received.reply().map(|token| hex(&token.to_bytes())),
-        };
-        self.leases.insert(id, received);
-        self.say(&answer).await
+        let (received, line) = beside(move || {
+            let line = line_of(&Response::Message {
+                id: hex(&received.id()),
+                body: base64::encode(received.body()),
+                to: received.to(),
+                reply: received.reply().map(|token| hex(&token.to_bytes())),
+            });
+            (received, line)
+        })
+        .await?;
+        self.leases.insert(hex(&received.id()), received);
+        self.output.write_all(&line?).await
     }
 
     async fn taken(&mut self, id: &str) -> io::Result<()> {
@@ -375,12 +379,24 @@ impl Connection {
     }
 }
 
+/// Does what takes long for a long body where nobody waits for it.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(io::Error::other)
+}
+
+fn line_of(answer: &Response) -> io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(answer)?;
+    line.push(b'\n');
+    Ok(line)
+}
+
 /// Reads what a request to send is about.
 fn message(
     handle: &Handle,
     to: Option<String>,
     reply_to: Option<String>,
-    body: &str,
+    body: Option<Vec<u8>>,
     reply: Reply,
 ) -> Result<(Target, Vec<u8>, Return), Response> {
     let usage = |message: String| Response::error(Code::Usage, message);
@@ -397,7 +413,6 @@ fn message(
             ));
         }
     };
-    let body = base64::decode(body);
     let body = body.ok_or_else(|| usage("`body` must be Base64 with padding".to_owned()))?;
     let back = match reply {
         Reply::None => Return::None,

@@ -8,6 +8,7 @@
 //! | [`clock`]      | [`clock::Clock`]: the one reading of time and calendar                       |
 //! | [`timer`]      | waits that are late by microseconds                                        |
 //! | [`drive`]      | [`drive::drive`] runs a machine; [`drive::feed_calendar`] tells it UTC       |
+//! | [`apart`](mod@apart) | a task on a thread of its own                                        |
 //! | [`entropy`]    | [`entropy::seed`] for machines and keys; jitter; back-off                    |
 //! | [`tls`]        | the one TLS of every link                                                  |
 //! | [`link`]       | [`link::Dialler::dial`] and [`link::take`] give a [`link::Link`]; `start` splits it |
@@ -42,6 +43,7 @@
 //! that it dials itself.
 
 pub mod accept;
+pub mod apart;
 pub mod ask;
 pub mod budget;
 mod chain;

@@ -19,34 +19,18 @@
 //! which an observer knows by its address.
 
 use core::time::Duration;
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::collections::BTreeSet;
 
 use anyhow::Context;
-use client::{
-    api::{Request, Response},
-    call::Call,
-    status::Status,
-};
-use kolmogorov::distance;
 use rustix::process::Signal;
-use shell::clock::Clock;
-use testnet::{
-    network::{Network, Plan},
-    process::Process,
-    progress::Progress,
+
+use crate::{
+    GATEWAYS, RATE, Stage,
+    kolmogorov::{self, distance},
+    own::Own,
+    wire::{Link, may_capture},
 };
-use wire::{Capture, Link, may_capture};
 
-#[path = "../../proto/tests/kolmogorov/mod.rs"]
-mod kolmogorov;
-mod wire;
-
-/// Payload slots and loops of the profile `interactive`, per second.
-const RATE: f64 = 22.0;
 /// Gaps at either end of a link that count as near.
 const NEAR: usize = 8;
 /// Frames of a link before it may end: more than twice as many.
@@ -61,113 +45,6 @@ const SOON_MAX: usize = 16;
 const CLIENTS: usize = 6;
 const ROUNDS: usize = 8;
 const CUTS: usize = 2;
-const GATEWAYS: usize = 2;
-const LIMIT: Duration = Duration::from_secs(60);
-const ASK_EVERY: Duration = Duration::from_millis(50);
-const STOP: Duration = Duration::from_secs(10);
-
-/// One client, by hand.
-struct Own {
-    name: String,
-    folder: PathBuf,
-    process: Option<Process>,
-}
-
-impl Own {
-    fn args(&self, network: &Network, verb: &str) -> Vec<std::ffi::OsString> {
-        let start = network.root().join("network.toml");
-        vec![
-            verb.into(),
-            "--state-dir".into(),
-            self.folder.join("state").into(),
-            "--network".into(),
-            start.into(),
-            "--profile".into(),
-            "interactive".into(),
-        ]
-    }
-
-    async fn make(network: &Network, name: String) -> anyhow::Result<Self> {
-        let own = Self {
-            folder: network.folder(&name),
-            name,
-            process: None,
-        };
-        let args = own.args(network, "init");
-        network
-            .start_by_hand(&own.name, "client", args)?
-            .ended()
-            .await?;
-        Ok(own)
-    }
-
-    fn start(&mut self, network: &Network) -> anyhow::Result<()> {
-        let args = self.args(network, "run");
-        self.process = Some(network.start_by_hand(&self.name, "client", args)?);
-        Ok(())
-    }
-
-    async fn stop(&mut self) -> anyhow::Result<()> {
-        self.process.take().context("it runs")?.stop(STOP).await
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        self.process.as_ref().context("it runs")?.signal(signal);
-        Ok(())
-    }
-
-    async fn status(&self) -> anyhow::Result<Status> {
-        let socket = self.folder.join("state").join("lacuna.sock");
-        let answer = Call::open(&socket).await?.ask(&Request::Status {}).await?;
-        let Response::Status(status) = answer else {
-            anyhow::bail!("asked for the status, got {answer:?}");
-        };
-        Ok(*status)
-    }
-
-    /// Waits until it has sent so many frames, on an entry link that was made so often.
-    async fn until_sent(&self, made: u64, frames: u64) -> anyhow::Result<u64> {
-        let mut ask = tokio::time::interval(ASK_EVERY);
-        let sent = async {
-            loop {
-                let status = self.status().await?;
-                let counts = ["drop_sent", "loop_sent", "payload_sent"];
-                let sent = counts.iter().map(|name| status.counts.of(name)).sum();
-                if status.entry.up && status.entry.made >= made && sent >= frames {
-                    return anyhow::Ok(sent);
-                }
-                ask.tick().await;
-            }
-        };
-        let sent = tokio::time::timeout(LIMIT, sent).await;
-        sent.with_context(|| format!("{} sends too little", self.name))?
-    }
-
-    /// Adds the ports of its links, each with the port that it dialled.
-    fn links(&self, to: &mut BTreeSet<(u16, u16)>) -> anyhow::Result<()> {
-        let pid = self.process.as_ref().and_then(Process::id);
-        let own = Path::new("/proc").join(pid.context("it runs")?.to_string());
-        let mut sockets = BTreeSet::new();
-        for entry in fs::read_dir(own.join("fd"))? {
-            let Ok(target) = fs::read_link(entry?.path()) else {
-                continue; // closed meanwhile
-            };
-            let target = target.to_string_lossy();
-            let inode = target
-                .strip_prefix("socket:[")
-                .and_then(|rest| rest.strip_suffix(']'));
-            sockets.extend(inode.map(str::to_owned));
-        }
-        for line in fs::read_to_string(own.join("net/tcp"))?.lines().skip(1) {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let port = |word: &str| u16::from_str_radix(word.rsplit(':').next()?, 16).ok();
-            if sockets.contains(words[9]) {
-                to.extend(port(words[1]).zip(port(words[2])));
-            }
-        }
-        Ok(())
-    }
-}
 
 /// Seconds, of all links of one kind.
 #[derive(Clone, Default)]
@@ -226,28 +103,18 @@ async fn attack_t07_connecting_and_stopping_do_not_show_in_the_rhythm() -> anyho
     if !may_capture() {
         return Ok(());
     }
-    let folder = tempfile::tempdir()?;
-    let capture = Capture::begin(folder.path()).await?;
-    let clock = Clock::start();
-    let plan = Plan {
-        executable: PathBuf::from(env!("CARGO_BIN_EXE_lacuna-testnet")),
-        mixes_per_layer: 1,
-        gateways: GATEWAYS,
-        params: "delay_mean_ms = 50\n".to_owned(),
-        applications: false,
-        ..Plan::demo(&folder.path().join("network"))?
-    };
-    let network = Network::start(plan, clock, &Progress::new()).await?;
-    let mut steady = Own::make(&network, "steady".to_owned()).await?;
-    steady.start(&network)?;
+    let stage = Stage::set().await?;
+    let network = &stage.network;
+    let mut steady = Own::make(network, "steady".to_owned()).await?;
+    steady.start(network)?;
     let mut all = Vec::new();
     for i in 0..CLIENTS {
-        all.push(Own::make(&network, format!("client-{i}")).await?);
+        all.push(Own::make(network, format!("client-{i}")).await?);
     }
     let (mut moving, mut idle) = (BTreeSet::new(), BTreeSet::new());
     for round in 0..ROUNDS {
         for own in &mut all {
-            own.start(&network)?;
+            own.start(network)?;
         }
         for own in &mut all {
             network
@@ -273,7 +140,7 @@ async fn attack_t07_connecting_and_stopping_do_not_show_in_the_rhythm() -> anyho
     let [stopped, ..] = all.as_mut_slice() else {
         anyhow::bail!("no client");
     };
-    stopped.start(&network)?;
+    stopped.start(network)?;
     network
         .until_ready(stopped.process.as_mut().context("it runs")?)
         .await?;
@@ -287,10 +154,7 @@ async fn attack_t07_connecting_and_stopping_do_not_show_in_the_rhythm() -> anyho
     stopped.until_sent(1, sent + FRAMES).await?;
     stopped.stop().await?;
     steady.stop().await?;
-    let ports = network.tap_ports();
-    network.stop().await?;
-
-    let links = capture.end(&ports).await?;
+    let links = stage.strike().await?;
     let of = |ports: &BTreeSet<(u16, u16)>| {
         let mut samples = Samples::default();
         let own = links.iter().filter(|link| ports.contains(&link.ports));

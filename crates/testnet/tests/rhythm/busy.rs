@@ -1,0 +1,147 @@
+//! A client that is handed long messages keeps its rhythm.
+//!
+//! Rules CLI-2, CLI-13, ATTACKS t07. In virtual time computing costs nothing; here the body is parsed,
+//! copied, stored and coded by the process that also ticks. Two clients run; one of them is handed a body
+//! of [`BODY`] bytes, and as many more that it refuses.
+//!
+//! | what is judged                              | law                                        | bound           |
+//! |---------------------------------------------|--------------------------------------------|-----------------|
+//! | longest gap of frames on the entry link      | of so many exponential gaps, at the profile's rate | passed once in 10⁴ times, and [`LATE`] |
+//! | confirmations on the mailbox link            | a constant interval                        | [`LATE`]        |
+//!
+//! Both clients are held to both, so that a machine which wakes everybody late is told from one that
+//! works in between.
+
+use core::time::Duration;
+use std::{collections::BTreeSet, path::PathBuf};
+
+use anyhow::{Context, ensure};
+use client::{
+    api::{Reply, Request, Response, Wait},
+    base64,
+    call::{Call, CallError},
+};
+use shell::apart::apart;
+
+use crate::{
+    RATE, Stage,
+    own::Own,
+    wire::{Link, may_capture},
+};
+
+/// Of a message that is sent, bytes.
+const BODY: usize = 60_000_000;
+/// How many times it is refused.
+const REFUSED: usize = 6;
+/// Frames before and after.
+const FRAMES: u64 = 100;
+/// By how much a process may be woken late on a busy machine, in seconds.
+const LATE: f64 = 0.15;
+/// Seconds between two confirmations of the profile `interactive`.
+const CONFIRMS: f64 = 1.0;
+
+/// Seconds between the frames that a dialler sent.
+fn gaps(link: &Link) -> Vec<f64> {
+    let times = link.frames(0).iter().map(|record| record.at);
+    let times: Vec<Duration> = times.collect();
+    let gap = |pair: &[Duration]| pair[1].saturating_sub(pair[0]).as_secs_f64();
+    times.windows(2).map(gap).collect()
+}
+
+/// Whether the links of one client keep the law, or what is wrong with them.
+fn check(entry: &[f64], mailbox: &[f64]) -> anyhow::Result<()> {
+    let longest = entry.iter().copied().fold(0.0, f64::max);
+    let most = (entry.len() as f64 * 1e4).ln() / RATE + LATE;
+    let late = mailbox.iter().map(|gap| (gap - CONFIRMS).abs());
+    let late = late.fold(0.0, f64::max);
+    ensure!(longest < most, "a gap of {longest:.3} s on the entry link");
+    ensure!(late < LATE, "a confirmation is off by {late:.3} s");
+    Ok(())
+}
+
+/// What an application does: long messages that are refused, and one that is taken.
+async fn hand_over(socket: PathBuf, address: String) -> anyhow::Result<()> {
+    let body = base64::encode(&vec![7; BODY]);
+    let send = |to: &str| Request::Send {
+        to: Some(to.to_owned()),
+        reply_to: None,
+        body: body.clone(),
+        reply: Reply::None,
+        wait: Wait::Queued,
+    };
+    for _ in 0..REFUSED {
+        let refused = Call::open(&socket).await?.ask(&send("lacuna1nobody")).await;
+        ensure!(
+            matches!(refused, Err(CallError::Refused(..))),
+            "{refused:?}"
+        );
+    }
+    let queued = Call::open(&socket).await?.ask(&send(&address)).await?;
+    ensure!(matches!(queued, Response::Progress { .. }), "{queued:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn attack_t07_a_long_message_does_not_show_in_the_rhythm() -> anyhow::Result<()> {
+    if !may_capture() {
+        return Ok(());
+    }
+    let stage = Stage::set().await?;
+    let network = &stage.network;
+    let mut both = Vec::new();
+    for name in ["steady", "busy"] {
+        let mut own = Own::make(network, name.to_owned()).await?;
+        own.start(network)?;
+        let process = own.process.as_mut().context("it runs")?;
+        network.until_ready(process).await?;
+        both.push(own);
+    }
+    let [steady, busy] = both.as_mut_slice() else {
+        anyhow::bail!("two clients");
+    };
+    let sent = busy.until_sent(1, FRAMES).await?;
+    let mut ports = [BTreeSet::new(), BTreeSet::new()];
+    steady.links(&mut ports[0])?;
+    busy.links(&mut ports[1])?;
+
+    let Response::Address { address } = steady.ask(&Request::Address {}).await? else {
+        anyhow::bail!("asked for the address");
+    };
+    let socket = busy.socket();
+    // This process also plays the wires: they must not wait for it.
+    apart("application", move || hand_over(socket, address)).await??;
+    busy.until_sent(1, sent + FRAMES).await?;
+    for own in &mut both {
+        own.stop().await?;
+    }
+
+    let links = stage.strike().await?;
+    for (ports, name) in ports.iter().zip(["steady", "busy"]) {
+        let own = links.iter().filter(|link| ports.contains(&link.ports));
+        let mut own: Vec<_> = own.map(gaps).collect();
+        own.sort_by_key(Vec::len);
+        let [.., mailbox, entry] = own.as_slice() else {
+            anyhow::bail!("{name}: two links");
+        };
+        assert!(entry.len() as u64 > FRAMES && mailbox.len() > 5, "{name}");
+        // A new link begins with a confirmation of its own.
+        check(entry, &mailbox[1..]).context(name)?;
+
+        // The controls: the rhythm stands still for a second, on either link.
+        let with = |gaps: &[f64]| {
+            let mut gaps = gaps.to_vec();
+            let middle = gaps.len() / 2;
+            gaps[middle] += 1.0;
+            gaps
+        };
+        assert!(
+            check(&with(entry), &mailbox[1..]).is_err(),
+            "control, entry"
+        );
+        assert!(
+            check(entry, &with(&mailbox[1..])).is_err(),
+            "control, mailbox"
+        );
+    }
+    Ok(())
+}
