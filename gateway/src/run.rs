@@ -36,7 +36,7 @@ use shell::{
     dial::Outgoing,
     drive::drive,
     entropy,
-    follow::{Directory, State},
+    follow::Directory,
     loops,
     metrics::{self, Metrics, Reasons},
     node, notices,
@@ -48,6 +48,7 @@ use shell::{
         postgres::{self, SharedTags},
         redb,
     },
+    watching::Standing,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -132,7 +133,7 @@ impl Node {
 
         let steering = steer(
             node.directory.clone(),
-            node.in_force.clone(),
+            node.standing.clone(),
             clock,
             machine,
             stop.clone(),
@@ -211,7 +212,7 @@ fn held_for_clients(config: &Config) -> usize {
 /// Tells the machine the consensus and the time, and the supervisor how things stand.
 async fn steer(
     mut directory: Directory,
-    mut in_force: watch::Receiver<State>,
+    mut standing: watch::Receiver<Standing>,
     clock: Clock,
     machine: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -231,7 +232,7 @@ async fn steer(
             {
                 let _stopping = machine.send(Input::Consensus(consensus)).await;
             }
-            reporter.say(in_force.borrow_and_update().name());
+            reporter.say(standing.borrow_and_update().name());
             loop {
                 tokio::select! {
                     _ = tick.tick() => {
@@ -242,7 +243,7 @@ async fn steer(
                         followed = changed.is_ok();
                         break;
                     }
-                    Ok(()) = in_force.changed() => reporter.say(in_force.borrow_and_update().name()),
+                    Ok(()) = standing.changed() => reporter.say(standing.borrow_and_update().name()),
                 }
             }
         }
@@ -322,14 +323,15 @@ fn status(
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
     let (id, crypto) = (node.id, node.crypto);
-    let (in_force, outgoing) = (node.in_force.clone(), node.outgoing.clone());
+    let (in_force, standing) = (node.in_force.clone(), node.standing.clone());
+    let outgoing = node.outgoing.clone();
     let (up, metrics) = (outgoing.up(), metrics.clone());
     move || {
         let state = in_force.borrow().clone();
         json!({
             "role": "gateway",
             "id": id.to_string(),
-            "state": state.name(),
+            "state": standing.borrow().name(),
             "period": state.consensus().map(|consensus| consensus.period),
             "links_up": *up.borrow(),
             "links_wanted": outgoing.wanted(),

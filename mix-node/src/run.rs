@@ -44,6 +44,7 @@ use shell::{
     node, notices,
     role::{Reporter, announce},
     selfcheck,
+    watching::Standing,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -114,7 +115,7 @@ impl Node {
 
         let steering = steer(
             directory,
-            node.in_force.clone(),
+            node.standing.clone(),
             node.id,
             machine,
             stop.clone(),
@@ -170,7 +171,7 @@ fn effect(outgoing: &Outgoing, metrics: &Metrics, held: Cell) -> impl FnMut(Outp
 /// Tells the machine who comes next (MIX-4), and the supervisor how things stand.
 async fn steer(
     mut directory: Directory,
-    mut in_force: watch::Receiver<State>,
+    mut standing: watch::Receiver<Standing>,
     id: proto::NodeId,
     machine: mpsc::Sender<Input>,
     stop: CancellationToken,
@@ -180,12 +181,12 @@ async fn steer(
         loop {
             let next = next_of(&directory.in_use.borrow_and_update(), &id);
             let _stopping = machine.send(Input::Next(next)).await;
-            reporter.say(in_force.borrow_and_update().name());
+            reporter.say(standing.borrow_and_update().name());
             tokio::select! {
                 changed = directory.in_use.changed() => if changed.is_err() {
                     return; // nobody follows the consensus any more: what was said last holds
                 },
-                Ok(()) = in_force.changed() => {}
+                Ok(()) = standing.changed() => {}
             }
         }
     };
@@ -204,7 +205,8 @@ fn status(
     metrics: &Metrics,
 ) -> impl Fn() -> serde_json::Value + Clone + Send + Sync + 'static {
     let (id, crypto) = (node.id, node.crypto);
-    let (in_force, outgoing) = (node.in_force.clone(), outgoing.clone());
+    let (in_force, standing) = (node.in_force.clone(), node.standing.clone());
+    let outgoing = outgoing.clone();
     let metrics = metrics.clone();
     let up = outgoing.up();
     move || {
@@ -213,7 +215,7 @@ fn status(
         json!({
             "role": "mix",
             "id": id.to_string(),
-            "state": state.name(),
+            "state": standing.borrow().name(),
             "period": state.consensus().map(|consensus| consensus.period),
             "layer": layer.map(|layer| layer + 1),
             "links_up": *up.borrow(),

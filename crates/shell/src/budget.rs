@@ -93,6 +93,20 @@ impl Budget {
         (base + replay + pool + peel + next_hops * link).saturating_add(clients)
     }
 
+    /// Says so in the log if that, with one next hop, is more than there is.
+    pub(crate) fn warn_beyond_memory(&self) {
+        let (bytes, memory) = (self.bytes(1), memory());
+        if u64::try_from(bytes).is_ok_and(|bytes| bytes <= memory) {
+            return;
+        }
+        tracing::warn!(
+            "these settings let it take {} MB, and the machine, or its control group, has {}: lower the greatest \
+             part above",
+            megabytes(bytes),
+            megabytes(usize::try_from(memory).unwrap_or(usize::MAX)),
+        );
+    }
+
     fn parts(&self) -> [usize; 6] {
         [
             self.base,

@@ -242,7 +242,7 @@ impl Follow {
                 shelf.put(document);
             }
         }
-        let (sender, state) = watch::channel(State::Off);
+        let (sender, state) = watch::channel(State::Bootstrapping);
         let (using, in_use) = watch::channel(InUse::new());
         let directory = Directory {
             state,

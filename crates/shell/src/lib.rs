@@ -24,6 +24,7 @@
 //! | [`client`]     | [`client::run`]: a client machine with its two links                        |
 //! | [`loops`]      | that machine inside a node, for its own loops                              |
 //! | [`node`]       | [`node::Node::start`]: all of the above around a mix or a gateway            |
+//! | [`watching`]   | how the consensus' changes reach all of these, and how a node stands         |
 //! | [`journal`]    | what the replay set remembers of a killed process                          |
 //! | [`store`]      | a gateway's mailboxes and a client's records on disk                       |
 //! | [`state`]      | a private, locked state directory with atomic writes                       |
@@ -73,3 +74,4 @@ pub mod state;
 pub mod store;
 pub mod timer;
 pub mod tls;
+pub mod watching;

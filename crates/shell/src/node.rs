@@ -26,7 +26,7 @@ use std::{collections::BTreeMap, io, sync::Arc};
 
 use proto::{
     NodeId,
-    directory::{Consensus, Network, Role, ask::GATEWAY_QUESTION_LEN_MAX},
+    directory::{Network, Role, ask::GATEWAY_QUESTION_LEN_MAX},
     notice::{NoticeDrop, What},
     peel::{PeelDrop, Peeled},
     replay::Refused,
@@ -47,7 +47,7 @@ use tokio_util::{
 use crate::{
     accept::{Door, Incoming, Limits, accept},
     ask,
-    budget::{Budget, replay_lasts},
+    budget::Budget,
     clock::Clock,
     describe::Describer,
     dial::Outgoing,
@@ -57,12 +57,13 @@ use crate::{
     link::{Dialler, LinkError, certificate_frame},
     loops::Loops,
     metrics::Metrics,
-    neighbours::{Admitted, Neighbours},
+    neighbours::Admitted,
     notices::{self, Notices, Tell},
     peeler::{self, Feed, Peeler, Verdict},
     selfcheck::Measured,
     state::StateError,
     store::Tags,
+    watching::{Standing, Watching},
 };
 
 /// Inputs that wait for a role's machine, which takes microseconds for each.
@@ -169,8 +170,10 @@ pub struct Node {
     pub crypto: Measured,
     /// What it knows of the network.
     pub directory: Directory,
-    /// What of that is in force here: neighbours set, keys open.
+    /// What of that is in force here: neighbours set, keys opened that could be.
     pub in_force: watch::Receiver<State>,
+    /// How it stands.
+    pub standing: watch::Receiver<Standing>,
     /// Links to its next hops.
     pub outgoing: Outgoing,
     peeler: Peeler,
@@ -270,6 +273,7 @@ impl Node {
             tags: setup.tags,
         };
         tracing::info!(%budget, "memory");
+        budget.warn_beyond_memory();
         let counted = move |verdict| match verdict {
             Verdict::Peeled => opened.add(1),
             Verdict::Overload => overload.add(1),
@@ -294,15 +298,18 @@ impl Node {
         let admitted = Admitted::default();
         let tasks = TaskTracker::new();
         let (in_force, heeded) = watch::channel(State::Bootstrapping);
+        let (standing, stands) = watch::channel(Standing::Bootstrapping);
         let watching = Watching {
             id: keys.id(),
             directory: directory.clone(),
             in_force,
+            standing,
             admitted: admitted.clone(),
             outgoing: outgoing.clone(),
             peeler: peeler.clone(),
             replay_max: setup.replay_max,
             crypto,
+            metrics: metrics.clone(),
         };
         let watched = stop.clone();
         tasks.spawn(async move { watched.run_until_cancelled(watching.run()).await });
@@ -366,6 +373,7 @@ impl Node {
             crypto,
             directory,
             in_force: heeded,
+            standing: stands,
             outgoing,
             peeler,
             packets_ended,
@@ -425,86 +433,6 @@ impl Node {
 
 fn or(text: String, default: impl FnOnce() -> String) -> String {
     if text.is_empty() { default() } else { text }
-}
-
-/// Follows the consensus with everything that depends on it.
-struct Watching {
-    id: NodeId,
-    directory: Directory,
-    in_force: watch::Sender<State>,
-    admitted: Admitted,
-    outgoing: Outgoing,
-    peeler: Peeler,
-    replay_max: usize,
-    crypto: Measured,
-}
-
-impl Watching {
-    async fn run(mut self) {
-        let mut known = None;
-        loop {
-            let using = self.directory.in_use.borrow_and_update().clone();
-            let state = self.directory.state.borrow_and_update().clone();
-            let is_new = known.as_ref() != Some(&state);
-            // Keys first, which takes a while with large journals: what came meanwhile would be
-            // dropped.
-            if is_new {
-                self.open_keys(&using, &state).await;
-            }
-            self.link(&using);
-            if is_new {
-                self.in_force.send_replace(state.clone());
-                known = Some(state);
-            }
-            let gone = tokio::select! {
-                changed = self.directory.state.changed() => changed.is_err(),
-                changed = self.directory.in_use.changed() => changed.is_err(),
-            };
-            if gone {
-                self.link(&[]);
-                self.in_force.send_replace(State::Off);
-                return;
-            }
-        }
-    }
-
-    /// EPO-4: without a document, nobody.
-    fn link(&self, using: &[Arc<Consensus>]) {
-        let neighbours = Neighbours::of_all(using, &self.id);
-        self.admitted.set(neighbours.before);
-        self.outgoing.set(neighbours.after);
-    }
-
-    async fn open_keys(&self, using: &[Arc<Consensus>], state: &State) {
-        if let Some(consensus) = state.consensus() {
-            if Neighbours::of(consensus, &self.id).is_some() {
-                tracing::info!("in the consensus");
-            } else {
-                tracing::warn!("the consensus does not name this node; it stays closed");
-            }
-            self.warn_of_replay_max(consensus);
-            // At an edge, from a skew before it on, the last key of the period before opens packets too
-            // (EPO-2), which only that period's document names: a node that was just started has it not.
-            let before = |known: &&Arc<Consensus>| known.period < consensus.period;
-            for known in using.iter().filter(before).chain([consensus]) {
-                self.peeler.renew(Arc::clone(known)).await;
-            }
-        }
-    }
-
-    /// RPL-3: once the set is full, nothing passes until its key closes.
-    fn warn_of_replay_max(&self, consensus: &Consensus) {
-        let schedule = consensus.schedule();
-        let opens = schedule.opens(schedule.first);
-        let opens = Duration::from_nanos(opens.end.0 - opens.start.0);
-        if let Err(small) = replay_lasts(self.replay_max, self.crypto.rate_per_s, opens) {
-            if small.by_far() {
-                tracing::warn!(replay_max = self.replay_max, "{small}");
-            } else {
-                tracing::info!(replay_max = self.replay_max, "{small}");
-            }
-        }
-    }
 }
 
 /// What the handlers of links share.

@@ -59,7 +59,7 @@ use proto::{
 use sphinx::Path;
 use tokio::{
     runtime::{Builder, Handle},
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::{JoinSet, yield_now},
     time::{sleep, timeout},
 };
@@ -185,6 +185,7 @@ pub struct Peeler {
     /// One or more; the first also runs the machine.
     feeds: Arc<[Feed]>,
     news: mpsc::Sender<News>,
+    key_open: watch::Receiver<bool>,
     fed: Arc<AtomicUsize>,
 }
 
@@ -207,6 +208,7 @@ impl Peeler {
         let pace = Pace::of(setup.path, setup.rate_per_s);
         let tags = setup.tags.clone();
         let desk = Arc::new(Desk::new(setup));
+        let key_open = desk.key_open();
         let way = Arc::new(Way {
             machine,
             passed,
@@ -261,6 +263,7 @@ impl Peeler {
         let peeler = Self {
             feeds: feeds.into(),
             news,
+            key_open,
             fed: Arc::default(),
         };
         Ok((peeler, ended))
@@ -294,6 +297,12 @@ impl Peeler {
         let (opened, open) = oneshot::channel();
         let _ended = self.news.send((consensus, opened)).await;
         let _ended = open.await;
+    }
+
+    /// Whether the key of the epoch that holds now is open, as of at most [`TEND_EVERY`] ago.
+    #[must_use]
+    pub fn key_open(&self) -> watch::Receiver<bool> {
+        self.key_open.clone()
     }
 
     /// Asks the threads to end, after what waits, and to close the journals.
@@ -499,6 +508,7 @@ mod tests {
         let peeler = Peeler {
             feeds: [(); 3].map(|()| Feed::to(&here).0).into(),
             news: mpsc::channel(1).0,
+            key_open: watch::channel(true).1,
             fed: Arc::default(),
         };
         let of = |feed: &Feed| {

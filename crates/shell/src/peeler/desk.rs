@@ -20,7 +20,7 @@ use proto::{
     replay::{Fingerprint, ReplaySet},
 };
 use sphinx::SecretKey;
-use tokio::task::spawn_blocking;
+use tokio::{sync::watch, task::spawn_blocking};
 
 use super::{Arrival, Setup, Verdict};
 use crate::{
@@ -36,6 +36,8 @@ pub(super) struct Desk {
     setup: Arc<Setup>,
     keys: RwLock<Option<Arc<Snapshot>>>,
     books: Mutex<Books>,
+    /// Whether the key of the epoch that holds now is open.
+    key_open: watch::Sender<bool>,
 }
 
 /// What batches are opened by.
@@ -114,11 +116,16 @@ impl Desk {
             setup: Arc::new(setup),
             keys: RwLock::default(),
             books: Mutex::default(),
+            key_open: watch::Sender::new(false),
         }
     }
 
     pub(super) fn clock(&self) -> Clock {
         self.setup.clock
+    }
+
+    pub(super) fn key_open(&self) -> watch::Receiver<bool> {
+        self.key_open.subscribe()
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -233,9 +240,13 @@ impl Desk {
                 self.open_key(&consensus, epoch).await;
             }
         }
+        let current = schedule.at(now);
+        let open = current.is_some_and(|epoch| self.books().stage.holds(epoch));
+        self.key_open
+            .send_if_modified(|was| core::mem::replace(was, open) != open);
         self.erase(&schedule, now).await;
         // GW-30: tags outlive their key by two thirds of an epoch. Nobody waits.
-        if let (Some(tags), Some(current)) = (&self.setup.tags, schedule.at(now)) {
+        if let (Some(tags), Some(current)) = (&self.setup.tags, current) {
             let _forgotten_in_time = tags.forget(Epoch(current.0.saturating_sub(1)));
         }
     }

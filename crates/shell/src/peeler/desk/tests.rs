@@ -87,6 +87,7 @@ impl Fixture {
             setup: Arc::clone(&self.desk.setup),
             keys: RwLock::default(),
             books: Mutex::default(),
+            key_open: watch::Sender::new(false),
         });
         self.desk.tend(Some(Arc::clone(&self.consensus))).await;
     }
@@ -141,6 +142,8 @@ impl Drop for Fixture {
 async fn without_a_journal_nothing_goes_on() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+    let key_open = fixture.desk.key_open();
+    assert!(*key_open.borrow());
     fixture.desk.books().journals.remove(&NOW);
     let unjournaled = (vec![Verdict::Unjournaled], 0);
     assert_eq!(fixture.peel(&fixture.packet(2)), unjournaled);
@@ -149,6 +152,7 @@ async fn without_a_journal_nothing_goes_on() {
         assert_eq!(fixture.peel(&fixture.packet(3)), no_key);
         let news = Arc::clone(&fixture.consensus);
         fixture.desk.tend(Some(news)).await;
+        assert!(!*key_open.borrow());
     }
     // Nothing was written, so nothing is lost: the disk keeps both.
     assert!(fixture.has_key() && fixture.has_journal());
