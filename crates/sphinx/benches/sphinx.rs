@@ -38,7 +38,9 @@ const GUARD_ROUNDS: usize = 12;
 /// What a guard's run wants of the lanes at least, on a processor of Intel's and on another: 7 %
 /// below what they reach (docs/PERFORMANCE.md), more than an interleaved minimum moves. By maker,
 /// since where scalar code is faster the same lanes are a smaller multiple of it.
-const FLOORS: [(&str, f64, f64); 5] = [
+const FLOORS: [(&str, f64, f64); 6] = [
+    // Elsewhere: 7 % below what aws-lc's assembly reached on a Zen 4; the lanes are not measured there.
+    ("unwrap_single_2k", 2.1, 1.9),
     ("unwrap_batched_1k", 6.9, 8.2),
     ("unwrap_batched_2k", 6.6, 7.9),
     ("reject_batched", 7.1, 8.5),

@@ -6,7 +6,10 @@
 //! |----------------------|---------------------------------------------|----------------------------|
 //! | [`Path::Assembly`]   | aws-lc's X25519: formally verified assembly  | x86-64 and aarch64          |
 //! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere; alone in miri   |
-//! | [`Path::Lanes`]      | eight at a time (`lanes/x25519.rs`)          | x86-64 with AVX-512 IFMA    |
+//! | [`Path::Lanes`]      | eight at a time (`lanes/x25519.rs`), one or  | x86-64 with AVX-512 IFMA    |
+//! |                      | two left over each across four lanes         |                             |
+//! |                      | (`lanes/single.rs`); of the base point one   |                             |
+//! |                      | at a time as `Assembly`, which has a table   |                             |
 //!
 //! All are constant time by construction and give the same bytes for every input, those of
 //! RFC 7748: the top bit of a point is ignored, points are reduced, scalars are clamped. The
@@ -42,7 +45,7 @@ pub enum Path {
     Portable,
     /// aws-lc's assembly.
     Assembly,
-    /// Eight packets at a time, by AVX-512 IFMA; a packet by itself as with `Assembly`.
+    /// AVX-512 IFMA: eight packets at a time, or four lanes for a packet by itself.
     Lanes,
 }
 
@@ -124,26 +127,24 @@ impl Path {
         products: &mut [Point],
     ) {
         assert!(scalars.len() == products.len() && points.len() == products.len());
-        // A pass takes the same time whatever its fill: longer than one by itself, not than two.
-        let in_lanes = match (self.lanes(), products.len() % LANES) {
-            (None, _) => 0,
-            (Some(_), 1) => products.len() - 1,
-            (Some(_), _) => products.len(),
-        };
+        let mut done = 0;
         if let Some(lanes) = self.lanes() {
-            lanes.x25519(
-                &scalars[..in_lanes],
-                &points[..in_lanes],
-                &mut products[..in_lanes],
-            );
+            // A pass takes the same time whatever its fill: longer than two by themselves, not than
+            // three.
+            let rest = products.len() % LANES;
+            done = products.len() - if rest <= 2 { rest } else { 0 };
+            lanes.x25519_batch(&scalars[..done], &points[..done], &mut products[..done]);
         }
-        for i in in_lanes..products.len() {
+        for i in done..products.len() {
             products[i] = *self.x25519(scalars[i], points[i]);
         }
     }
 
     /// X25519 of RFC 7748: `scalar`, clamped, times `point`. All zero if the point is of low order.
     pub(crate) fn x25519(self, scalar: &[u8; 32], point: &Point) -> Zeroizing<Point> {
+        if let Some(lanes) = self.lanes() {
+            return lanes.x25519(scalar, point);
+        }
         match self {
             Path::Portable => {
                 let scalar = x25519_dalek::StaticSecret::from(*scalar);
@@ -296,10 +297,12 @@ mod tests {
         let points = points();
         for (i, point) in (1000..).zip(&points) {
             for scalar in [sample(i), [0; 32], [0xff; 32]] {
-                let [a, b] = [Path::Portable, Path::Assembly].map(|p| p.x25519(&scalar, point));
-                assert_eq!(*a, *b, "{point:02x?}");
-                let [a, b] = [Path::Portable, Path::Assembly].map(|p| p.public(&scalar));
-                assert_eq!(a, b);
+                let product = Path::Portable.x25519(&scalar, point);
+                let public = Path::Portable.public(&scalar);
+                for path in Path::present() {
+                    assert_eq!(*path.x25519(&scalar, point), *product, "{point:02x?}");
+                    assert_eq!(path.public(&scalar), public);
+                }
             }
         }
         // The positive control: another scalar gives another point.
@@ -358,7 +361,8 @@ mod tests {
         }
     }
 
-    /// More than a million lanes, random and at the edges. Run with
+    /// More than a million lanes, and as many lanes of multiplications by themselves, random and at
+    /// the edges. Run with
     /// `cargo test --release -p sphinx -- --ignored a_million_lanes`.
     #[test]
     #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
@@ -378,7 +382,13 @@ mod tests {
             let mut products = [[0; 32]; 32];
             Path::best().x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
             for i in 0..32 {
-                assert_eq!(products[i], *Path::Assembly.x25519(&scalars[i], &points[i]));
+                let twin = *Path::Assembly.x25519(&scalars[i], &points[i]);
+                assert_eq!(products[i], twin);
+                // Four lanes each.
+                if i % 4 == 0 {
+                    let single = Path::best().x25519(&scalars[i], &points[i]);
+                    assert_eq!(*single, twin);
+                }
             }
         }
     }

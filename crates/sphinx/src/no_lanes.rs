@@ -25,7 +25,11 @@ impl Lanes {
         None
     }
 
-    pub(crate) fn x25519(self, _: &[&[u8; 32]], _: &[&[u8; 32]], _: &mut [[u8; 32]]) {
+    pub(crate) fn x25519(self, _: &[u8; 32], _: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        match self {}
+    }
+
+    pub(crate) fn x25519_batch(self, _: &[&[u8; 32]], _: &[&[u8; 32]], _: &mut [[u8; 32]]) {
         match self {}
     }
 

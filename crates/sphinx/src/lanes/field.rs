@@ -25,9 +25,12 @@ use zeroize::Zeroize;
 use super::LANES;
 use super::vector::store64;
 
-const LIMB_BITS: u32 = 51;
-const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
-const LIMBS: usize = 5;
+pub(super) const LIMB_BITS: u32 = 51;
+pub(super) const LIMB_MASK: u64 = (1 << LIMB_BITS) - 1;
+pub(super) const LIMBS: usize = 5;
+
+/// (486662 − 2) / 4 of the curve, as RFC 7748 has it.
+pub(super) const A24: u64 = 121_665;
 
 /// Reduced far enough to be multiplied.
 #[derive(Clone, Copy)]
@@ -45,7 +48,7 @@ pub(super) struct Raised([__m512i; LIMBS]);
 const RAISED_BITS: u32 = 9;
 
 /// Limb `i` of 2^`bits` p.
-const fn prime(i: usize, bits: u32) -> u64 {
+pub(super) const fn prime(i: usize, bits: u32) -> u64 {
     (if i == 0 { LIMB_MASK - 18 } else { LIMB_MASK }) << bits
 }
 
@@ -278,26 +281,31 @@ impl Tight {
                 let word: &[u8; 8] = crate::layout::array(limb, 8 * lane);
                 u64::from_le_bytes(*word)
             });
-            canonical(&mut limbs);
-            let [a, b, c, d, e] = limbs;
-            let words = [
-                a | b << 51,
-                b >> 13 | c << 38,
-                c >> 26 | d << 25,
-                d >> 39 | e << 12,
-            ];
-            for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-                *to = word.to_le_bytes();
-            }
-            limbs.zeroize();
+            *bytes = canonical(&mut limbs);
         }
         stored.zeroize();
         bytes
     }
 }
 
-/// The one number below p, in constant time.
-fn canonical(limbs: &mut [u64; LIMBS]) {
+/// The limbs of 32 bytes, little-endian; the top bit is ignored (RFC 7748).
+pub(super) fn split(bytes: &[u8; 32]) -> [u64; LIMBS] {
+    let [a, b, c, d]: [u64; 4] = core::array::from_fn(|i| {
+        let word: &[u8; 8] = crate::layout::array(bytes, 8 * i);
+        u64::from_le_bytes(*word)
+    });
+    let limbs = [
+        a,
+        a >> 51 | b << 13,
+        b >> 38 | c << 26,
+        c >> 25 | d << 39,
+        d >> 12,
+    ];
+    limbs.map(|limb| limb & LIMB_MASK)
+}
+
+/// The one number below p of these limbs as 32 bytes, in constant time. Erases the limbs.
+pub(super) fn canonical(limbs: &mut [u64; LIMBS]) -> [u8; 32] {
     let ripple = |limbs: &mut [u64; LIMBS], mut carry: u64| {
         for limb in limbs.iter_mut() {
             *limb = limb.wrapping_add(carry); // never wraps; a check would be a branch
@@ -314,6 +322,20 @@ fn canonical(limbs: &mut [u64; LIMBS]) {
     let over = ripple(&mut plus, 19);
     ripple(limbs, 19 * over);
     plus.zeroize();
+
+    let [a, b, c, d, e] = *limbs;
+    limbs.zeroize();
+    let words = [
+        a | b << 51,
+        b >> 13 | c << 38,
+        c >> 26 | d << 25,
+        d >> 39 | e << 12,
+    ];
+    let mut bytes = [0; 32];
+    for (to, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
+        *to = word.to_le_bytes();
+    }
+    bytes
 }
 
 /// Carries once, all limbs at a time.
@@ -384,14 +406,14 @@ pub(super) fn words(bytes: [&[u8; 32]; LANES]) -> [__m512i; 4] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::lanes::{Lanes, vector::load64};
 
-    type Limbs = [u64; LIMBS];
+    pub(in super::super) type Limbs = [u64; LIMBS];
 
     /// Limbs of any size in plain arithmetic, as the one number below p.
-    fn reduce(limbs: [u128; LIMBS]) -> Limbs {
+    pub(in super::super) fn reduce(limbs: [u128; LIMBS]) -> Limbs {
         let ripple = |mut limbs: [u128; LIMBS], mut carry: u128| {
             for limb in &mut limbs {
                 *limb += carry;
@@ -409,7 +431,7 @@ mod tests {
         below.map(|limb| u64::try_from(limb).expect("51 bits"))
     }
 
-    fn product(a: Limbs, b: Limbs) -> Limbs {
+    pub(in super::super) fn product(a: Limbs, b: Limbs) -> Limbs {
         let mut sums = [0; LIMBS];
         for (i, a) in a.into_iter().enumerate() {
             for (j, b) in b.into_iter().enumerate() {
@@ -420,7 +442,7 @@ mod tests {
         reduce(sums)
     }
 
-    fn bytes_of(limbs: Limbs) -> [u8; 32] {
+    pub(in super::super) fn bytes_of(limbs: Limbs) -> [u8; 32] {
         let mut bytes = [0; 32];
         for (bit, byte) in (0..).step_by(8).zip(&mut bytes) {
             let (at, shift) = (bit / 51, bit % 51);
@@ -457,14 +479,11 @@ mod tests {
         lanes
     }
 
-    /// PKT-22: every operation at the largest and smallest limbs that its kind may have, and at those
-    /// around p and 2⁵¹, against plain arithmetic. Random numbers reach some of the carries once in
-    /// 2⁴³.
-    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-    fn hold_at_the_bounds() {
-        const TIGHT: u64 = (1 << 51) + (1 << 18) - 1;
-        const LOOSE: u64 = (1 << 59) - 1;
-        const RAISED: u64 = LOOSE + (1 << 60);
+    /// The largest limb that may be multiplied.
+    pub(in super::super) const TIGHT: u64 = (1 << 51) + (1 << 18) - 1;
+
+    /// Draws numbers whose limbs are at the edges up to a largest one, and between them.
+    pub(in super::super) fn draws() -> impl FnMut(u64) -> Limbs {
         let around = [
             0,
             1,
@@ -476,22 +495,31 @@ mod tests {
             LIMB_MASK,
         ];
         let mut state = 88_172_645_463_325_252_u64;
-        let mut draw = || {
+        let mut draw = move || {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
             state
         };
-        let mut lanes = |max: u64| -> [Limbs; LANES] {
-            core::array::from_fn(|_| {
-                core::array::from_fn(|_| match draw() % 16 {
-                    i @ 0..8 => around[usize::try_from(i).expect("few")],
-                    8..10 => 1 << 51,
-                    10..13 => max,
-                    _ => draw() % (max + 1),
-                })
+        move |max| {
+            core::array::from_fn(|_| match draw() % 16 {
+                i @ 0..8 => around[usize::try_from(i).expect("few")],
+                8..10 => 1 << 51,
+                10..13 => max,
+                _ => draw() % (max + 1),
             })
-        };
+        }
+    }
+
+    /// PKT-22: every operation at the largest and smallest limbs that its kind may have, and at those
+    /// around p and 2⁵¹, against plain arithmetic. Random numbers reach some of the carries once in
+    /// 2⁴³.
+    #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
+    fn hold_at_the_bounds() {
+        const LOOSE: u64 = (1 << 59) - 1;
+        const RAISED: u64 = LOOSE + (1 << 60);
+        let mut draw = draws();
+        let mut lanes = |max: u64| -> [Limbs; LANES] { core::array::from_fn(|_| draw(max)) };
         let wide = |limbs: Limbs| limbs.map(u128::from);
         for round in 0..20_000 {
             let (a, b) = if round == 0 {

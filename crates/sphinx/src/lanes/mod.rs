@@ -9,6 +9,7 @@
 //! | ChaCha20                     | 16 blocks of one packet, of 32 bits      | [`chacha20`]    |
 //! | wide block                   | of these two                             | [`wide`]        |
 //! | X25519                       | 8 multiplications of 64 bits             | [`x25519`]      |
+//! | X25519 of one                | 4 products of 64 bits                    | [`single`]      |
 //!
 //! A [`Lanes`] is the proof that the processor has the instructions, so its methods are safe. A pass
 //! takes the same time whatever its fill. What the lanes compute is what the scalar crates do, byte
@@ -25,6 +26,7 @@ mod blake2b;
 mod chacha20;
 mod field;
 mod sha256;
+mod single;
 mod vector;
 mod wide;
 mod x25519;
@@ -58,11 +60,19 @@ impl Lanes {
         found.then_some(Lanes(()))
     }
 
+    /// X25519 of one scalar and point.
+    pub(crate) fn x25519(self, scalar: &[u8; 32], point: &[u8; 32]) -> Zeroizing<[u8; 32]> {
+        let mut product = Zeroizing::new([0; 32]);
+        // SAFETY: `self` proves the instructions.
+        unsafe { single::multiply(scalar, point, &mut product) };
+        product
+    }
+
     /// X25519 of each scalar and point, any number of them.
     ///
     /// # Panics
     /// If there are not as many of each: our own bug.
-    pub(crate) fn x25519(
+    pub(crate) fn x25519_batch(
         self,
         scalars: &[&[u8; 32]],
         points: &[&[u8; 32]],

@@ -22,14 +22,12 @@ use subtle::{ConditionallySelectable, ConstantTimeEq};
 use zeroize::Zeroize;
 
 use super::LANES;
-use super::field::{Loose, Tight, words};
+use super::field::{A24, Loose, Tight, words};
 
 /// Groups that share an inversion.
 const GROUPS: usize = 4;
 /// Multiplications of one call of [`multiply`] at most.
 pub(super) const BATCH: usize = GROUPS * LANES;
-/// (486662 − 2) / 4 of the curve, as RFC 7748 has it.
-const A24: u64 = 121_665;
 
 /// `products[i]` = `scalars[i]`, clamped, times `points[i]`; 1 to [`BATCH`] of them.
 ///
