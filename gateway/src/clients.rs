@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 const SILENCE: Duration = Duration::from_secs(2 * 3600);
 
 /// Frames that wait for one client at most: they come at its profile's rate, so this is more than half a second of
-/// the fastest, besides what the kernel's buffer takes. Many that read nothing must not fill the memory.
+/// the fastest, besides as much that the system takes (LNK-11). Many that read nothing must not fill the memory.
 pub(crate) const QUEUE_MAX: usize = 128;
 
 /// All links of clients. Clones share them.

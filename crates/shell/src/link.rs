@@ -1,6 +1,6 @@
 //! One link: TLS over TCP, the first two frames, then frames both ways.
 //!
-//! Spec: docs/spec/link.md, rules LNK-1, LNK-3, LNK-6, LNK-9.
+//! Spec: docs/spec/link.md, rules LNK-1, LNK-3, LNK-6, LNK-9, LNK-11.
 //!
 //! ```text
 //! dialler                         dialled
@@ -15,7 +15,7 @@
 //! | frame               | [`FRAME_LEN`] bytes, always, in both directions (LNK-1)       |
 //! | [`HANDSHAKE_TIME`]  | TCP, TLS and both first frames together                       |
 //! | [`WRITE_TIME`]      | longest that a peer may refuse to take a write                |
-//! | `SILENT_MS`         | longest that TCP may have no word of what was sent            |
+//! | `socket`            | what TCP may hold unsent, or without word of it (LNK-11)      |
 //! | idle time           | set by the reader's owner: longest without a whole frame      |
 //! | read buffer         | 7 frames of text, and as much again below TLS                 |
 //! | write batch         | up to 24 frames that are queued anyhow, in one write          |
@@ -28,9 +28,10 @@
 
 mod halves;
 mod onward;
+mod socket;
 
 use core::time::Duration;
-use std::{io, os::fd::AsFd, sync::Arc};
+use std::{io, sync::Arc};
 
 use ed25519_dalek::SigningKey;
 use proto::{
@@ -38,12 +39,12 @@ use proto::{
     directory::{Descriptor, LinkCertificate},
     wire::{FRAME_LEN, Frame, Hello, Kind, Purpose},
 };
-use rustix::net::sockopt;
 use rustls::ServerConfig;
 use tokio::{io::BufReader, net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 pub(crate) use self::onward::{Counts, Onward, Waiting};
+use self::socket::Socket;
 pub use self::{
     halves::{NotSent, Outbox, READ_BATCH, Reader, Writer},
     onward::WAIT_MAX,
@@ -58,15 +59,12 @@ pub const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Longest that a peer may refuse to take what is written to it (LNK-9).
 pub const WRITE_TIME: Duration = Duration::from_secs(30);
 
-/// Longest that a peer may leave what was sent to it unacknowledged by TCP, in ms (LNK-9).
-const SILENT_MS: u32 = 30_000;
-
 pub(crate) const READ_BUFFER_LEN: usize = 7 * FRAME_LEN;
 /// No limit: rustls would take a part of a write, which ends within a frame, and the rest of that
 /// frame would stand in a record of its own (LNK-1). What is written bounds what is buffered.
 const WHOLE_WRITES: Option<usize> = None;
 
-type Stream = TlsStream<BufReader<TcpStream>>;
+type Stream = TlsStream<BufReader<Socket>>;
 
 /// Why a link ended or never came up.
 #[derive(Debug, thiserror::Error)]
@@ -143,16 +141,18 @@ impl Dialler {
     }
 
     async fn shake(&self, target: &Target, hello: Hello) -> Result<Link, LinkError> {
-        let records = match hello.purpose {
-            Purpose::Node => Records::Packed,
-            Purpose::Entry | Purpose::Mailbox | Purpose::Directory => Records::OneFrame,
+        let (records, unsent) = match hello.purpose {
+            Purpose::Node => (Records::Packed, socket::UNSENT_NODE),
+            Purpose::Entry | Purpose::Mailbox | Purpose::Directory => {
+                (Records::OneFrame, socket::UNSENT_CLIENT)
+            }
         };
         // LNK-7: only node links show who dials.
         let key = self.key.as_ref().filter(|_| hello.purpose == Purpose::Node);
         let config = tls::client(key, target.link_key, records);
-        let socket = tuned(TcpStream::connect(&target.address).await?)?;
+        let socket = Socket::tuned(TcpStream::connect(&target.address).await?, unsent)?;
         let mut stream = TlsConnector::from(config)
-            .connect(tls::nameless(), socket)
+            .connect(tls::nameless(), buffered(socket))
             .await?;
         stream.get_mut().1.set_buffer_limit(WHOLE_WRITES);
         let peer = tls::peer(stream.get_ref().1).map_err(io::Error::other)?;
@@ -189,7 +189,8 @@ pub async fn take(
     clock: Clock,
 ) -> Result<(Link, Hello), LinkError> {
     let shake = async {
-        let mut stream = TlsAcceptor::from(config).accept(tuned(socket)?).await?;
+        let socket = Socket::tuned(socket, socket::UNSENT_TAKEN)?;
+        let mut stream = TlsAcceptor::from(config).accept(buffered(socket)).await?;
         stream.get_mut().1.set_buffer_limit(WHOLE_WRITES);
         let peer = tls::peer(stream.get_ref().1).map_err(io::Error::other)?;
         if !welcome(&peer) {
@@ -224,18 +225,8 @@ fn certificate(frame: &Frame) -> Option<LinkCertificate> {
     (frame.kind() == Some(Kind::Certificate)).then_some(certificate)
 }
 
-/// Frames leave at once, and a peer that is gone is noticed within [`SILENT_MS`] of a frame for it,
-/// or within 75 s.
-fn tuned(socket: TcpStream) -> io::Result<BufReader<TcpStream>> {
-    socket.set_nodelay(true)?;
-    let fd = socket.as_fd();
-    sockopt::set_socket_keepalive(fd, true)?;
-    sockopt::set_tcp_keepidle(fd, Duration::from_secs(60))?;
-    sockopt::set_tcp_keepintvl(fd, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepcnt(fd, 4)?;
-    // Else what is on its way to a peer that fell silent keeps the link for a quarter of an hour.
-    sockopt::set_tcp_user_timeout(fd, SILENT_MS)?;
-    Ok(BufReader::with_capacity(READ_BUFFER_LEN, socket))
+fn buffered(socket: Socket) -> BufReader<Socket> {
+    BufReader::with_capacity(READ_BUFFER_LEN, socket)
 }
 
 impl Link {
@@ -306,7 +297,7 @@ pub(crate) mod tests {
 
     /// A link over 127.0.0.1 between a dialler that looks for `target` and a listener that shows
     /// `certificate` under link key 102.
-    async fn pair(
+    pub(crate) async fn pair(
         change: impl FnOnce(&mut Target),
         certificate: Frame,
         purpose: Purpose,
@@ -322,18 +313,6 @@ pub(crate) mod tests {
         };
         let dialler = dialler(clock, Some(101));
         tokio::join!(dialler.dial(&target, hello(purpose)), taken)
-    }
-
-    /// LNK-9: without it TCP tries for a quarter of an hour.
-    #[tokio::test]
-    async fn a_peer_that_fell_silent_is_given_up() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap())
-            .await
-            .unwrap();
-        let tuned = tuned(socket).unwrap();
-        let limit = sockopt::tcp_user_timeout(tuned.get_ref().as_fd()).unwrap();
-        assert_eq!(limit, SILENT_MS);
     }
 
     /// LNK-1, LNK-3

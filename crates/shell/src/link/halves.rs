@@ -11,7 +11,7 @@ use core::{
     task::{Context, Poll, ready},
     time::Duration,
 };
-use std::{collections::VecDeque, io, os::fd::AsFd};
+use std::{collections::VecDeque, io};
 
 use proto::{
     Time,
@@ -20,7 +20,6 @@ use proto::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf},
-    net::TcpStream,
     sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
@@ -212,11 +211,8 @@ impl Link {
             mut writer,
         } = self;
         let mut stream = reader.half.unsplit(writer.half);
-        let socket = stream.get_mut().0.get_mut();
-        // What has been read from it stays where it is. The old descriptor leaves its runtime when
-        // it is dropped; the new one is the same connection.
-        let same = std::net::TcpStream::from(socket.as_fd().try_clone_to_owned()?);
-        *socket = TcpStream::from_std(same)?;
+        // What has been read from it stays where it is.
+        stream.get_mut().0.get_mut().rehome()?;
         (reader.half, writer.half) = tokio::io::split(stream);
         Ok(Self {
             peer,
