@@ -10,6 +10,7 @@
 //! | nothing in common | CLI-33: what two addresses, and messages that carry them, say             |
 //! | refusals          | CLI-31, CLI-32: each with its reason                                      |
 //! | short links       | CLI-31: each address is opened, though no link lives for two ticks        |
+//! | full links        | CLI-13: a link that takes no frame for a while loses no opening          |
 //! | loops             | CLI-6: another address's packets make no loop look lost                   |
 
 mod client_net;
@@ -435,6 +436,30 @@ fn short_links_open_every_address() {
     fill(&mut net);
     link(&mut net, 8);
     assert_eq!(read(&net), 2 * OTHERS);
+}
+
+/// CLI-13: an opening is said once on a link; while the link takes no frame, its tick is skipped and
+/// the opening waits.
+#[test]
+fn a_full_mailbox_link_loses_no_opening() {
+    let mut net = net(37);
+    let full = |mailboxes| Input::Full {
+        entry: false,
+        mailboxes,
+    };
+    let gateways = net.client(1).mailbox_gateways();
+    let skipped = |net: &Net| net.count(1, ClientEvent::TickSkipped);
+    net.input(1, full(gateways));
+    let (slot, _) = make(&mut net, 1, "new");
+    let before = skipped(&net);
+    net.run(net.now.after(Duration::from_secs(10)), |_| false);
+    assert_eq!(skipped(&net) - before, 10);
+    assert_eq!(net.client(1).unopened_addresses(), [slot]);
+    assert!(!net.open_slots(1).contains(&slot));
+    net.input(1, full(vec![]));
+    let limit = net.now.after(Duration::from_secs(1));
+    assert!(net.run(limit, |net| net.open_slots(1).contains(&slot)));
+    assert!(net.client(1).unopened_addresses().is_empty());
 }
 
 /// CLI-6: packets of another address say nothing of loops, which wait in a mailbox of their own.

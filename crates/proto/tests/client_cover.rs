@@ -235,8 +235,11 @@ fn a_full_entry_link_skips_ticks() {
     let run = |stalls: bool| {
         let mut net = Net::new(1, params(rates(8.0, 0.5, 16.0), 3600), 2);
         net.run(stall[0], |_| false);
-        let has_room = !stalls;
-        net.input(0, Input::EntryRoom { has_room });
+        let full = |entry| Input::Full {
+            entry,
+            mailboxes: Vec::new(),
+        };
+        net.input(0, full(stalls));
         net.send(0, 1, 1, vec![1; 20_000], Return::Address);
         let before = sent.map(|event| net.count(0, event));
         net.run(stall[1], |_| false);
@@ -245,7 +248,7 @@ fn a_full_entry_link_skips_ticks() {
             let is_sent = |progress: &Progress| progress.state == State::Sent;
             assert!(!net.peers[0].progress.iter().any(is_sent));
         }
-        net.input(0, Input::EntryRoom { has_room: true });
+        net.input(0, full(false));
         net.run(secs(60.0), |_| false);
         assert_eq!(net.count(0, ClientEvent::LoopLost), 0);
         assert_eq!(net.peers[1].taken.len(), 1);

@@ -123,7 +123,8 @@ fn input() -> impl Strategy<Value = Input> {
         })),
         2 => (0u8..3).prop_map(|i| Input::EntryUp { gateway: gateway_id(i) }),
         2 => (0u8..3).prop_map(|i| Input::EntryDown { gateway: gateway_id(i) }),
-        2 => any::<bool>().prop_map(|has_room| Input::EntryRoom { has_room }),
+        2 => (any::<bool>(), prop::collection::vec(link(), 0..2))
+            .prop_map(|(entry, mailboxes)| Input::Full { entry, mailboxes }),
         2 => (any::<u8>(), link()).prop_map(|(byte, gateway)| Input::MailboxUp {
             gateway,
             exporter: [byte; 32],

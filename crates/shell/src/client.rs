@@ -10,10 +10,9 @@
 //!
 //! The client's daemon and the loops of nodes ([`crate::loops`]) are the two owners.
 //!
-//! Invariants: what the machine puts out is carried out without waiting; it knows whether the entry
-//! link has room before it builds a packet, a full mailbox link drops and counts; a record that can't
-//! be stored ends the run (nothing may be confirmed that could be forgotten). Fails closed: without
-//! links and epoch nothing leaves.
+//! Invariants: what the machine puts out is carried out without waiting; it knows whether a link has
+//! room before it builds a frame; a record that can't be stored ends the run (nothing may be confirmed
+//! that could be forgotten). Fails closed: without links and epoch nothing leaves.
 //!
 //! Not done here: what messages, progress and events are good for.
 
@@ -195,6 +194,15 @@ impl Links {
         self.relocated.subscribe()
     }
 
+    /// Whether the entry link takes no frame, and the gateways of the mailbox links that take none.
+    fn full(&self) -> (bool, Vec<NodeId>) {
+        let places = *self.places.borrow();
+        let mailboxes = places.mailboxes.into_iter().zip(&self.mailboxes);
+        let full = mailboxes.filter(|(_, port)| !port.has_room());
+        let full = full.filter_map(|(gateway, _)| gateway);
+        (!self.entry.has_room(), full.collect())
+    }
+
     fn to_mailbox(&self, gateway: NodeId) -> Option<&Port> {
         let at = self.places.borrow().at(gateway)?;
         Some(&self.mailboxes[at])
@@ -306,11 +314,7 @@ pub async fn run(
     let (input, inputs) = setup.inbox;
     let (links, clock) = (setup.links, setup.dialler.clock);
     links.show(&client);
-    let machine = Observed {
-        client,
-        links: Arc::clone(&links),
-        has_room: true,
-    };
+    let machine = Observed::new(client, Arc::clone(&links));
 
     let mut tasks = JoinSet::new(); // they end with this future
     tasks.spawn(feed_calendar(clock, input.clone(), Input::Calendar));
@@ -465,21 +469,31 @@ async fn report_stored(
 }
 
 /// The client machine, with a window on what its links and its status must know of it, and on what
-/// it must know of its entry link.
+/// it must know of its links.
 struct Observed {
     client: Client,
     links: Arc<Links>,
-    /// What the client was last told.
-    has_room: bool,
+    /// What the client was last told: whether its entry link is full, and which mailbox links are.
+    full: (bool, Vec<NodeId>),
 }
 
 impl Observed {
-    /// Tells the client whether its entry link takes frames, before it could build one that can't
-    /// leave (CLI-4).
+    fn new(client: Client, links: Arc<Links>) -> Self {
+        Self {
+            client,
+            links,
+            full: (false, Vec::new()),
+        }
+    }
+
+    /// Tells the client which of its links take frames, before it could build one that can't leave
+    /// (CLI-4, CLI-13).
     fn tell_room(&mut self, now: Time) {
-        let has_room = self.links.entry.has_room();
-        if has_room != core::mem::replace(&mut self.has_room, has_room) {
-            self.client.handle(now, Input::EntryRoom { has_room });
+        let full = self.links.full();
+        if full != self.full {
+            self.full.clone_from(&full);
+            let (entry, mailboxes) = full;
+            self.client.handle(now, Input::Full { entry, mailboxes });
         }
     }
 }

@@ -65,7 +65,7 @@ pub(crate) struct Entry {
     gateway: Option<NodeId>,
     /// Since when the link is up.
     up: Option<Time>,
-    has_room: bool,
+    full: bool,
     failing: Option<Time>,
     heard: bool,
     leaves_at: Option<Time>,
@@ -82,7 +82,7 @@ impl Entry {
             rng,
             gateway: None,
             up: None,
-            has_room: true,
+            full: false,
             failing: None,
             heard: false,
             leaves_at: None,
@@ -110,11 +110,11 @@ impl Entry {
 
     /// Whether the link, while it is up, takes what a call may write.
     pub(crate) fn has_room(&self) -> bool {
-        self.has_room
+        !self.full
     }
 
-    pub(crate) fn room(&mut self, has_room: bool) {
-        self.has_room = has_room;
+    pub(crate) fn fill(&mut self, full: bool) {
+        self.full = full;
     }
 
     pub(crate) fn next(&self) -> Option<Time> {

@@ -8,8 +8,8 @@
 //! | stored    | `u64`  | highest sequence whose effects are durable: what is confirmed       |
 //! | interval  | ms     | between two ticks, from the profile                                 |
 //!
-//! Ticks are constant: they tell neither what came nor how much (CLI-13). One that is late is
-//! left out like any other. There is one link to each gateway that holds a mailbox of the client's:
+//! Ticks are constant: they tell neither what came nor how much (CLI-13). One that is late, or finds
+//! a frame waiting for its link, is left out; what it would have carried rides on the next. There is one link to each gateway that holds a mailbox of the client's:
 //! one, but for some days after a move.
 
 use core::time::Duration;
@@ -29,6 +29,8 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Mailbox {
     links: BTreeMap<NodeId, Link>,
+    /// Gateways whose links take no frame now.
+    full: Vec<NodeId>,
     read: BTreeMap<u16, u64>,
     stored: BTreeMap<u16, u64>,
 }
@@ -96,6 +98,11 @@ impl Mailbox {
         self.links.remove(&gateway);
     }
 
+    /// Of all links, those to these gateways take no frame.
+    pub(crate) fn fill(&mut self, full: Vec<NodeId>) {
+        self.full = full;
+    }
+
     pub(crate) fn is_up(&self, gateway: NodeId) -> bool {
         self.links.contains_key(&gateway)
     }
@@ -116,7 +123,7 @@ impl Mailbox {
             now.after(interval)
         };
         // Nothing was promised before the first tick, so that one can't be late (CLI-14).
-        let skip = late > LATE_MAX && !link.is_new;
+        let skip = self.full.contains(gateway) || late > LATE_MAX && !link.is_new;
         link.is_new = false;
         Some((*gateway, if skip { Tick::Skipped } else { Tick::Due }))
     }

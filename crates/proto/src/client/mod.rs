@@ -511,7 +511,10 @@ impl Machine for Client {
                 self.entry.down(now, gateway);
                 self.entry_down();
             }
-            Input::EntryRoom { has_room } => self.entry.room(has_room),
+            Input::Full { entry, mailboxes } => {
+                self.entry.fill(entry);
+                self.mailbox.fill(mailboxes);
+            }
             Input::MailboxUp { gateway, exporter } => self.mailbox_up(gateway, exporter),
             Input::MailboxDown { gateway } => {
                 self.mailbox.down(gateway);

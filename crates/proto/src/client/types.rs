@@ -175,10 +175,13 @@ pub enum Input {
         /// Which.
         gateway: NodeId,
     },
-    /// Whether the entry link takes what a call may write: a loop and a payload. Until told, it does.
-    EntryRoom {
-        /// Whether it does.
-        has_room: bool,
+    /// Of all links, those that do not take what a call may write: a loop and a payload, or a
+    /// confirmation. Until told, none.
+    Full {
+        /// Whether the entry link is one.
+        entry: bool,
+        /// The gateways of mailbox links that are.
+        mailboxes: Vec<NodeId>,
     },
     /// The link to a mailbox gateway can be written; the exporter of its TLS session.
     MailboxUp {

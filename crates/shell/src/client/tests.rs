@@ -46,10 +46,8 @@ fn consensus() -> Consensus {
     Consensus::build(&terms, START_S, nodes).unwrap()
 }
 
-/// CLI-4: a client builds no packet that its entry link does not take: what counts as sent is what
-/// the link was given.
-#[test]
-fn a_tick_that_finds_the_link_full_is_skipped() {
+/// A client whose entry link is up, as far as it knows, and what it is told of its links by.
+fn observed() -> (Observed, Arc<Links>) {
     let consensus = Arc::new(consensus());
     let home = consensus.gateways().next().unwrap().id;
     let config = Config {
@@ -62,11 +60,8 @@ fn a_tick_that_finds_the_link_full_is_skipped() {
     };
     let identity = Identity::generate(&mut chacha20::ChaCha20Rng::from_seed([1; 32]), home);
     let links = Arc::new(Links::default());
-    let mut machine = Observed {
-        client: Client::new(config, [2; 32], identity, []).unwrap(),
-        links: Arc::clone(&links),
-        has_room: true,
-    };
+    let client = Client::new(config, [2; 32], identity, []).unwrap();
+    let mut machine = Observed::new(client, Arc::clone(&links));
     let calendar = Calendar {
         at: Time::ZERO,
         utc: Utc::from_secs(START_S + 60),
@@ -75,7 +70,14 @@ fn a_tick_that_finds_the_link_full_is_skipped() {
     machine.handle(Time::ZERO, Input::Consensus(consensus));
     let gateway = machine.client.entry().unwrap();
     machine.handle(Time::ZERO, Input::EntryUp { gateway });
+    (machine, links)
+}
 
+/// CLI-4: a client builds no packet that its entry link does not take: what counts as sent is what
+/// the link was given.
+#[test]
+fn a_tick_that_finds_the_link_full_is_skipped() {
+    let (mut machine, links) = observed();
     let mut said = BTreeMap::new();
     let mut ticks =
         |machine: &mut Observed, ticks: usize, mut writer: Option<&mut mpsc::Receiver<_>>| {
@@ -107,6 +109,36 @@ fn a_tick_that_finds_the_link_full_is_skipped() {
         (9, 0),
         "no burst"
     );
+}
+
+/// CLI-13: nor does it build a confirmation that its mailbox link does not take: what rides on one is
+/// said once.
+#[test]
+fn a_confirmation_that_finds_the_link_full_is_skipped() {
+    let (mut machine, links) = observed();
+    while machine.poll().is_some() {} // now the links are aimed
+    let gateway = machine.client.mailbox_gateways()[0];
+    let (outbox, mut writer) = Outbox::unwritten(2);
+    links.to_mailbox(gateway).unwrap().set(Some(outbox));
+    let exporter = [3; 32];
+    machine.handle(Time::ZERO, Input::MailboxUp { gateway, exporter });
+    let confirmed = |machine: &mut Observed, until_s: u64| {
+        let (until, mut confirmed) = (Time::ZERO.after(Duration::from_secs(until_s)), 0);
+        while let Some(at) = machine.next_wake().filter(|at| *at <= until) {
+            machine.wake(at);
+            while let Some(output) = machine.poll() {
+                if let Output::Mailbox { frame, .. } = output {
+                    links.home().send(frame).unwrap();
+                    confirmed += 1;
+                }
+            }
+        }
+        confirmed
+    };
+    assert_eq!(confirmed(&mut machine, 9), 1, "nobody writes");
+    assert!(writer.try_recv().is_ok() && writer.try_recv().is_err());
+    assert_eq!(confirmed(&mut machine, 10), 1);
+    assert_eq!(confirmed(&mut machine, 19), 0);
 }
 
 /// CLI-42: a move takes another link for the new gateway; the one to the former gateway stays up,
