@@ -292,10 +292,10 @@ pub enum ClientError {
     Restore(#[from] RestoreError),
     /// The system has no timer.
     #[error("the machine's timer: {0}")]
-    Timer(#[from] io::Error),
+    Timer(io::Error),
     /// Its records can't be written.
     #[error("the client's records can't be written: {0}")]
-    Records(#[from] StoreError),
+    Records(StoreError),
 }
 
 /// Runs a client until `stop`. `said` carries out what the machine says to its owner, and must not
@@ -362,8 +362,10 @@ pub async fn run(
         Output::Event(event) => said(Said::Event(event)),
     };
     tokio::select! {
-        ended = drive(machine, clock, inputs, effect, stop) => Ok(ended.map(drop)?),
-        Err(error) = storing => Err(error.into()),
+        ended = drive(machine, clock, inputs, effect, stop) => {
+            ended.map(drop).map_err(ClientError::Timer)
+        }
+        Err(error) = storing => Err(ClientError::Records(error)),
     }
 }
 

@@ -134,7 +134,7 @@ pub enum FollowError {
 /// Why one attempt brought no document. Logged, then tried again.
 #[derive(Debug, thiserror::Error)]
 enum Attempt {
-    #[error("{0}")]
+    #[error(transparent)]
     Link(#[from] LinkError),
     #[error("there is none yet")]
     NotYet,
@@ -144,9 +144,9 @@ enum Attempt {
     Refused(Refusal),
     #[error("the peer answered another question")]
     OtherAnswer,
-    #[error("{0}")]
+    #[error(transparent)]
     Keys(#[from] KeysError),
-    #[error("{0}")]
+    #[error(transparent)]
     State(#[from] StateError),
 }
 

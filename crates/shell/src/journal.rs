@@ -113,10 +113,16 @@ pub enum JournalError {
     NoSpace(io::Error),
     /// The file system failed.
     #[error("the replay journal: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The file beside it could not be written.
     #[error(transparent)]
     Beside(#[from] StateError),
+}
+
+impl From<io::Error> for JournalError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 impl JournalError {

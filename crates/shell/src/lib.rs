@@ -42,6 +42,9 @@
 //! changes of [`follow::Directory::state`] into inputs. A gateway adds client links and a
 //! [`store`]. A client has no node: [`follow`] with [`follow::Follower::Client`], and two links
 //! that it dials itself.
+//!
+//! An error says its cause itself, and gives it as `source` only where it is nothing but that
+//! (`transparent`): so a log's `{error}` and a program's last `{error:#}` say the same, and say it once.
 
 pub mod accept;
 pub mod apart;

@@ -70,7 +70,7 @@ type Stream = TlsStream<BufReader<Socket>>;
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The network, or TLS: the message of rustls names which side is to blame.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(#[from] io::Error),
     /// The peer let a time limit pass.
     #[error("the peer was too slow: {0}")]

@@ -137,12 +137,12 @@ pub struct Setup {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// Its address.
-    #[error("can't listen on {address}: {source}")]
+    #[error("can't listen on {address}: {why}")]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the system says.
-        source: io::Error,
+        why: io::Error,
     },
     /// The thread that opens packets.
     #[error("can't start the thread that opens packets: {0}")]
@@ -220,7 +220,7 @@ impl Node {
             ..
         } = setup;
         let address = setup.listen;
-        let listening = |source| NodeError::Listen { address, source };
+        let listening = |why| NodeError::Listen { address, why };
         let listener = TcpListener::bind(address).await.map_err(listening)?;
         let listening = listener.local_addr().map_err(listening)?;
 

@@ -158,3 +158,25 @@ fn links_stay_where_they_are_through_a_move() {
     places.aim(Some(id(9)), &[id(3), id(2)]);
     assert_eq!((places.mailboxes[0], places.home), (Some(id(3)), 0));
 }
+
+/// Logs show an error's own words, programs its causes as well.
+#[test]
+fn an_error_says_its_cause_once() {
+    let cause = || io::Error::other("no timers left");
+    let listen = crate::node::NodeError::Listen {
+        address: ([127, 0, 0, 1], 9000).into(),
+        why: cause(),
+    };
+    let errors: [Box<dyn core::error::Error>; 4] = [
+        Box::new(ClientError::Timer(cause())),
+        Box::new(crate::journal::JournalError::Io(cause())),
+        Box::new(crate::link::LinkError::Io(cause())),
+        Box::new(listen),
+    ];
+    for error in errors {
+        let causes = core::iter::successors(Some(&*error), |error| error.source());
+        let said: Vec<String> = causes.map(ToString::to_string).collect();
+        let said = said.join(": ");
+        assert_eq!(said.matches("no timers left").count(), 1, "{said}");
+    }
+}

@@ -80,11 +80,11 @@ enum Failure {
     #[error(transparent)]
     Engine(#[from] ::redb::Error),
     #[error("it can't be written anew: {0}")]
-    Anew(#[from] StoreError),
+    Anew(StoreError),
     #[error("what was deleted can't be erased: {0}")]
-    Erase(#[from] StateError),
+    Erase(StateError),
     #[error("the new file can't take its place: {0}")]
-    Place(#[from] io::Error),
+    Place(io::Error),
 }
 
 /// The database in use, and where it stands.
@@ -131,14 +131,17 @@ impl File {
     fn anew(&mut self, batch: &[Request]) -> Result<(), Failure> {
         let [new, old] = Self::beside(&self.path);
         let stays = Zeroizing::new(load(&self.database)?);
-        let database = open_file(&new)?;
+        let database = open_file(&new).map_err(Failure::Anew)?;
         apply(&database, &stays, batch)?;
-        sync_folder(&new)?;
-        fs::rename(&self.path, &old)?;
-        fs::rename(&new, &self.path)?;
-        sync_folder(&self.path)?;
+        let placed = || {
+            sync_folder(&new)?;
+            fs::rename(&self.path, &old)?;
+            fs::rename(&new, &self.path)?;
+            sync_folder(&self.path)
+        };
+        placed().map_err(Failure::Place)?;
         drop(core::mem::replace(&mut self.database, database));
-        Ok(state::erase(&old)?)
+        state::erase(&old).map_err(Failure::Erase)
     }
 }
 

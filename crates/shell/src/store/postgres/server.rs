@@ -125,7 +125,7 @@ impl core::fmt::Debug for Server {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("PostgreSQL: {}", said(.0))]
-    Server(#[from] tokio_postgres::Error),
+    Server(tokio_postgres::Error),
     #[error(
         "PostgreSQL has `{0}` off, so what it confirms may be lost; set it to `on` in postgresql.conf (or for this user or database)"
     )]
@@ -140,6 +140,12 @@ pub(super) enum Failure {
     InUse,
     #[error(transparent)]
     Keys(#[from] crate::state::StateError),
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Server(error)
+    }
 }
 
 fn said(error: &tokio_postgres::Error) -> String {
