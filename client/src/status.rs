@@ -121,11 +121,6 @@ impl Measured {
     }
 }
 
-/// A client that had no verdict on a loop for so long is not calm but blind (LOOP-12).
-const BLIND_S: f64 = 120.0;
-/// The same where loops are few, in loops.
-const BLIND_LOOPS: f64 = 20.0;
-
 /// The test for loops that are lost, and how far it has brought the client.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
@@ -153,10 +148,7 @@ impl Watch {
         let (between, until) = watching.run_lengths()?;
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let hz = profile.loops_uhz as f64 / 1e6;
-        let silent = now
-            .since(watching.judged.unwrap_or(Time::ZERO))
-            .as_secs_f64();
-        let is_blind = silent > BLIND_S.max(BLIND_LOOPS / hz);
+        let is_blind = watching.is_blind(profile, Time::ZERO, now);
         let stage = match watching.stage {
             Stage::Calm if is_blind => "blind",
             Stage::Calm => "calm",

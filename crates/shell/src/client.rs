@@ -18,7 +18,7 @@
 
 mod links;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use core::time::Duration;
 use std::{

@@ -1,6 +1,6 @@
 //! The loops of a node: the deployed client machine, inside every mix and gateway.
 //!
-//! Spec: docs/spec/loops.md, rules LOOP-1 to LOOP-5.
+//! Spec: docs/spec/loops.md, rules LOOP-1 to LOOP-5, LOOP-12.
 //!
 //! | node    | enters at                           | mailbox at              | routes           |
 //! |---------|-------------------------------------|-------------------------|------------------|
@@ -16,6 +16,7 @@
 //! | `lacuna_loops_total`          | sent, returned, lost; unjudged, which say nothing        |
 //! |                               | (LOOP-12); frames not sent; ticks skipped                |
 //! | `lacuna_loop_links`           | of its two links, how many are up                        |
+//! | `lacuna_loop_blind`           | 1 while for minutes no loop has said anything (LOOP-12)  |
 //! | `lacuna_loop_alarms_total`    | times that too many were lost                            |
 //! | `lacuna_loop_watch`           | the test: step, threshold; loops between false alarms,   |
 //! |                               | and until an attack is noticed, on the mean              |
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use chacha20::ChaCha20Rng;
 use proto::{
-    NodeId,
+    NodeId, Time,
     client::{ClientEvent, Config, Identity, Limits, founding},
     directory::{Consensus, Role, params::NODE_PROFILE},
     watch::Detector,
@@ -40,7 +41,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::{self, ClientError, INBOX, Links, Said, Setup, any_gateway},
+    client::{self, ClientError, INBOX, Known, Links, Said, Setup, any_gateway},
     entropy,
     follow::State,
     keys::Keys,
@@ -53,6 +54,7 @@ const FILE: &str = "loops";
 const TOTAL: &str = "lacuna_loops_total";
 const OF_LOOPS: [&str; 4] = ["sent", "returned", "lost", "unjudged"];
 const LINKS: &str = "lacuna_loop_links";
+const BLIND: &str = "lacuna_loop_blind";
 const ALARMS: &str = "lacuna_loop_alarms_total";
 const WATCH: &str = "lacuna_loop_watch";
 const STEP: &str = "step";
@@ -60,6 +62,8 @@ const THRESHOLD: &str = "threshold";
 const FALSE: &str = "loops_between_false_alarms";
 const NOTICED: &str = "loops_until_noticed";
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is asked whether the node is blind.
+const LOOK: Duration = Duration::from_secs(5);
 /// A node neither sends messages nor gets any: what strangers send to its mailbox is not kept.
 const LIMITS: Limits = Limits {
     outgoing_max: 0,
@@ -186,8 +190,50 @@ impl Loops {
         };
         tokio::select! {
             ended = client::run(setup, said, stop) => ended,
-            () = show(&links, metrics) => Ok(()),
+            () = self.show(&links, self.dialler.clock.now()) => Ok(()),
         }
+    }
+
+    /// Shows how many of the two links are up, and whether a node that has looped since `began` is
+    /// blind, as that changes; says so, too.
+    async fn show(&self, links: &Links, began: Time) {
+        let (mut entry, mut mailbox) = (links.entry.watch(), links.home().watch());
+        let mut was_blind = false;
+        loop {
+            let known = [&mut entry, &mut mailbox].map(|link| link.borrow_and_update().clone());
+            let up = known.iter().filter(|link| link.up).count();
+            self.metrics.gauge(LINKS, up as u64);
+            let is_blind = self.is_blind(links, began);
+            self.metrics.gauge(BLIND, is_blind.into());
+            match (was_blind, is_blind) {
+                (false, true) => tracing::warn!(
+                    "this node's loops tell nothing, so that it would not notice an attack: {}",
+                    why_blind(&known)
+                ),
+                (true, false) => tracing::info!("this node's loops tell something again"),
+                _ => {}
+            }
+            was_blind = is_blind;
+            let changed = tokio::select! {
+                changed = entry.changed() => changed,
+                changed = mailbox.changed() => changed,
+                () = tokio::time::sleep(LOOK) => Ok(()),
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn is_blind(&self, links: &Links, began: Time) -> bool {
+        let known = self.directory.borrow().consensus().cloned();
+        let profile = known
+            .as_deref()
+            .and_then(|known| known.profile(NODE_PROFILE));
+        profile.is_some_and(|(_, profile)| {
+            let watching = links.view().watching;
+            watching.is_blind(&profile, began, self.dialler.clock.now())
+        })
     }
 
     /// Whether the node has a place in this document, and so its loops have a route.
@@ -231,6 +277,7 @@ pub fn status(metrics: &Metrics) -> Value {
     let watch = |reason| metrics.cell(WATCH, reason).value();
     json!({
         "links_up": metrics.sum(LINKS),
+        "blind": metrics.sum(BLIND) > 0,
         "sent": sent,
         "returned": returned,
         "lost": lost,
@@ -286,19 +333,26 @@ impl Shown {
     }
 }
 
-/// Shows how many of the two links are up, as that changes.
-async fn show(links: &Links, metrics: &Metrics) {
-    let (mut entry, mut mailbox) = (links.entry.watch(), links.home().watch());
-    loop {
-        let up = [&mut entry, &mut mailbox].map(|link| u64::from(link.borrow_and_update().up));
-        metrics.gauge(LINKS, up.iter().sum());
-        let changed = tokio::select! {
-            changed = entry.changed() => changed,
-            changed = mailbox.changed() => changed,
+/// What keeps the loops from telling anything, and what mends it; of the entry link, then of the
+/// mailbox link.
+fn why_blind([entry, mailbox]: &[Known; 2]) -> String {
+    let down = |of: &str, link: &Known| {
+        let trouble = match link.trouble.as_str() {
+            "" => "no attempt has ended yet",
+            trouble => trouble,
         };
-        if changed.is_err() {
-            return;
-        }
+        format!(
+            "the link to the gateway {of} is down ({trouble}); see that this machine reaches the \
+             gateways of the network, and whether that one runs"
+        )
+    };
+    match (entry.up, mailbox.up) {
+        (_, false) => down("of its mailbox", mailbox),
+        (false, true) => down("that it enters by", entry),
+        (true, true) => "both its links are up, so a hold or outage elsewhere keeps them away, or \
+                         they break again and again (lacuna_loops_total); if that does not pass, \
+                         ask those who run the neighbours"
+            .to_owned(),
     }
 }
 
@@ -306,14 +360,69 @@ async fn show(links: &Links, metrics: &Metrics) {
 mod tests {
     use proto::{
         NetworkId,
+        client::Watching,
         directory::{Params, Terms},
     };
 
     use super::*;
-    use crate::{clock::Clock, keys::About, state::StateDir};
+    use crate::{client::tests::consensus, clock::Clock, keys::About, state::StateDir};
 
     const NETWORK: NetworkId = NetworkId([7; 32]);
     const START_S: u64 = 1_000_000;
+
+    /// LOOP-12: a node whose loops tell nothing for two minutes is not calm. Its status shows it, and its
+    /// log which link is down.
+    #[tokio::test]
+    async fn a_node_that_is_cut_off_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::started(Duration::from_secs(600));
+        let (known, metrics) = (Arc::new(consensus()), Metrics::default());
+        let loops = Loops {
+            keys: Arc::new(
+                Keys::open(StateDir::open(&folder.path().join("mix")).unwrap()).unwrap(),
+            ),
+            role: Role::Mix,
+            dialler: Dialler {
+                network: NETWORK,
+                key: None,
+                clock,
+            },
+            directory: watch::channel(State::Ready(Arc::clone(&known))).1,
+            metrics: metrics.clone(),
+            alarmed: Arc::new(|| ()),
+        };
+        let links = Links::default();
+        for (began, is_blind) in [(clock.now(), false), (Time::ZERO, true)] {
+            tokio::select! {
+                biased;
+                () = loops.show(&links, began) => unreachable!("it goes on"),
+                () = tokio::task::yield_now() => {} // it has looked once
+            }
+            assert_eq!(status(&metrics)["blind"], is_blind);
+        }
+
+        let (_, profile) = known.profile(NODE_PROFILE).unwrap();
+        let at = |seconds| Time::ZERO.after(Duration::from_secs(seconds));
+        let watching = Watching {
+            judged: Some(at(100)),
+            ..Watching::default()
+        };
+        assert!(!watching.is_blind(&profile, Time::ZERO, at(220)));
+        assert!(watching.is_blind(&profile, Time::ZERO, at(221)));
+        assert!(!watching.is_blind(&profile, at(200), at(320)), "it is new");
+
+        let link = |up, trouble: &str| Known {
+            up,
+            trouble: trouble.to_owned(),
+            ..Known::default()
+        };
+        let cut = why_blind(&[link(true, ""), link(false, "refused")]);
+        assert!(cut.contains("of its mailbox is down (refused)"), "{cut}");
+        let cut = why_blind(&[link(false, ""), link(true, "")]);
+        assert!(cut.contains("that it enters by is down"), "{cut}");
+        let both = why_blind(&[link(true, ""), link(true, "")]);
+        assert!(both.contains("both its links are up"), "{both}");
+    }
 
     /// LOOP-2, LOOP-3: a gateway's mailbox is at itself; a mix's is at one not of its family, the
     /// same after a restart, and another one only when that gateway is gone.

@@ -1,6 +1,6 @@
 //! What a client does when too many of its loops are lost.
 //!
-//! Spec: docs/spec/loops.md, rules LOOP-4 to LOOP-7, LOOP-11.
+//! Spec: docs/spec/loops.md, rules LOOP-4 to LOOP-7, LOOP-11, LOOP-12.
 //!
 //! | stage    | after                           | what it does                                    |
 //! |----------|---------------------------------|-------------------------------------------------|
@@ -25,7 +25,7 @@ use super::{Client, ClientEvent, LOSS_PRIOR, cover};
 use crate::{
     Time,
     directory::{
-        Consensus,
+        Consensus, Profile,
         params::{LOOPS_RAISED_MOST, NODE_PROFILE},
     },
     mix::HOLD,
@@ -54,6 +54,11 @@ const CONFIRMED: Duration = Duration::from_secs(600);
 const CALM: Duration = Duration::from_secs(3600);
 /// How long a node loops faster.
 const RAISED: Duration = Duration::from_secs(600);
+
+/// Without a verdict for so long a client is blind.
+const BLIND: Duration = Duration::from_secs(120);
+/// The same where loops are few, in loops.
+const BLIND_LOOPS: u32 = 20;
 
 /// How far a client has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,6 +98,16 @@ impl Watching {
         let detector = self.detector?;
         let run = |loss| detector.run_length(loss);
         Some((run(self.natural), run(self.attacked)))
+    }
+
+    /// Whether at `now` no loop has said anything for two minutes (or 20 loops' time of `profile`), of
+    /// a client that has looped since `began`: it may look calm, and is blind (LOOP-12).
+    #[must_use]
+    pub fn is_blind(&self, profile: &Profile, began: Time, now: Time) -> bool {
+        let loops = Duration::from_secs(1_000_000)
+            / u32::try_from(profile.loops_uhz.max(1)).unwrap_or(u32::MAX);
+        let silent = now.since(self.judged.map_or(began, |judged| judged.max(began)));
+        silent > BLIND.max(loops * BLIND_LOOPS)
     }
 }
 

@@ -21,7 +21,7 @@ const NETWORK: NetworkId = NetworkId([7; 32]);
 const START_S: u64 = 1_000_000;
 
 /// Three mixes and two gateways.
-fn consensus() -> Consensus {
+pub(crate) fn consensus() -> Consensus {
     let folder = tempfile::tempdir().unwrap();
     let terms = Terms {
         network: NETWORK,
