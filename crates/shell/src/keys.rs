@@ -18,6 +18,10 @@
 //! have to know the same keys without being told each: theirs follow from one secret, which moves on
 //! when an epoch's key is erased, and does not lead back.
 //!
+//! A secret of zeros is none: it is what [`state::erase`](crate::state::erase) leaves when the process is
+//! killed before the file is gone. The erasure of a packet key is then finished. What is never erased
+//! while it is needed (identity, link key, newest chain) is damaged.
+//!
 //! Not done here: wrapping future keys on disk, a passphrase, a signer on another machine.
 
 use core::ops::Range;
@@ -46,6 +50,13 @@ const CHAIN: &str = "chain-";
 /// Most epochs that a key may be ahead of its chain: only a liar asks for more.
 const AHEAD_MAX: u64 = 100_000;
 const DAY_S: u64 = 86_400;
+const IDENTITY_DAMAGED: &str =
+    "restore it from a backup, or remove it and run `init`: this is another node then";
+const LINK_DAMAGED: &str = "remove it: a new one is made at the start";
+const PACKET_KEY_DAMAGED: &str =
+    "remove it: the node then takes no packets under it, and goes on with the next epoch's";
+const CHAIN_DAMAGED: &str = "copy `packet-keys` from another front end as it is now; if there is none, remove it: packets \
+     are taken again from the next document on";
 
 /// The keys of one node, in its state directory.
 #[derive(Debug)]
@@ -120,8 +131,8 @@ impl Keys {
     ///
     /// [`StateError`].
     pub fn open(state: StateDir) -> Result<Self, StateError> {
-        let identity = signing_key(&state, "identity")?;
-        let link = signing_key(&state, "link")?;
+        let identity = signing_key(&state, "identity", IDENTITY_DAMAGED)?;
+        let link = signing_key(&state, "link", LINK_DAMAGED)?;
         let chain = chain(&state)?;
         Ok(Self {
             state,
@@ -235,7 +246,12 @@ impl Keys {
     }
 
     fn kept(&self, chain: Option<&Chain>, epoch: Epoch) -> Result<Option<SecretKey>, StateError> {
-        let secret = secret(&self.state, &file_of(epoch))?;
+        let name = file_of(epoch);
+        let secret = secret(&self.state, &name, PACKET_KEY_DAMAGED)?;
+        if secret.as_deref().is_some_and(is_blank) {
+            self.state.erase(&name)?;
+            return Ok(None);
+        }
         let secret = secret.map(|bytes| SecretKey::from_bytes(*bytes));
         Ok(secret.or_else(|| chain?.packet_secret(epoch)))
     }
@@ -303,24 +319,53 @@ fn chain(state: &StateDir) -> Result<Option<Chain>, StateError> {
     let Some(next) = found.pop() else {
         return Ok(None);
     };
-    let secret = secret(state, &Chain::name(next))?;
+    let secret = whole(state, &Chain::name(next), CHAIN_DAMAGED)?;
     for old in found {
         state.erase(&Chain::name(old))?;
     }
     Ok(secret.map(|secret| Chain { next, secret }))
 }
 
-fn secret(state: &StateDir, name: &str) -> Result<Option<Zeroizing<[u8; 32]>>, StateError> {
+/// The secret in the file `name`, if there is one; `remedy` is for one of another length.
+fn secret(
+    state: &StateDir,
+    name: &str,
+    remedy: &'static str,
+) -> Result<Option<Secret>, StateError> {
     let Some(bytes) = state.read(name)? else {
         return Ok(None);
     };
-    let damaged = || StateError::Damaged(state.path(name).display().to_string());
-    let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| damaged())?;
-    Ok(Some(Zeroizing::new(bytes)))
+    let bytes = bytes.as_slice().try_into();
+    bytes
+        .map(|bytes| Some(Zeroizing::new(bytes)))
+        .map_err(|_| damaged(state, name, remedy))
 }
 
-fn signing_key(state: &StateDir, name: &str) -> Result<SigningKey, StateError> {
-    let bytes = match secret(state, name)? {
+/// One that nobody erases.
+fn whole(state: &StateDir, name: &str, remedy: &'static str) -> Result<Option<Secret>, StateError> {
+    let secret = secret(state, name, remedy)?;
+    if secret.as_deref().is_some_and(is_blank) {
+        return Err(damaged(state, name, remedy));
+    }
+    Ok(secret)
+}
+
+/// Whether it is half erased; in constant time.
+fn is_blank(secret: &[u8; 32]) -> bool {
+    secret.iter().fold(0, |any, byte| any | byte) == 0
+}
+
+fn damaged(state: &StateDir, name: &str, remedy: &'static str) -> StateError {
+    let path = state.path(name).display().to_string();
+    StateError::DamagedKey { path, remedy }
+}
+
+fn signing_key(
+    state: &StateDir,
+    name: &str,
+    remedy: &'static str,
+) -> Result<SigningKey, StateError> {
+    let bytes = match whole(state, name, remedy)? {
         Some(bytes) => bytes,
         None => {
             let bytes = Zeroizing::new(seed());
@@ -332,170 +377,4 @@ fn signing_key(state: &StateDir, name: &str) -> Result<SigningKey, StateError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NETWORK: NetworkId = NetworkId([1; 32]);
-
-    fn about() -> About {
-        About {
-            role: Role::Mix,
-            address: "127.0.0.1:9000".to_owned(),
-            family: "nobody".to_owned(),
-            check: proto::directory::SelfCheck::new(sphinx::Path::Portable, 1, 1),
-        }
-    }
-
-    #[test]
-    fn keys_outlive_the_process() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("state");
-        let open = || Keys::open(StateDir::open(&path).unwrap()).unwrap();
-        let keys = open();
-        let (id, link) = (keys.id(), keys.link().clone());
-        assert_ne!(keys.identity(), &link);
-        drop(keys);
-        let keys = open();
-        assert_eq!((keys.id(), keys.link()), (id, &link));
-        drop(keys);
-        std::fs::write(path.join("link"), b"short").unwrap();
-        let damaged = Keys::open(StateDir::open(&path).unwrap());
-        assert!(matches!(damaged, Err(StateError::Damaged(_))));
-    }
-
-    /// DIR-3, DIR-4
-    #[test]
-    fn a_descriptor_says_the_same_keys_again_and_verifies() {
-        let root = tempfile::tempdir().unwrap();
-        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
-        let params = Params::default();
-        let say = |period| keys.descriptor(&NETWORK, &about(), period, &params, 1_000_000);
-        let said = say(3).unwrap().verify(&NETWORK).unwrap();
-        assert_eq!(said, say(3).unwrap().verify(&NETWORK).unwrap());
-        assert_eq!(said.packet_keys.len(), 16);
-        assert_eq!(said.link.link_key, keys.link().verifying_key().to_bytes());
-        let third = keys.packet_secret(Epoch(26)).unwrap().unwrap();
-        assert_eq!(third.public(), said.packet_keys[2]);
-        // The next period's first half is this one's second.
-        let next = say(4).unwrap().verify(&NETWORK).unwrap();
-        assert_eq!(next.packet_keys[..8], said.packet_keys[8..]);
-        assert_eq!(
-            keys.epochs().unwrap(),
-            (24..48).map(Epoch).collect::<Vec<_>>()
-        );
-
-        let nowhere = About {
-            address: "nowhere".to_owned(),
-            ..about()
-        };
-        let refused = keys.descriptor(&NETWORK, &nowhere, 3, &params, 1_000_000);
-        assert!(matches!(
-            refused,
-            Err(KeysError::Descriptor(DescriptorError::Address))
-        ));
-    }
-
-    /// A node introduces itself to all authorities at once.
-    #[test]
-    fn all_who_ask_at_once_are_told_the_same_keys() {
-        let root = tempfile::tempdir().unwrap();
-        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
-        let (about, params) = (about(), Params::default());
-        let say = || {
-            keys.descriptor(&NETWORK, &about, 0, &params, 1_000_000)
-                .unwrap()
-        };
-        let said: Vec<_> = std::thread::scope(|scope| {
-            let asking: Vec<_> = (0..4).map(|_| scope.spawn(say)).collect();
-            asking
-                .into_iter()
-                .map(|said| said.join().unwrap())
-                .collect()
-        });
-        assert!(said.iter().all(|one| *one == said[0]));
-        let kept = keys.packet_secret(Epoch(0)).unwrap().unwrap().public();
-        assert_eq!(said[0].verify(&NETWORK).unwrap().packet_keys[0], kept);
-    }
-
-    /// GW-27: front ends say the same keys, without telling each other, and a key that is erased at one
-    /// can't be had from what is left there.
-    #[test]
-    fn front_ends_know_the_same_keys_and_none_of_the_past() {
-        let root = tempfile::tempdir().unwrap();
-        let open =
-            |name: &str| Keys::open(StateDir::open(&root.path().join(name)).unwrap()).unwrap();
-        let one = open("one");
-        let params = Params::default();
-        let say = |keys: &Keys, period| {
-            let said = keys.descriptor(&NETWORK, &about(), period, &params, 1_000_000);
-            said.unwrap().verify(&NETWORK).unwrap()
-        };
-        let before = say(&one, 0).packet_keys;
-        one.follow_a_chain().unwrap();
-        one.follow_a_chain().unwrap();
-        drop(one);
-        let copied = ["identity", "link", "packet-keys"];
-        let copy = |from: &str, to: &str| {
-            let done = std::process::Command::new("cp")
-                .arg("-rp")
-                .args(copied.map(|name| root.path().join(from).join(name)))
-                .arg(root.path().join(to))
-                .status();
-            assert!(done.unwrap().success());
-        };
-        drop(open("two"));
-        copy("one", "two");
-        let (one, two) = (open("one"), open("two"));
-        for keys in [&one, &two] {
-            keys.follow_a_chain().unwrap();
-            assert_eq!(say(keys, 0).packet_keys, before, "made before");
-        }
-        assert_eq!(one.id(), two.id());
-        let third = say(&one, 3);
-        assert_eq!(third, say(&two, 3));
-        assert_eq!(third.packet_keys[..8], say(&two, 2).packet_keys[8..]);
-
-        // Erased at one: those before it go, those after it stay, at the other all stay.
-        let key = |keys: &Keys, epoch| keys.packet_secret(Epoch(epoch)).unwrap();
-        let public = |keys: &Keys, epoch| key(keys, epoch).map(|secret| secret.public());
-        one.erase(Epoch(30)).unwrap();
-        drop(one);
-        let one = open("one");
-        for (epoch, kept) in [
-            (16, false),
-            (29, false),
-            (30, false),
-            (31, true),
-            (39, true),
-        ] {
-            assert_eq!(public(&one, epoch).is_some(), kept, "{epoch}");
-            assert!(public(&two, epoch).is_some());
-        }
-        assert_eq!(public(&one, 31), public(&two, 31));
-        assert_eq!(public(&one, 39), Some(third.packet_keys[15]));
-        assert_eq!(one.epochs().unwrap().last(), Some(&Epoch(31)));
-        let names = one.state().list("packet-keys").unwrap();
-        let chains = names.iter().filter(|name| name.starts_with("chain"));
-        assert!(chains.eq(["chain-31"]));
-
-        // Killed before the old one was erased; a liar who would have the chain run for ever.
-        drop(one);
-        let file = |name: &str, at: &str| root.path().join(name).join("packet-keys").join(at);
-        std::fs::copy(file("two", "chain-16"), file("one", "chain-16")).unwrap();
-        let one = open("one");
-        assert!(public(&one, 30).is_none() && !file("one", "chain-16").exists());
-        assert!(public(&one, 32 + AHEAD_MAX).is_none());
-    }
-
-    /// EPO-5
-    #[test]
-    fn an_erased_key_is_gone() {
-        let root = tempfile::tempdir().unwrap();
-        let keys = Keys::open(StateDir::open(&root.path().join("state")).unwrap()).unwrap();
-        keys.descriptor(&NETWORK, &about(), 0, &Params::default(), 1_000_000)
-            .unwrap();
-        keys.erase(Epoch(0)).unwrap();
-        assert!(keys.packet_secret(Epoch(0)).unwrap().is_none());
-        assert_eq!(keys.epochs().unwrap().first(), Some(&Epoch(1)));
-    }
-}
+mod tests;

@@ -5,7 +5,8 @@
 //! | directory   | mode 0700; refused if group or others have any right in it                |
 //! | files       | mode 0600                                                                 |
 //! | a write     | new file, `fsync`, rename over the old, `fsync` of the directory          |
-//! | an erasure  | overwritten with zeros, `fsync`, removed or left so                       |
+//! | an erasure  | overwritten with zeros, `fsync`, removed or left so; killed in between, it |
+//! |             | leaves zeros: who reads a secret takes those for none                     |
 //! | `lock`      | held while the program runs: two on one state would replay and equivocate |
 //!
 //! Limit, documented: what a disk or file system keeps of overwritten blocks (flash, copy on
@@ -38,6 +39,14 @@ pub enum StateError {
     /// A file in it is not what this program wrote.
     #[error("{0} is damaged; restore it from a backup, or remove it to start anew")]
     Damaged(String),
+    /// A file in it holds no key.
+    #[error("{path} is damaged; {remedy}")]
+    DamagedKey {
+        /// The file.
+        path: String,
+        /// What to do, for this key.
+        remedy: &'static str,
+    },
     /// A file that is to be new is there.
     #[error("{0} exists already; choose another name, or move it away")]
     Exists(String),
