@@ -14,7 +14,7 @@
 //! | 64     | 8     | 1 if closed in order and on the disk, else 0                   |
 //! | 72     | 8     | room, records; the file is never shorter                       |
 //! | 80     | 8     | UTC seconds when it was last opened, synced or closed          |
-//! | 88     | 8     | zero                                                           |
+//! | 88     | 8     | sum of the records if closed in order, mod 2⁶⁴; else 0         |
 //! | 96     | 8 × n | fingerprints, in order; zero: none yet                         |
 //!
 //! The header, the count beside it and the folder are on the disk before the first append, so that a
@@ -29,6 +29,8 @@
 //!   was written, and nothing has booted since;
 //! - the disk said that it lost something, at an append, a [`Journal::sync`] or the opening;
 //! - it was not closed in order, and another kernel has booted since;
+//! - it was, and its records have another sum: some were lost, or are others (they are uniform, so a
+//!   sum tells as surely as a hash, and costs an addition);
 //! - its count of openings is lower than the one beside it, or it is gone: it went back;
 //! - it is shorter than it was made, or of another version;
 //! - the clock stands more than [`CLOCK_BACK_MAX`] before the time in it: whatever turned that back
@@ -62,13 +64,14 @@ use sphinx::PublicKey;
 use self::mark::Mark;
 use crate::state::{self, StateError};
 
-const MAGIC: &[u8; 8] = b"LacRpl02";
+const MAGIC: &[u8; 8] = b"LacRpl03";
 const EPOCH: usize = 8;
 const BOOT: usize = 16;
 const OPENED: usize = 56;
 const CLOSED: usize = 64;
 const ROOM: usize = 72;
 const SEEN: usize = 80;
+const SUM: usize = 88;
 const RECORDS: usize = 96;
 const RECORD: usize = 8;
 /// Records that a journal has room for at first: 16 MB, and more than come between two syncs.
@@ -149,11 +152,29 @@ pub struct Journal {
     file: Arc<File>,
     mark: Arc<Mark>,
     /// Records written.
-    held: u64,
+    held: Held,
     /// Records whose space is taken, or was asked for.
     room: u64,
     /// Most records.
     capacity: u64,
+}
+
+/// Records: how many, and their sum mod 2⁶⁴.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Held {
+    count: u64,
+    sum: u64,
+}
+
+impl Held {
+    /// And these.
+    fn with(self, more: &[Fingerprint]) -> Self {
+        let numbers = more.iter().map(|one| u64::from_be_bytes(one.to_bytes()));
+        Self {
+            count: self.count + more.len() as u64,
+            sum: numbers.fold(self.sum, u64::wrapping_add),
+        }
+    }
 }
 
 /// Where record `i` stands.
@@ -239,18 +260,22 @@ impl Journals {
             }
             // Killed between the two writes below: the journal is the newer.
             opened_before = header.opened;
-            read_records(&file, remembered)?
+            let held = read_records(&file, remembered)?;
+            if header.closed && header.sum != held.sum {
+                return Err(burned());
+            }
+            held
         } else if opened_before != 0 {
             return Err(burned()); // the journal itself is gone
         } else {
-            0
+            Held::default()
         };
         let (mark, marked) = Mark::open(&self.mark(epoch), key)?;
-        if held < marked {
+        if held.count < marked {
             return Err(burned());
         }
-        let capacity = (capacity as u64).max(held);
-        let room = FIRST_ROOM.max(2 * held).min(capacity);
+        let capacity = (capacity as u64).max(held.count);
+        let room = FIRST_ROOM.max(2 * held.count).min(capacity);
         take_space(&file, room)?;
 
         let opened = opened_before + 1;
@@ -261,6 +286,7 @@ impl Journals {
             closed: false,
             room: room_of(&file)?,
             seen_s: now.as_secs(),
+            sum: 0,
         };
         let journal = Journal {
             epoch,
@@ -275,7 +301,7 @@ impl Journals {
         journal.file.write_all_at(&header.to_bytes(), 0)?;
         journal.or_burn(journal.file.sync_all())?;
         state::write(&self.beside(epoch), &opened.to_be_bytes())?;
-        journal.or_burn(journal.mark.set(held))?;
+        journal.or_burn(journal.mark.set(held.count))?;
         Ok(journal)
     }
 
@@ -343,13 +369,13 @@ impl Journal {
     ///
     /// Any: the packets must be dropped, and the key must open no more (fail closed).
     pub fn append(&mut self, batch: &[Fingerprint]) -> Result<(), JournalError> {
-        let held = self.held + batch.len() as u64;
-        if held > self.capacity {
+        let held = self.held.with(batch);
+        if held.count > self.capacity {
             return Err(JournalError::Full);
         }
         let bytes: Vec<u8> = batch.iter().flat_map(|one| one.to_bytes()).collect();
-        self.or_burn(self.file.write_all_at(&bytes, place(self.held)))?;
-        self.or_burn(self.mark.set(held))?;
+        self.or_burn(self.file.write_all_at(&bytes, place(self.held.count)))?;
+        self.or_burn(self.mark.set(held.count))?;
         self.held = held;
         Ok(())
     }
@@ -363,7 +389,7 @@ impl Journal {
     pub fn sync(&mut self, now: Utc) -> impl FnOnce() -> Result<(), JournalError> + Send + use<> {
         let (file, mark, epoch) = (Arc::clone(&self.file), Arc::clone(&self.mark), self.epoch);
         let had = self.room;
-        if self.held > had / 2 {
+        if self.held.count > had / 2 {
             self.room = (2 * had).min(self.capacity);
         }
         let room = self.room;
@@ -389,6 +415,8 @@ impl Journal {
             self.file.sync_all()?;
             write_room(&self.file)?;
             write_seen(&self.file, now)?;
+            let sum = self.held.sum.to_be_bytes();
+            self.file.write_all_at(&sum, SUM as u64)?;
             self.file.write_all_at(&1u64.to_be_bytes(), CLOSED as u64)?;
             self.file.sync_all()
         };
@@ -451,19 +479,19 @@ fn read_at(file: &File, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(read)
 }
 
-/// Tells of the records up to the first that is zero, in pieces; how many they are.
-fn read_records(file: &File, mut remembered: impl FnMut(&[Fingerprint])) -> io::Result<u64> {
+/// Tells of the records up to the first that is zero, in pieces.
+fn read_records(file: &File, mut remembered: impl FnMut(&[Fingerprint])) -> io::Result<Held> {
     let mut bytes = vec![0; PIECE];
     let mut piece = Vec::with_capacity(PIECE / RECORD);
-    let mut held = 0;
+    let mut held = Held::default();
     loop {
-        let read = read_at(file, &mut bytes, place(held))?;
+        let read = read_at(file, &mut bytes, place(held.count))?;
         let (records, _) = bytes[..read].as_chunks::<RECORD>();
         let written = records.iter().take_while(|record| **record != [0; RECORD]);
         piece.clear();
         piece.extend(written.map(|record| Fingerprint::from_bytes(*record)));
         remembered(&piece);
-        held += piece.len() as u64;
+        held = held.with(&piece);
         if piece.len() < PIECE / RECORD {
             return Ok(held);
         }
@@ -477,6 +505,7 @@ struct Header {
     closed: bool,
     room: u64,
     seen_s: u64,
+    sum: u64,
 }
 
 impl Header {
@@ -492,6 +521,7 @@ impl Header {
         put(CLOSED, &u64::from(self.closed).to_be_bytes());
         put(ROOM, &self.room.to_be_bytes());
         put(SEEN, &self.seen_s.to_be_bytes());
+        put(SUM, &self.sum.to_be_bytes());
         bytes
     }
 
@@ -508,6 +538,7 @@ impl Header {
             closed: number(CLOSED)? == 1,
             room: number(ROOM)?,
             seen_s: number(SEEN)?,
+            sum: number(SUM)?,
         })
     }
 }
