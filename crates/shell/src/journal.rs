@@ -20,8 +20,7 @@
 //! The header, the count beside it and the folder are on the disk before the first append, so that a
 //! power loss always leaves a file that says it was not closed.
 //!
-//! Space is taken ahead, so that hardly an append can find the disk full: some at first, twice as
-//! much whenever half of it is used ([`Journal::sync`]).
+//! Space is taken ahead, so that hardly an append can find the disk full (`space`).
 //!
 //! A file is burned, and its key with it, when records may be missing from it:
 //!
@@ -43,6 +42,7 @@
 //! the same without one where `/dev/shm` went too, as a container's does when that ends.
 
 mod mark;
+mod space;
 
 use core::time::Duration;
 use std::{
@@ -58,7 +58,6 @@ use proto::{
     calendar::{Epoch, Utc},
     replay::Fingerprint,
 };
-use rustix::fs::{FallocateFlags, fallocate};
 use sphinx::PublicKey;
 
 use self::mark::Mark;
@@ -74,8 +73,6 @@ const SEEN: usize = 80;
 const SUM: usize = 88;
 const RECORDS: usize = 96;
 const RECORD: usize = 8;
-/// Records that a journal has room for at first: 16 MB, and more than come between two syncs.
-const FIRST_ROOM: u64 = 2_000_000;
 /// Bytes that are read at once.
 const PIECE: usize = 1 << 16;
 /// How far a clock may be set back while a node is down, as two honest ones may differ.
@@ -153,8 +150,6 @@ pub struct Journal {
     mark: Arc<Mark>,
     /// Records written.
     held: Held,
-    /// Records whose space is taken, or was asked for.
-    room: u64,
     /// Most records.
     capacity: u64,
 }
@@ -230,7 +225,8 @@ impl Journals {
     /// # Errors
     ///
     /// [`JournalError::Burned`] and [`JournalError::Lost`] as the file header says;
-    /// [`JournalError::Io`] and [`JournalError::Beside`].
+    /// [`JournalError::Io`] and [`JournalError::Beside`], and [`JournalError::NoSpace`] if there is none
+    /// beyond what it holds: those burn nothing, and it may be tried again.
     pub fn open(
         &self,
         epoch: Epoch,
@@ -275,8 +271,13 @@ impl Journals {
             return Err(burned());
         }
         let capacity = (capacity as u64).max(held.count);
-        let room = FIRST_ROOM.max(2 * held.count).min(capacity);
-        take_space(&file, room)?;
+        if let Err(why) = space::at_first(&file, held.count, capacity) {
+            let why = JournalError::NoSpace(why);
+            if space::room(&file)? <= held.count {
+                return Err(why);
+            }
+            tracing::warn!(epoch = epoch.0, %why, "free some disk");
+        }
 
         let opened = opened_before + 1;
         let header = Header {
@@ -284,7 +285,7 @@ impl Journals {
             boot: self.boot,
             opened,
             closed: false,
-            room: room_of(&file)?,
+            room: space::room(&file)?,
             seen_s: now.as_secs(),
             sum: 0,
         };
@@ -293,7 +294,6 @@ impl Journals {
             file: Arc::new(file),
             mark: Arc::new(mark),
             held,
-            room,
             capacity,
         };
         // On the disk before the first packet: after a power loss a journal that is absent, or
@@ -388,16 +388,11 @@ impl Journal {
     /// What it returns: [`JournalError::Lost`] and [`JournalError::NoSpace`].
     pub fn sync(&mut self, now: Utc) -> impl FnOnce() -> Result<(), JournalError> + Send + use<> {
         let (file, mark, epoch) = (Arc::clone(&self.file), Arc::clone(&self.mark), self.epoch);
-        let had = self.room;
-        if self.held.count > had / 2 {
-            self.room = (2 * had).min(self.capacity);
-        }
-        let room = self.room;
+        let (held, capacity) = (self.held.count, self.capacity);
         move || {
             or_burn(epoch, &mark, write_seen(&file, now))?;
             or_burn(epoch, &mark, file.sync_data())?;
-            if room > had {
-                take_space(&file, room).map_err(JournalError::NoSpace)?;
+            if space::ahead(&file, held, capacity).map_err(JournalError::NoSpace)? {
                 or_burn(epoch, &mark, write_room(&file))?;
             }
             Ok(())
@@ -445,20 +440,9 @@ fn or_burn(epoch: Epoch, mark: &Mark, done: io::Result<()>) -> Result<(), Journa
     })
 }
 
-/// Takes the space of so many records.
-fn take_space(file: &File, records: u64) -> io::Result<()> {
-    fallocate(file, FallocateFlags::empty(), 0, place(records)).map_err(io::Error::from)
-}
-
-/// How many records the file has room for.
-fn room_of(file: &File) -> io::Result<u64> {
-    let bytes = file.metadata()?.len().saturating_sub(RECORDS as u64);
-    Ok(bytes / RECORD as u64)
-}
-
 /// Says in its header how long the file is.
 fn write_room(file: &File) -> io::Result<()> {
-    file.write_all_at(&room_of(file)?.to_be_bytes(), ROOM as u64)
+    file.write_all_at(&space::room(file)?.to_be_bytes(), ROOM as u64)
 }
 
 fn write_seen(file: &File, now: Utc) -> io::Result<()> {

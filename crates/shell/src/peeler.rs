@@ -34,7 +34,8 @@
 //! At a front end of a gateway, which is no mix, a batch that is journaled waits for the store to say
 //! what no other front end has had; the thread goes on meanwhile.
 //!
-//! Fail closed: an epoch whose journal can't be opened or written has no key until it ends.
+//! Fail closed: an epoch whose journal can't be written has no key until it ends, one whose journal can't
+//! be opened none until it can.
 
 mod backlog;
 mod desk;

@@ -10,6 +10,8 @@ use std::{
 use sphinx::SecretKey;
 use tempfile::{TempDir, tempdir};
 
+mod room;
+
 const EPOCH_7: Epoch = Epoch(7);
 const BOOT_A: BootId = BootId([b'a'; 36]);
 const BOOT_B: BootId = BootId([b'b'; 36]);
@@ -371,44 +373,6 @@ fn a_disk_that_failed_burns_the_key_for_good() {
             assert_eq!(matches!(result, Err(JournalError::Burned(7))), fails);
         }
     }
-}
-
-/// Space is taken before it is needed, and a file that lost some of it is burned.
-#[test]
-fn a_journal_takes_space_ahead() {
-    for (left, keeps) in [(8, true), (7, false)] {
-        let folder = Folder::new();
-        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-        let len = || fs::metadata(path(&folder)).unwrap().len();
-        journal.file.set_len(place(4)).unwrap();
-        journal.room = 4;
-        journal.append(&[fingerprint(1), fingerprint(2)]).unwrap();
-        journal.sync(NOW)().unwrap();
-        assert_eq!(len(), place(4), "half of it is left");
-        journal.append(&[fingerprint(3)]).unwrap();
-        journal.sync(NOW)().unwrap();
-        assert_eq!(len(), place(8));
-        drop(journal);
-        let file = OpenOptions::new().write(true).open(path(&folder));
-        file.unwrap().set_len(place(left)).unwrap();
-        assert_eq!(open(&folder, BOOT_A).is_ok(), keeps, "{left}");
-    }
-}
-
-/// A disk without space ahead burns nothing: what was appended is there.
-#[test]
-fn no_space_ahead_is_told_and_burns_nothing() {
-    let folder = Folder::new();
-    let (mut journal, _) = open(&folder, BOOT_A).unwrap();
-    journal.append(&[fingerprint(1)]).unwrap();
-    (journal.room, journal.capacity) = (1, 1 << 60);
-    journal.sync(NOW)().unwrap();
-    (journal.held.count, journal.room) = (1 << 59, 1 << 59); // more than any file system has
-    let result = journal.sync(NOW)();
-    assert!(matches!(result, Err(JournalError::NoSpace(_))));
-    drop(journal);
-    let (_, known) = open(&folder, BOOT_A).unwrap();
-    assert_eq!(known, [fingerprint(1)]);
 }
 
 /// The time of the last sync counts, also after a kill.

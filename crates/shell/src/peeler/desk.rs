@@ -8,12 +8,14 @@
 //! A batch is opened without a lock, by the snapshot. A key that is taken away meanwhile admits
 //! nothing any more. One thread tends; the disk is yet another thread's work.
 
+use core::time::Duration;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use proto::{
+    Time,
     calendar::{Epoch, Schedule, Utc},
     directory::Consensus,
     peel::{PeelDrop, Pending, Ring, Stage},
@@ -29,6 +31,8 @@ use crate::{
     state::StateError,
 };
 
+/// How long after a key could not be opened it is tried again.
+const RETRY_EVERY: Duration = Duration::from_secs(30);
 /// It is said when less than one in so many places of a replay set is left.
 const NEARLY: usize = 5;
 
@@ -54,6 +58,8 @@ struct Books {
     closed: BTreeMap<Epoch, Closed>,
     /// Epochs of which it has been said that their set is nearly full, or full.
     told: BTreeSet<(Epoch, bool)>,
+    /// Epochs of which it has been said that the disk has no space for their journal.
+    short: BTreeSet<Epoch>,
 }
 
 /// Why a key is not opened.
@@ -61,10 +67,20 @@ struct Books {
 enum Closed {
     /// What it has opened is not known for sure: it is erased.
     Burned,
-    /// The disk or the processor failed; nothing more until its window ends.
-    Failed,
+    /// It could not be opened, at that time, for a reason that may pass: it is tried again.
+    Failed(Time),
     /// There is no such key, or the document does not name it. The next one may.
     Absent,
+}
+
+impl Closed {
+    /// Whether nothing is to be tried.
+    fn stays(self, now: Time) -> bool {
+        match self {
+            Self::Burned | Self::Absent => true,
+            Self::Failed(at) => now < at.after(RETRY_EVERY),
+        }
+    }
 }
 
 impl Books {
@@ -84,6 +100,7 @@ impl Books {
     /// Says once of each set that it is nearly full, and that it is full.
     fn tell(&mut self) {
         self.told.retain(|(epoch, _)| self.stage.holds(*epoch));
+        self.short.retain(|epoch| self.stage.holds(*epoch));
         for (epoch, set) in self.stage.sets() {
             let (held, capacity) = (set.held(), set.capacity());
             let full = held >= capacity;
@@ -173,7 +190,7 @@ impl Desk {
         // What was written may be lost with what was not, unless nothing was tried.
         let closes = match why {
             Some(why) if why.burns() => Closed::Burned,
-            _ => Closed::Failed,
+            _ => Closed::Failed(self.clock().now()),
         };
         let why = why.map(ToString::to_string).unwrap_or_default();
         tracing::error!(
@@ -202,9 +219,13 @@ impl Desk {
         };
         for (epoch, sync) in syncs {
             match self.away(move |_| sync()).await {
-                Ok(()) => {}
+                Ok(()) => {
+                    self.books().short.remove(&epoch);
+                }
                 Err(why @ JournalError::NoSpace(_)) => {
-                    tracing::warn!(epoch = epoch.0, %why, "free some disk");
+                    if self.books().short.insert(epoch) {
+                        tracing::warn!(epoch = epoch.0, %why, "free some disk");
+                    }
                 }
                 Err(why) => self.close_key(&mut self.books(), epoch, Some(&why)),
             }
@@ -232,11 +253,13 @@ impl Desk {
             self.publish(&consensus, &books);
         }
         for epoch in schedule.epochs() {
-            let known = {
+            let settled = {
                 let books = self.books();
-                books.stage.holds(epoch) || books.closed.contains_key(&epoch)
+                let closed = books.closed.get(&epoch);
+                let stays = |why: &Closed| why.stays(self.clock().now());
+                books.stage.holds(epoch) || closed.is_some_and(stays)
             };
-            if !known && schedule.opens(epoch).contains(&now) {
+            if !settled && schedule.opens(epoch).contains(&now) {
                 self.open_key(&consensus, epoch).await;
             }
         }
@@ -260,12 +283,25 @@ impl Desk {
             Ok((secret, seen, journal)) => {
                 books.journals.insert(epoch, journal);
                 books.stage.install(epoch, secret, seen);
+                books.closed.remove(&epoch);
                 self.publish(consensus, &books);
                 tracing::info!(epoch = epoch.0, "key epoch opened");
             }
             Err(why) => {
-                tracing::error!(epoch = epoch.0, %why, "no packets are taken in this key epoch");
-                books.closed.insert(epoch, why.closes());
+                let closes = why.closes(self.clock().now());
+                let before = books.closed.insert(epoch, closes);
+                if !matches!(
+                    (before, closes),
+                    (Some(Closed::Failed(_)), Closed::Failed(_))
+                ) {
+                    let tried_again = matches!(closes, Closed::Failed(_));
+                    tracing::error!(
+                        epoch = epoch.0,
+                        %why,
+                        tried_again,
+                        "no packets are taken in this key epoch"
+                    );
+                }
             }
         }
     }
@@ -370,11 +406,11 @@ enum NoKey {
 }
 
 impl NoKey {
-    fn closes(&self) -> Closed {
+    fn closes(&self, now: Time) -> Closed {
         match self {
             Self::Journal(why) if why.burns() => Closed::Burned,
             Self::Erased | Self::Unpublished => Closed::Absent,
-            Self::State(_) | Self::Journal(_) | Self::Path(_) => Closed::Failed,
+            Self::State(_) | Self::Journal(_) | Self::Path(_) => Closed::Failed(now),
         }
     }
 }

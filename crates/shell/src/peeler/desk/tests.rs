@@ -158,6 +158,40 @@ async fn without_a_journal_nothing_goes_on() {
     assert!(fixture.has_key() && fixture.has_journal());
 }
 
+/// RPL-4: a key whose journal could not be opened, though nothing is lost, is tried again.
+#[tokio::test]
+async fn a_key_that_could_not_be_opened_is_tried_again() {
+    let mut fixture = Fixture::new().await;
+    assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+    let journal = fixture
+        .desk
+        .setup
+        .keys
+        .state()
+        .path("replay/epoch-0.replay");
+    let kept = journal.with_extension("kept");
+    fs::rename(&journal, &kept).unwrap();
+    fs::create_dir(&journal).unwrap(); // no file opens here
+    fixture.restart().await;
+    let no_key = (vec![Verdict::Dropped(PeelDrop::NoKey)], 0);
+    assert_eq!(fixture.peel(&fixture.packet(2)), no_key);
+    fs::remove_dir(&journal).unwrap();
+    fs::rename(&kept, &journal).unwrap();
+    for due in [false, true] {
+        let failed = fixture.desk.clock().now();
+        let failed = if due { Time::ZERO } else { failed };
+        let closed = Closed::Failed(failed);
+        let before = fixture.desk.books().closed.insert(NOW, closed);
+        assert!(matches!(before, Some(Closed::Failed(_))));
+        fixture.desk.tend(None).await;
+        assert_eq!(fixture.desk.books().stage.holds(NOW), due);
+    }
+    let seen = Verdict::Dropped(PeelDrop::Replay(proto::replay::Refused::Seen));
+    assert_eq!(fixture.peel(&fixture.packet(1)), (vec![seen], 0));
+    assert_eq!(fixture.peel(&fixture.packet(2)), (vec![], 1));
+    assert!(fixture.desk.books().closed.is_empty());
+}
+
 /// RPL-4, EPO-5: a burned key is erased, and its journal only when the key is gone.
 #[tokio::test]
 async fn a_burned_key_goes_before_its_journal() {
