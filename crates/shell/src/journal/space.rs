@@ -6,14 +6,21 @@
 //! | more than half of it used  | twice as much                                                  |
 //! | the disk has not so much   | [`FIRST_ROOM`] beyond what it holds; asked again at each sync  |
 //!
-//! Never more than its capacity. The file's length says how much is taken: only what was taken, or
+//! A file system that can't take space (ramfs, NFSv3, some of ZFS and FUSE) is given zeros, as
+//! `posix_fallocate` does. Never more than its capacity. The file's length says how much is taken: only what was taken, or
 //! written, makes it longer.
 
-use std::{fs::File, io};
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+};
 
-use rustix::fs::{FallocateFlags, fallocate, fstatvfs};
+use rustix::{
+    fs::{FallocateFlags, fallocate, fstatvfs},
+    io::{Errno, ReadWriteFlags, pwritev2},
+};
 
-use super::{RECORD, RECORDS, place};
+use super::{PIECE, RECORD, RECORDS, place};
 
 /// 16 MB, and more than come between two syncs.
 pub(super) const FIRST_ROOM: u64 = 2_000_000;
@@ -63,5 +70,29 @@ fn take(file: &File, bytes: u64) -> io::Result<()> {
     if more == 0 {
         return Ok(());
     }
-    Ok(fallocate(file, FallocateFlags::empty(), has, more)?)
+    match fallocate(file, FallocateFlags::empty(), has, more) {
+        Err(Errno::OPNOTSUPP) => append_zeros(file, more),
+        taken => Ok(taken?),
+    }
+}
+
+/// Appends so many zeros, each piece where the file then ends: it meets no record that a thread of packets
+/// appends meanwhile.
+pub(super) fn append_zeros(file: &File, mut bytes: u64) -> io::Result<()> {
+    let zeros = [0; PIECE];
+    while bytes > 0 {
+        let piece = usize::try_from(bytes).map_or(PIECE, |bytes| bytes.min(PIECE));
+        match pwritev2(
+            file,
+            &[IoSlice::new(&zeros[..piece])],
+            0,
+            ReadWriteFlags::APPEND,
+        ) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes -= written as u64,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }

@@ -2,7 +2,12 @@
 
 use std::os::{fd::AsRawFd, unix::fs::symlink};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstatvfs, memfd_create};
+use rustix::{
+    fs::{
+        FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstatvfs, memfd_create,
+    },
+    io::Errno,
+};
 
 use super::*;
 
@@ -59,6 +64,69 @@ fn where_space_is_short_it_takes_less() {
         journal.held.count = room - space::FIRST_ROOM + short;
         journal.sync(NOW)().unwrap();
         assert_eq!(space::room(&journal.file).unwrap(), room + short);
+    }
+}
+
+/// Zeros go behind the records that came meanwhile, and not over them.
+#[test]
+fn zeros_meet_no_record() {
+    let folder = Folder::new();
+    let (mut journal, _) = open_for(&folder, 4, BOOT_A, NOW).unwrap();
+    let room = space::room(&journal.file).unwrap();
+    journal.capacity = room + 2;
+    let all: Vec<_> = (0..room + 2).map(fingerprint).collect();
+    journal.append(&all).unwrap(); // beyond what it had taken
+    let more = PIECE + 5;
+    space::append_zeros(&journal.file, more as u64).unwrap();
+    let len = fs::metadata(path(&folder)).unwrap().len();
+    assert_eq!(len, place(room + 2) + more as u64);
+    drop(journal);
+    assert_eq!(open(&folder, BOOT_A).unwrap().1, all);
+}
+
+const RAMFS: &str = "LACUNA_JOURNAL_TEST_RAMFS";
+
+/// Not a test by itself: what `a_file_system_that_takes_no_space_is_given_zeros` runs on one.
+#[test]
+fn child_keeps_a_journal() {
+    let Some(there) = std::env::var_os(RAMFS) else {
+        return;
+    };
+    let journals = Journals::at(there.as_ref()).unwrap();
+    let open = || journals.open(EPOCH_7, &key(1), 1000, NOW, |_| ());
+    let mut journal = open().unwrap();
+    assert_eq!(
+        fallocate(&journal.file, FallocateFlags::empty(), 0, place(2000)),
+        Err(Errno::OPNOTSUPP)
+    );
+    assert_eq!(space::room(&journal.file).unwrap(), 1000);
+    journal.append(&[fingerprint(1)]).unwrap();
+    (journal.held.count, journal.capacity) = (501, 10_000);
+    journal.sync(NOW)().unwrap();
+    assert_eq!(space::room(&journal.file).unwrap(), 2000);
+    drop(journal);
+    assert_eq!(open().unwrap().held.count, 1);
+    journals.erase(EPOCH_7).unwrap();
+}
+
+/// A mix on a file system without `fallocate` has keys, too.
+#[test]
+fn a_file_system_that_takes_no_space_is_given_zeros() {
+    let folder = tempdir().unwrap();
+    let mount = "mount -t ramfs none \"$0\" || exit 100; exec \"$@\"";
+    let ran = Command::new("unshare")
+        .args(["--map-root-user", "--mount", "sh", "-c", mount])
+        .arg(folder.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["journal::tests::room::child_keeps_a_journal", "--exact"])
+        .env(RAMFS, folder.path())
+        .output();
+    match ran.map(|ran| (ran.status.code(), ran)) {
+        Ok((Some(0 | 101), ran)) => {
+            let said = String::from_utf8_lossy(&ran.stdout);
+            assert!(said.contains("1 passed"), "{ran:?}");
+        }
+        no_right => eprintln!("skipped: it needs the right to mount a ramfs: {no_right:?}"),
     }
 }
 
