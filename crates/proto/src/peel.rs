@@ -24,7 +24,7 @@ use sphinx::{Address, Opened, Packet, Reject, Routing, SecretKey, Verdicts};
 use crate::{
     Time,
     calendar::{Epoch, Schedule, Utc},
-    replay::{Fingerprint, Refused, ReplaySet},
+    replay::{Fingerprint, OldTable, Refused, ReplaySet},
 };
 
 /// A packet as a link read it.
@@ -183,19 +183,29 @@ impl Stage {
     }
 
     /// Forgets every key whose window has ended, and says which (EPO-5). Clones of its ring have
-    /// to be replaced.
-    pub fn retire(&mut self, schedule: &Schedule, now: Utc) -> Vec<Epoch> {
+    /// to be replaced. The sets are to be dropped where no packet waits: that takes milliseconds.
+    #[must_use]
+    pub fn retire(&mut self, schedule: &Schedule, now: Utc) -> BTreeMap<Epoch, ReplaySet> {
         let ended = |epoch: &Epoch| schedule.opens(*epoch).end <= now;
         let gone: Vec<Epoch> = self.sets.keys().copied().filter(ended).collect();
-        gone.iter().for_each(|epoch| self.burn(*epoch));
-        gone
+        let gone = gone.into_iter();
+        gone.filter_map(|epoch| Some((epoch, self.burn(epoch)?)))
+            .collect()
     }
 
     /// Forgets the key of `epoch`: its journal can no longer be trusted (RPL-4, fail closed). What a
-    /// clone of its ring still opens is not admitted.
-    pub fn burn(&mut self, epoch: Epoch) {
+    /// clone of its ring still opens is not admitted. Its set is to be dropped as by [`Stage::retire`].
+    #[must_use]
+    pub fn burn(&mut self, epoch: Epoch) -> Option<ReplaySet> {
         self.ring.0.remove(&epoch);
-        self.sets.remove(&epoch);
+        self.sets.remove(&epoch)
+    }
+
+    /// The tables that sets have grown out of, to be dropped likewise.
+    #[must_use]
+    pub fn take_old(&mut self) -> Vec<OldTable> {
+        let sets = self.sets.values_mut();
+        sets.filter_map(ReplaySet::take_old).collect()
     }
 
     /// Whether the key of `epoch` is in.

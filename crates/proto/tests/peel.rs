@@ -265,10 +265,14 @@ fn without_a_key_everything_is_dropped_as_that() {
     assert_eq!((pending.len(), dropped), (0, vec![PeelDrop::NoKey]));
 
     let tick = Duration::from_nanos(1);
-    assert_eq!(full.retire(&s, s.opens(Epoch(80)).end.before(tick)), []);
-    assert_eq!(full.retire(&s, s.opens(Epoch(80)).end), [Epoch(80)]);
-    let all: Vec<_> = (81..96).map(Epoch).collect();
-    assert_eq!(full.retire(&s, s.opens(Epoch(95)).end), all);
+    let mut retire = |now| -> Vec<_> {
+        let gone = full.retire(&s, now).into_iter();
+        gone.map(|(epoch, set)| (epoch.0, set.capacity())).collect()
+    };
+    assert_eq!(retire(s.opens(Epoch(80)).end.before(tick)), []);
+    assert_eq!(retire(s.opens(Epoch(80)).end), [(80, 10)]);
+    let all: Vec<_> = (81..96).map(|epoch| (epoch, 10)).collect();
+    assert_eq!(retire(s.opens(Epoch(95)).end), all);
     assert_eq!(fullness(&full), None);
 }
 

@@ -6,7 +6,8 @@
 //! | books   | locked for a batch while its tags are admitted and journaled: a few microseconds    |
 //!
 //! A batch is opened without a lock, by the snapshot. A key that is taken away meanwhile admits
-//! nothing any more. One thread tends; the disk is yet another thread's work.
+//! nothing any more. One thread tends; the disk is yet another thread's work, and so is giving memory back,
+//! of which the kernel makes milliseconds.
 
 use core::time::Duration;
 use std::{
@@ -60,6 +61,8 @@ struct Books {
     told: BTreeSet<(Epoch, bool)>,
     /// Epochs of which it has been said that the disk has no space for their journal.
     short: BTreeSet<Epoch>,
+    /// Sets of keys that were closed, to be dropped.
+    over: Vec<ReplaySet>,
 }
 
 /// Why a key is not opened.
@@ -198,7 +201,8 @@ impl Desk {
             why,
             "no packets are taken in this key epoch"
         );
-        books.stage.burn(epoch);
+        let set = books.stage.burn(epoch);
+        books.over.extend(set);
         books.journals.remove(&epoch);
         books.closed.insert(epoch, closes);
         // Not by a batch's document: there may be a newer one.
@@ -241,17 +245,21 @@ impl Desk {
             return;
         };
         let (schedule, now) = (consensus.schedule(), self.clock().utc());
-        {
+        let to_drop = {
             let mut books = self.books();
-            for epoch in books.stage.retire(&schedule, now) {
-                books.journals.remove(&epoch);
+            let gone = books.stage.retire(&schedule, now);
+            for epoch in gone.keys() {
+                books.journals.remove(epoch);
             }
             if is_new {
                 books.closed.retain(|_, why| *why != Closed::Absent);
             }
             books.tell();
             self.publish(&consensus, &books);
-        }
+            let closed = core::mem::take(&mut books.over);
+            (gone, closed, books.stage.take_old())
+        };
+        self.away(move |_| drop(to_drop)).await;
         for epoch in schedule.epochs() {
             let settled = {
                 let books = self.books();

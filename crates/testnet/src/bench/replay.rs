@@ -190,7 +190,7 @@ pub fn run(root: &Path, tags: usize, progress: &Progress) -> anyhow::Result<Repo
         set.admit(old) == Err(Refused::Seen),
         "a replay was not seen"
     );
-    drop(journal);
+    drop((journal, set.take_old()));
     journals.erase(EPOCH)?;
 
     #[expect(clippy::cast_precision_loss, reason = "counts below 2^53")]

@@ -325,7 +325,7 @@ async fn the_next_document_may_name_a_key() {
         .retain(|node| node.id != fixture.desk.setup.keys.id());
     {
         let mut books = fixture.desk.books();
-        books.stage.burn(NOW);
+        drop(books.stage.burn(NOW));
         books.journals.clear();
     }
     fixture.desk.tend(Some(Arc::new(before))).await;
@@ -338,4 +338,36 @@ async fn the_next_document_may_name_a_key() {
         .tend(Some(Arc::clone(&fixture.consensus)))
         .await;
     assert_eq!(fixture.peel(&fixture.packet(1)), (vec![], 1));
+}
+
+/// What a set has grown out of, and the set of a key that was closed, wait to be dropped beside the packets.
+#[tokio::test]
+async fn old_memory_is_dropped_by_who_tends() {
+    let fixture = Fixture::new().await;
+    let capacity = 5 << 20;
+    let tags: Vec<_> = (1..(2 << 20))
+        .map(|i: u64| Fingerprint::from_bytes(i.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()))
+        .collect();
+    let secret = || SecretKey::from_bytes([5; 32]);
+    let mut seen = ReplaySet::new(&secret(), capacity);
+    seen.admit_batch(&tags, |_, _| ());
+    let grown = seen.memory();
+    fixture.desk.books().stage.install(NOW, secret(), seen);
+    fixture.desk.tend(None).await;
+    let memory = || -> usize {
+        let books = fixture.desk.books();
+        let closed = books.over.iter().map(ReplaySet::memory).sum::<usize>();
+        closed
+            + books
+                .stage
+                .sets()
+                .map(|(_, set)| set.memory())
+                .sum::<usize>()
+    };
+    let alone = memory();
+    assert!(alone < grown && alone > 0);
+    fixture.desk.close_key(&mut fixture.desk.books(), NOW, None);
+    assert_eq!(memory(), alone, "not by the thread of packets");
+    fixture.desk.tend(None).await;
+    assert_eq!(memory(), 0);
 }
