@@ -25,6 +25,7 @@ use std::{
 use anyhow::{Context, ensure};
 use proto::directory::Network;
 use shell::{
+    follow,
     keys::Keys,
     log, network,
     role::{self, USAGE},
@@ -118,6 +119,7 @@ impl Node {
             "{}: nodes need the authorities' addresses; get the network.toml for nodes",
             config.network.display()
         );
+        follow::check(&network, &keys.state().path("consensus"))?;
         Ok(Self {
             config,
             network,

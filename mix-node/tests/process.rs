@@ -175,3 +175,24 @@ fn an_address_in_use_ends_with_code_1() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(output.stderr).contains("can't listen on"));
 }
+
+/// A supervisor that starts it again and again would mend nothing.
+#[test]
+fn a_document_that_is_not_believed_ends_with_code_2_and_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let _authorities = network(folder.path());
+    init(folder.path(), "state");
+    let arguments = ["run", "--state-dir=state", "--listen=127.0.0.1:0"];
+    for name in ["consensus", "consensus.previous"] {
+        let file = folder.path().join("state").join(name);
+        std::fs::write(&file, b"damaged").unwrap();
+        let output = program(folder.path(), &arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}");
+        let error = text(output.stderr);
+        assert!(
+            error.contains(name) && error.contains("remove it"),
+            "{error}"
+        );
+        std::fs::remove_file(file).unwrap();
+    }
+}

@@ -237,10 +237,8 @@ impl Follow {
             return Err(FollowError::NoAuthorities);
         }
         let shelf = Shelf::default();
-        for file in [previous(&self.file), self.file.clone()] {
-            if let Some(document) = self.load(&file)? {
-                shelf.put(document);
-            }
+        for document in kept(&self.network, &self.file)? {
+            shelf.put(document);
         }
         let (sender, state) = watch::channel(State::Bootstrapping);
         let (using, in_use) = watch::channel(InUse::new());
@@ -262,23 +260,6 @@ impl Follow {
             stop.run_until_cancelled(task.run()).await;
         });
         Ok((directory, running))
-    }
-
-    fn load(&self, file: &Path) -> Result<Option<Document>, FollowError> {
-        let not_believed = |why: String| FollowError::Kept {
-            file: file.display().to_string(),
-            why,
-        };
-        let bytes = match std::fs::read(file) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(not_believed(error.to_string())),
-        };
-        let signed =
-            SignedConsensus::parse(&bytes).map_err(|why| not_believed(format!("{why:?}")))?;
-        let believed = signed.verify(&self.network, None);
-        let consensus = Arc::new(believed.map_err(|why| not_believed(format!("{why:?}")))?);
-        Ok(Some(Document { signed, consensus }))
     }
 
     /// Whom to ask for a document: the authorities, or any gateway that one has heard of.
@@ -383,6 +364,39 @@ impl Follow {
         let done = matches!(answer, Answer::Accepted | Answer::Refused(Refusal::Closed));
         done.then_some(()).ok_or_else(|| Attempt::of(&answer))
     }
+}
+
+/// Whether the documents on disk, the newest in `file`, are believed: what a program asks before it starts
+/// anything, since that is for a person to mend.
+///
+/// # Errors
+///
+/// [`FollowError::Kept`].
+pub fn check(network: &Network, file: &Path) -> Result<(), FollowError> {
+    kept(network, file).map(drop)
+}
+
+/// The documents on disk, oldest first.
+fn kept(network: &Network, file: &Path) -> Result<Vec<Document>, FollowError> {
+    let files = [previous(file), file.to_owned()];
+    let loaded = files.iter().map(|file| load(network, file));
+    loaded.filter_map(Result::transpose).collect()
+}
+
+fn load(network: &Network, file: &Path) -> Result<Option<Document>, FollowError> {
+    let not_believed = |why: String| FollowError::Kept {
+        file: file.display().to_string(),
+        why,
+    };
+    let bytes = match std::fs::read(file) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(not_believed(error.to_string())),
+    };
+    let signed = SignedConsensus::parse(&bytes).map_err(|why| not_believed(format!("{why:?}")))?;
+    let believed = signed.verify(network, None);
+    let consensus = Arc::new(believed.map_err(|why| not_believed(format!("{why:?}")))?);
+    Ok(Some(Document { signed, consensus }))
 }
 
 fn previous(file: &Path) -> PathBuf {

@@ -4,7 +4,8 @@
 //! |-----------|----------------------------------------|
 //! | 0         | done, or stopped as asked              |
 //! | 1         | failed while running                   |
-//! | 2         | settings or usage                      |
+//! | 2         | settings or usage, or a file that a    |
+//! |           | person has to mend                     |
 //!
 //! Standard output carries one JSON object a line, for supervisors; logs and last words go to
 //! standard error. SIGINT or SIGTERM asks the daemon to stop; a second one, or the end of the
