@@ -168,6 +168,10 @@ impl ReplaySet {
         self.held += 1;
         self.copy_line();
         if self.held == Self::room(self.capacity, self.follow) && self.follow > 0 {
+            // Long done, but in tables of a few lines.
+            while self.before.is_some() {
+                self.copy_line();
+            }
             self.follow -= 1;
             let larger = Table::of(Self::room(self.capacity, self.follow));
             let full = core::mem::replace(&mut self.table, larger);
