@@ -25,13 +25,13 @@ use shell::{
     network::unhex,
     sealed::{self, Key, Magic},
     state::{self, StateError},
-    store::kv::{Record, Records},
+    store::kv::Record,
 };
 use zeroize::Zeroizing;
 
 use crate::{
     settings::Config,
-    state_dir::{RECORDS, StateDir, chosen},
+    state_dir::{StateDir, chosen},
 };
 
 const MAGIC: &Magic = b"lacuna backup  3";
@@ -148,13 +148,15 @@ pub async fn restore(config: &Config, file: &Path, key: &Key) -> anyhow::Result<
     };
     let profile = Some(&config.profile).filter(|name| !name.is_empty());
     let profile = profile.unwrap_or(&contents.profile);
-    let folder = StateDir::begin(config, &contents.network, profile)?;
-    let (records, _none) = Records::open(&folder.path(RECORDS))?;
+    let folder = StateDir::begin(config)?;
+    // First: from here on the folder does not pass for an empty one.
+    let records = folder.draft()?;
+    folder.settle(&contents.network, profile)?;
     let put = |(key, value)| Op::Put { key, value };
     records
         .apply(contents.records.drain(..).map(put).collect())
         .await?;
-    // Last: a folder with an identity is whole.
+    drop(records); // closes the file
     folder.adopt()?;
     Ok(addresses)
 }
@@ -189,9 +191,10 @@ mod tests {
     use chacha20::ChaCha20Rng;
     use proto::client::Identity;
     use rand_core::SeedableRng as _;
+    use shell::store::kv::Records;
 
     use super::*;
-    use crate::state_dir::tests::config;
+    use crate::state_dir::{RECORDS, tests::config};
 
     fn put(key: &[u8], value: &[u8]) -> Op {
         Op::Put {
@@ -271,6 +274,31 @@ mod tests {
             assert!(format!("{twice:#}").contains("holds an identity already"));
         }
         assert_eq!(records(&config).len(), 2, "the original is as it was");
+    }
+
+    /// A `restore` that was killed can be run again, or was done.
+    #[tokio::test]
+    async fn a_restore_that_was_killed_is_run_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let (config, file) = made(folder.path()).await;
+        let key = make(&config, &file, None).unwrap();
+        let other = Config::in_folder(&folder.path().join("other")).unwrap();
+        let killed = StateDir::begin(&other).unwrap();
+        // While the draft was made: the file is none yet.
+        fs::write(killed.path("restored.redb"), [0; 100]).unwrap();
+        // As left by a version that had no draft.
+        drop(Records::open(&killed.path(RECORDS)).unwrap());
+        drop(killed);
+        restore(&other, &file, &key).await.unwrap();
+        let restored = records(&other);
+        assert!(addresses_of(&restored).is_some());
+        // After all but the identity.
+        fs::remove_file(other.state_dir.join("identity")).unwrap();
+        let again = restore(&other, &file, &key).await.unwrap_err().to_string();
+        assert!(again.contains("`lacuna run`"), "{again}");
+        let own = StateDir::open(&other).unwrap();
+        assert!(own.identity(&restored).unwrap().is_none());
+        assert_eq!(records(&other), restored);
     }
 
     /// CLI-32, CLI-34: a revoked address is in no later backup; one that was made before opens it

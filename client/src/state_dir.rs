@@ -7,19 +7,34 @@
 //! | `network.toml`   | what to start from, copied by `init`                                 |
 //! | `profile`        | the name of the traffic profile, chosen by `init` or `restore`       |
 //! | `client.redb`    | the machine's records                                                |
+//! | `restored.redb`  | the same, until `restore` has written all of them                    |
 //! | `consensus…`     | the last document, so that a restart needs no fetch                  |
 //! | `lock`           | held while a daemon runs                                             |
 //!
 //! A daemon founds the records on the identity before it does anything else. Whatever happened to
 //! the last one, the identity is blank once there are records of addresses.
 //!
-//! Modes, atomic writes and the lock are [`shell::state`]'s. `init` never overwrites an identity:
-//! whoever holds the old address would write into the void.
+//! | `identity` | `client.redb`       | what it is                | `run`, `backup` | `init`  | `restore` |
+//! |------------|---------------------|---------------------------|-----------------|---------|-----------|
+//! | there      |                     | a client                  | go on           | refuses | refuses   |
+//! | none       | with addresses      | a client                  | make it, blank  | refuses | refuses   |
+//! | none       | without, or a draft | an unfinished `restore`   | refuse          | refuses | makes     |
+//! | none       | none                | nothing                   | refuse          | makes   | makes     |
+//!
+//! Why a blank one may be made again: records are written whole or not at all, and once they have
+//! addresses the file says nothing. An unfinished `restore` is not taken for nothing, since `init` would
+//! make another client.
+//!
+//! Modes, atomic writes and the lock are [`shell::state`]'s. `init` never overwrites an identity or
+//! records: whoever holds the old address would write into the void.
 //!
 //! Deliberately not here: a passphrase. Whoever reads the folder is the client. `backup` writes what
 //! of it may be restored, sealed ([`crate::backup`]).
 
-use std::{fs, io::ErrorKind, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail, ensure};
 use chacha20::ChaCha20Rng;
@@ -44,6 +59,8 @@ const PROFILE: &str = "profile";
 const PROFILE_DEFAULT: &str = "messaging";
 /// Of the machine's records.
 pub(crate) const RECORDS: &str = "client.redb";
+/// Of a client that is being restored.
+const DRAFT: &str = "restored.redb";
 const BLANK: [u8; IDENTITY_LEN] = [0; IDENTITY_LEN];
 /// Stands where no gateway is chosen yet; the key of nobody.
 const UNCHOSEN: NodeId = NodeId([0; 32]);
@@ -71,42 +88,79 @@ impl StateDir {
         let text = fs::read(&config.network)
             .with_context(|| format!("reading {}", config.network.display()))?;
         let mailbox = config.mailbox()?.unwrap_or(UNCHOSEN);
-        let made = Self::begin(config, &text, or_default(&config.profile))?;
+        let made = Self::begin(config)?;
+        ensure!(
+            !made.has_any(&[RECORDS, DRAFT]),
+            unfinished(&config.state_dir)
+        );
+        made.settle(&text, or_default(&config.profile))?;
         let mut rng = ChaCha20Rng::from_seed(entropy::seed());
         let identity = Identity::generate(&mut rng, mailbox);
         made.state.write(IDENTITY, &*identity.to_bytes())?;
         Ok(made)
     }
 
-    /// Makes a folder that has a network, a profile and no identity yet. What an attempt left behind that did
-    /// not come to its end is removed.
+    /// Makes a folder that holds no client, or takes what a `restore` left behind that did not come to
+    /// its end.
     ///
     /// # Errors
     ///
-    /// If there is an identity already.
-    pub(crate) fn begin(config: &Config, network: &[u8], profile: &str) -> anyhow::Result<Self> {
+    /// If it holds a client already, or records that can't be read.
+    pub(crate) fn begin(config: &Config) -> anyhow::Result<Self> {
         let path = &config.state_dir;
+        let elsewhere = "choose another --state-dir, or move the whole folder away";
         ensure!(
             !path.join(IDENTITY).exists(),
-            "{} holds an identity already; choose another --state-dir, or move it away",
+            "{} holds an identity already; {elsewhere}",
             path.display()
         );
         let state = state::StateDir::open(path)?;
-        match fs::remove_file(state.path(RECORDS)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => {}
-        }
-        state.write(NETWORK, network)?;
-        state.write(PROFILE, profile.as_bytes())?;
-        Ok(Self { state })
+        let folder = Self { state };
+        ensure!(
+            !folder.has_addresses()?,
+            "{} holds a client already, whose file `identity` alone is missing: `lacuna run` makes it again; or {elsewhere}",
+            path.display()
+        );
+        Ok(folder)
     }
 
-    /// Makes it a folder that can be run, whose addresses stand in its records.
+    fn has_any(&self, names: &[&str]) -> bool {
+        names.iter().any(|name| self.path(name).exists())
+    }
+
+    /// Whether there are records of addresses: with them it is a client.
+    fn has_addresses(&self) -> anyhow::Result<bool> {
+        if !self.has_any(&[RECORDS]) {
+            return Ok(false);
+        }
+        let (_, found) = self.records()?;
+        Ok(addresses_of(&Zeroizing::new(found)).is_some())
+    }
+
+    /// Gives it its network and its profile.
+    pub(crate) fn settle(&self, network: &[u8], profile: &str) -> anyhow::Result<()> {
+        self.state.write(NETWORK, network)?;
+        Ok(self.state.write(PROFILE, profile.as_bytes())?)
+    }
+
+    /// Empty records beside those of a client; what an attempt left behind is erased.
+    ///
+    /// # Errors
+    ///
+    /// If they can't be made.
+    pub(crate) fn draft(&self) -> anyhow::Result<Records> {
+        self.state.erase(DRAFT)?;
+        let (records, _none) = Records::open(&self.path(DRAFT))?;
+        Ok(records)
+    }
+
+    /// Makes it a folder that can be run: the draft, closed, is its records, and addresses stand in them.
     pub(crate) fn adopt(&self) -> anyhow::Result<()> {
+        self.state.rename(DRAFT, RECORDS)?;
         Ok(self.state.write(IDENTITY, &BLANK)?)
     }
 
-    /// Opens a folder that [`StateDir::create`] has made.
+    /// Opens a folder that [`StateDir::create`] or a restored backup has made.
     ///
     /// # Errors
     ///
@@ -114,13 +168,21 @@ impl StateDir {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let path = &config.state_dir;
         ensure!(
-            path.join(IDENTITY).exists(),
+            [IDENTITY, RECORDS, DRAFT]
+                .iter()
+                .any(|name| path.join(name).exists()),
             "{} holds no identity; make one: lacuna init --network FILE --state-dir {}",
             path.display(),
             path.display(),
         );
         let state = state::StateDir::open(path)?;
-        Ok(Self { state })
+        let folder = Self { state };
+        if !folder.has_any(&[IDENTITY]) {
+            ensure!(folder.has_addresses()?, unfinished(path));
+            // Somebody took zeros for rubbish, or a `restore` was killed at its end.
+            folder.state.write(IDENTITY, &BLANK)?;
+        }
+        Ok(folder)
     }
 
     /// The profile that the client was made with. `given` is that one, or empty: at other rates it
@@ -222,6 +284,13 @@ impl StateDir {
     }
 }
 
+fn unfinished(folder: &Path) -> String {
+    format!(
+        "{} holds a `lacuna restore` that did not come to its end: run that again, or choose another --state-dir",
+        folder.display()
+    )
+}
+
 /// The profile of a client that is made with `given`.
 fn or_default(given: &str) -> &str {
     if given.is_empty() {
@@ -238,7 +307,7 @@ pub(crate) fn chosen(identity: &Identity) -> Option<&Identity> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use std::{fs::Permissions, os::unix::fs::PermissionsExt, path::Path};
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt};
 
     use proto::client::founding;
 
@@ -312,6 +381,57 @@ pub(crate) mod tests {
         fs::set_permissions(&config.state_dir, Permissions::from_mode(0o750)).unwrap();
         let open = StateDir::open(&config).unwrap_err().to_string();
         assert!(open.contains("chmod 700"), "{open}");
+    }
+
+    /// Whoever removes the zeros of a client that ran loses nothing: `run` makes them again, and `init`
+    /// touches nothing.
+    #[tokio::test]
+    async fn a_client_without_its_blank_identity_is_the_same_client() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        let own = StateDir::create(&config).unwrap();
+        let identity = own.identity(&[]).unwrap().unwrap();
+        let founding = founding(&identity.at(NodeId([7; 32])));
+        let (records, _) = own.records().unwrap();
+        let put = |(key, value)| proto::client::Op::Put { key, value };
+        records.apply(founding.map(put).into()).await.unwrap();
+        drop(records);
+        fs::remove_file(own.path(IDENTITY)).unwrap();
+        drop(own);
+        let refused = StateDir::create(&config).unwrap_err().to_string();
+        assert!(
+            refused.contains("`lacuna run`") && !refused.contains('\n'),
+            "{refused}"
+        );
+        let own = StateDir::open(&config).unwrap();
+        assert_eq!(fs::read(own.path(IDENTITY)).unwrap(), BLANK);
+        let (_, found) = own.records().unwrap();
+        assert!(
+            own.identity(&found).unwrap().is_none(),
+            "its records hold it"
+        );
+    }
+
+    /// A `restore` that was killed is neither a client to run nor room for another one.
+    #[test]
+    fn an_unfinished_restore_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(folder.path());
+        for left in [DRAFT, RECORDS] {
+            let own = StateDir::begin(&config).unwrap();
+            drop(Records::open(&own.path(left)).unwrap());
+            drop(own);
+            for refused in [StateDir::create(&config), StateDir::open(&config)] {
+                let refused = refused.unwrap_err().to_string();
+                assert!(
+                    refused.contains("`lacuna restore`") && !refused.contains('\n'),
+                    "{refused}"
+                );
+            }
+            let path = config.state_dir.join(left);
+            assert!(path.exists(), "{left} is as it was");
+            fs::remove_file(path).unwrap();
+        }
     }
 
     #[test]

@@ -33,6 +33,12 @@ fn the_program_says_what_is_missing() {
         assert_eq!(found, Some(code), "{error}");
         assert!(error.contains(words), "{error}");
     }
+    // A `restore` that was killed.
+    shell::state::StateDir::open(&state).unwrap();
+    std::fs::write(state.join("restored.redb"), []).unwrap();
+    let (code, error) = lacuna(&["run"]);
+    assert_eq!(code, Some(2), "{error}");
+    assert!(error.contains("`lacuna restore`"), "{error}");
     let (code, error) = lacuna(&["status", "--print-config"]);
     assert_eq!((code, error.as_str()), (Some(0), ""));
 }

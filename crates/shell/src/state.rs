@@ -155,6 +155,19 @@ impl StateDir {
         erase(&self.path(name))
     }
 
+    /// Gives `from` the name `to`, in place of what had it: durable.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::Io`].
+    pub fn rename(&self, from: &str, to: &str) -> Result<(), StateError> {
+        let path = self.path(to);
+        let renamed = fs::rename(self.path(from), &path);
+        renamed
+            .and_then(|()| sync_folder(&path))
+            .map_err(io_at(&path))
+    }
+
     /// Names of the files in the folder `name`, sorted.
     ///
     /// # Errors
