@@ -36,6 +36,9 @@ impl core::fmt::Display for CallError {
                 "no daemon runs on {socket}; start it with `lacuna run` and the same settings"
             ),
             Self::Refused(_, message) => f.write_str(message),
+            Self::Lost(error) if error.kind() == io::ErrorKind::UnexpectedEof => f.write_str(
+                "the daemon ended before it answered: what `lacuna run` said last is why; what was queued goes on when it runs again",
+            ),
             Self::Lost(error) => write!(f, "the daemon went away: {error}"),
         }
     }
@@ -130,6 +133,18 @@ pub(crate) async fn read_line(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Not what the system calls it.
+    #[tokio::test]
+    async fn a_daemon_that_ends_is_told_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let daemon = tokio::net::UnixListener::bind(&path).unwrap();
+        let mut call = Call::open(&path).await.unwrap();
+        drop(daemon.accept().await.unwrap());
+        let lost = call.next().await.unwrap_err().to_string();
+        assert!(lost.contains("`lacuna run`"), "{lost}");
+    }
 
     #[tokio::test]
     async fn lines_end_with_their_end() {

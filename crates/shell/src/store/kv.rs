@@ -52,16 +52,19 @@ impl Records {
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), StoreError> {
         let mut file = File::open(path)?;
         let records = load(&file.database).map_err(unopened)?;
-        let mut broken = false;
+        let mut broken = Ok(());
         let commit = move |batch: Vec<Request>| {
-            if !broken && let Err(why) = file.commit(&batch) {
-                tracing::error!(%why, "the client's store failed");
-                broken = true;
+            if broken.is_ok() {
+                broken = file.commit(&batch).map_err(|why| why.to_string());
+                if let Err(why) = &broken {
+                    tracing::error!(%why, "the client's store failed");
+                }
             }
-            // Answers that are dropped say that the store failed.
-            for request in batch.into_iter().filter(|_| !broken) {
+            for request in batch {
                 // Whoever asked may have stopped waiting.
-                let _ = request.answer.send(Ok(()));
+                let _ = request
+                    .answer
+                    .send(broken.clone().map_err(StoreError::Broken));
             }
         };
         let group = Group::start("records", commit).map_err(unopened)?;
@@ -204,6 +207,20 @@ mod tests {
         drop(records);
         let (_, found) = Records::open(&path).unwrap();
         assert_eq!(found, [(b"b".to_vec(), b"3".to_vec())]);
+    }
+
+    /// A store that failed says why, also to those that come later.
+    #[tokio::test]
+    async fn what_fails_names_the_reason() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("client.redb");
+        let (records, _) = Records::open(&path).unwrap();
+        let [new, _] = File::beside(&path);
+        fs::create_dir(new).unwrap();
+        for ops in [vec![Op::Erase], vec![put("a", "1")]] {
+            let why = records.apply(ops).await.unwrap_err().to_string();
+            assert!(why.contains("directory"), "{why}");
+        }
     }
 
     const SECRET: &[u8] = &[0xa7; 97];

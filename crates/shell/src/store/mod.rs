@@ -70,6 +70,9 @@ pub enum StoreError {
     /// The engine failed, and will not work again before a restart; the log says why.
     #[error("the store failed; see the log")]
     Failed,
+    /// The same, and why.
+    #[error("{0}")]
+    Broken(String),
     /// It can't be opened: in use by another process, or damaged; or its keys can't.
     #[error("can't open the store: {0}")]
     Open(String),
