@@ -129,49 +129,46 @@ pub fn command() -> Command {
     let status = Command::new("status")
         .about("Say how the daemon is")
         .arg(switch("json", "As one JSON object"));
-    Command::new(NAME)
+    let root = Command::new(NAME)
         .about("Send and receive over Lacuna: nobody sees who talks to whom, when or how much")
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(
-            [
-                Command::new("init").about(
-                    "Make this client's identity, and choose its profile; needs --network FILE",
-                ),
-                file(
-                    "backup",
-                    "Write this client to a sealed file, and the key that opens it",
-                )
-                .arg(
-                    Arg::new("key")
-                        .long("key")
-                        .value_name("FILE")
-                        .default_value("-")
-                        .help("New file for the key, readable by you alone; -: standard output"),
-                ),
-                file(
-                    "restore",
-                    "Make the client of a backup in a new state directory",
-                )
-                .arg(
-                    Arg::new("key")
-                        .long("key")
-                        .value_name("FILE")
-                        .default_value("-")
-                        .help("File with the key that `backup` printed; -: standard input"),
-                ),
-                Command::new("run")
-                    .about("Run the daemon, which owns the links, until it is told to stop"),
-                addresses::command(),
-                addresses::move_command(),
-                addresses::moved_command(),
-                send,
-                receive,
-                status,
-            ]
-            .map(with_settings),
-        )
+        .subcommands([
+            Command::new("init")
+                .about("Make this client's identity, and choose its profile; needs --network FILE"),
+            file(
+                "backup",
+                "Write this client to a sealed file, and the key that opens it",
+            )
+            .arg(
+                Arg::new("key")
+                    .long("key")
+                    .value_name("FILE")
+                    .default_value("-")
+                    .help("New file for the key, readable by you alone; -: standard output"),
+            ),
+            file(
+                "restore",
+                "Make the client of a backup in a new state directory",
+            )
+            .arg(
+                Arg::new("key")
+                    .long("key")
+                    .value_name("FILE")
+                    .default_value("-")
+                    .help("File with the key that `backup` printed; -: standard input"),
+            ),
+            Command::new("run")
+                .about("Run the daemon, which owns the links, until it is told to stop"),
+            addresses::command(),
+            addresses::move_command(),
+            addresses::moved_command(),
+            send,
+            receive,
+            status,
+        ]);
+    with_settings(root)
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -190,20 +187,24 @@ fn file(name: &'static str, about: &'static str) -> Command {
     Command::new(name).about(about).arg(file)
 }
 
+/// Settings stand before or after any word: `lacuna address --state-dir … new`.
 fn with_settings(command: Command) -> Command {
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
+        .global(true)
         .help("TOML file of settings");
     let print = Arg::new("print-config")
         .long("print-config")
         .action(ArgAction::SetTrue)
+        .global(true)
         .help("Print the settings in force as TOML, then exit");
     let flag = |Flag { key, help, default }: Flag| {
         Arg::new(key.clone())
             .long(key.replace('_', "-"))
             .value_name("VALUE")
+            .global(true)
             .help_heading("Settings")
             .help(format!("{help} [default: {default}]"))
     };
@@ -225,7 +226,7 @@ pub fn main_with(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let Some((name, matches)) = matches.subcommand() else {
         return ExitCode::from(USAGE); // clap requires one
     };
-    // The settings stand with the last word: `lacuna address new --state-dir …`.
+    // The last word knows all settings.
     let (verb, matches) = match matches.subcommand() {
         Some((verb, matches)) => (Some(verb), matches),
         None => (None, matches),
@@ -511,6 +512,26 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         command().debug_assert();
+    }
+
+    #[test]
+    fn settings_stand_anywhere() {
+        for line in [
+            "address --state-dir /x new --label bob",
+            "address new --state-dir /x --label bob",
+            "--state-dir /x address new --label bob",
+            "address --state-dir /x",
+            "--state-dir /x status",
+        ] {
+            let args = ["lacuna"].into_iter().chain(line.split(' '));
+            let matches = command().try_get_matches_from(args).expect(line);
+            let mut last = &matches;
+            while let Some((_, next)) = last.subcommand() {
+                last = next;
+            }
+            let config = load(last).unwrap();
+            assert_eq!(config.state_dir, Path::new("/x"), "{line}");
+        }
     }
 
     #[test]

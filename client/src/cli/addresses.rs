@@ -2,7 +2,7 @@
 
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Failure, json_line, print, switch, unexpected, with_settings};
+use super::{Failure, json_line, print, switch, unexpected};
 use crate::{
     api::{Labelled, Request, Response},
     call::Call,
@@ -28,8 +28,7 @@ pub(super) fn command() -> Command {
     ];
     Command::new("address")
         .about("Print where this client is reached")
-        .args_conflicts_with_subcommands(true)
-        .subcommands(verbs.map(with_settings))
+        .subcommands(verbs)
 }
 
 pub(super) fn move_command() -> Command {
