@@ -359,6 +359,38 @@ fn what_is_forgotten_does_not_come_twice() {
     assert_eq!(net.peers[0].taken.len(), 5);
 }
 
+/// MSG-15: a probe as old as packets that had to be forgotten may be one of them.
+#[test]
+fn a_probe_that_may_be_played_again_is_dropped() {
+    for (tags_max, taken) in [(1 << 20, true), (1, false)] {
+        let mut net = quiet(13);
+        net.peers[0].config.limits.tags_max = tags_max;
+        net.crash(0, Duration::ZERO);
+        settle(&mut net, 1);
+        let back = ReturnPart::Address(net.peers[1].identity.address());
+        inject(&mut net, &whole(1, &back));
+        let node = net.consensus.node(&net.consensus.layers[0][0]);
+        let (address, key) = node.map(|of| (of.id.0, of.packet_keys[0])).expect("a mix");
+        let delay_ns = 0;
+        let hop = Hop {
+            address,
+            key,
+            delay_ns,
+        };
+        let surbs = (0..5).map(|_| sphinx::surb(&mut net.rng, &[hop; 5], [0; 32]).0);
+        let reply = ReturnPart::Surbs {
+            epoch: Epoch(0),
+            surbs: surbs.collect(),
+        };
+        let message = MessageId([1; 16]);
+        inject(&mut net, &Content::Probe { message, reply });
+        settle(&mut net, 2);
+        let count = u64::from(taken);
+        assert_eq!(net.count(0, ClientEvent::ProbeReceived), count);
+        assert_eq!(dropped(&net, ClientDrop::Replay), 1 - count);
+    }
+}
+
 /// MSG-9: symbols that contradict each other, and blocks whose return part is none.
 #[test]
 fn contradictions_are_dropped() {

@@ -123,6 +123,14 @@ impl Inbox {
         false
     }
 
+    /// Whether every packet that is as old is remembered: if not, one that was not seen may be one that
+    /// was forgotten, and is answered by no ack (MSG-15). What was forgotten is no younger than the oldest
+    /// that is left, and leaves the tags full until it is too old to be taken.
+    pub(crate) fn remembers(&self, until_s: u64, tags_max: usize) -> bool {
+        let oldest = self.tags_by_until.first();
+        self.tags.len() < tags_max || oldest.is_some_and(|(oldest, _)| until_s > *oldest)
+    }
+
     pub(crate) fn restore_tag(&mut self, tag: Tag, until_s: u64) {
         self.tags.insert(tag, until_s);
         self.tags_by_until.insert((until_s, tag));

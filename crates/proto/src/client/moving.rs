@@ -389,7 +389,7 @@ impl Client {
             let relocated = Relocated { slot, from, to };
             self.journal.then(Effect::Relocated(relocated));
         }
-        if self.contacts.is_past(line, &news_of) {
+        if self.contacts.is_past(line, &news_of) && self.inbox.remembers(until_s, tags_max) {
             let message = self.secret.received(came, news.id);
             let now_at = self.contacts.now_at(line, &old);
             self.keep_return(message, 0, ReturnPart::Address(now_at), until_s);

@@ -208,6 +208,7 @@ impl Client {
         if let Some(finished) = finished {
             self.finished(finished);
         } else if event == ClientEvent::SpareReceived
+            && self.inbox.remembers(until_s, limits.tags_max)
             && self.inbox.finished_blocks(message.here).contains(&block)
         {
             self.ack(message, block); // MSG-6
@@ -290,8 +291,9 @@ impl Client {
         };
         let until_s = self.taken_until(epoch)?;
         let tags_max = self.config.limits.tags_max;
-        if self.inbox.seen(tag, until_s, tags_max, &mut self.journal) {
-            return Err(ClientDrop::Replay);
+        let is_seen = self.inbox.seen(tag, until_s, tags_max, &mut self.journal);
+        if is_seen || !self.inbox.remembers(until_s, tags_max) {
+            return Err(ClientDrop::Replay); // nothing but acks would come of it
         }
         let blocks = self.inbox.finished_blocks(message.here);
         if !blocks.is_empty() {

@@ -121,7 +121,8 @@ pub struct Limits {
     /// Acks that wait for a slot, of messages to one address; beyond, one is forgotten until a repair
     /// asks again.
     pub acks_max: usize,
-    /// Packets remembered while one could be taken again; beyond, the oldest is forgotten.
+    /// Packets remembered while one could be taken again; beyond, the oldest is forgotten, and one that
+    /// is as old is acknowledged by nothing but what it completes (MSG-15).
     pub tags_max: usize,
     /// Finished messages remembered likewise; beyond, the oldest is forgotten, and no message that
     /// is as old is begun any more.
