@@ -370,11 +370,30 @@ async fn send(config: &Config, matches: &ArgMatches) -> Result<(), Failure> {
     let state = wait.as_str().unwrap_or_default();
     let id = match matches.get_one::<u64>("timeout") {
         None => reached.await?,
-        Some(limit_s) => tokio::time::timeout(Duration::from_secs(*limit_s), reached)
-            .await
-            .map_err(|_| Failure::Failed(anyhow!("not {state} within {limit_s} s")))??,
+        Some(limit_s) => match tokio::time::timeout(Duration::from_secs(*limit_s), reached).await {
+            Ok(reached) => reached?,
+            Err(_) => {
+                let why = late(&format!("not {state} within {limit_s} s"), config).await;
+                return Err(Failure::Failed(anyhow!(why)));
+            }
+        },
     };
     print(&format!("{id} {state}\n")).map_err(Failure::Failed)
+}
+
+/// `what`, and why it is so if the daemon knows.
+async fn late(what: &str, config: &Config) -> String {
+    let status = async {
+        let mut call = Call::open(&config.socket).await.ok()?;
+        match call.ask(&Request::Status {}).await {
+            Ok(Response::Status(status)) => status.stranded("of the messages under way"),
+            _ => None,
+        }
+    };
+    match status.await {
+        Some(why) => format!("{what}: {why}"),
+        None => what.to_owned(),
+    }
 }
 
 fn send_request(matches: &ArgMatches) -> anyhow::Result<(Request, Wait)> {

@@ -28,7 +28,7 @@ use anyhow::bail;
 use proto::{
     NodeId, Time,
     address::Address,
-    client::{Delivery, Failure, Input, MessageId, ReplyToken, Return, Target},
+    client::{Delivery, Failure, Input, Limits, MessageId, ReplyToken, Return, Target},
     directory::{Consensus, consensus::LAYERS_MAX},
 };
 use shell::{
@@ -292,9 +292,12 @@ impl Handle {
                 .and_then(|(consensus, profile)| expect::latency(&consensus.params, profile)),
             floor: consensus.as_ref().map(|_| expect::floor()),
             messages_under_way: view.held.outgoing.0 as u64,
+            messages_stranded: view.held.stranded as u64,
             loss: view.loss,
             watch: Watch::of(&view.watching, profile, shared.clock.now()),
             messages_waiting: shared.inbox.len(),
+            incoming_bytes: view.held.incoming_bytes as u64,
+            incoming_bytes_max: Limits::default().incoming_bytes_max as u64,
             counts,
         }
     }

@@ -83,6 +83,8 @@ pub struct Status {
     pub floor: Option<Floor>,
     /// Messages on their way out: not acked, or without a way back not sent, nor given up.
     pub messages_under_way: u64,
+    /// Those of them to a gateway that the document does not have.
+    pub messages_stranded: u64,
     /// Probability that a packet is lost, as first bursts are sized for: the 95 % upper bound of
     /// what the own loops measured.
     pub loss: f64,
@@ -90,6 +92,10 @@ pub struct Status {
     pub watch: Option<Watch>,
     /// Messages that arrived and nobody has taken yet.
     pub messages_waiting: u64,
+    /// Bytes of them, and of what has come of others.
+    pub incoming_bytes: u64,
+    /// At so many, what comes is dropped until some of them are taken.
+    pub incoming_bytes_max: u64,
     /// Counts since the daemon started.
     pub counts: Counts,
 }
@@ -329,6 +335,25 @@ fn counted(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
+impl Status {
+    /// Why some messages do not leave, in words; `of` which.
+    pub(crate) fn stranded(&self, of: &str) -> Option<String> {
+        let (many, wait) = match self.messages_stranded {
+            0 => return None,
+            1 => (1, "waits"),
+            many => (many, "wait"),
+        };
+        Some(format!(
+            "{many} {of} {wait} for a gateway that this network's document does not have: the address is of another network, or its gateway has left"
+        ))
+    }
+
+    /// Whether so little room is left that the owner should know.
+    fn is_filling(&self) -> bool {
+        self.incoming_bytes * 5 > self.incoming_bytes_max * 4
+    }
+}
+
 /// For a person.
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -427,6 +452,20 @@ impl fmt::Display for Status {
             self.messages_waiting,
             self.loss * 100.0,
         )?;
+        if let Some(why) = self.stranded("of them") {
+            writeln!(f, "          {why}")?;
+        }
+        writeln!(
+            f,
+            "memory    {} of {} hold messages that wait to be received and parts of others{}",
+            megabytes(self.incoming_bytes),
+            megabytes(self.incoming_bytes_max),
+            if self.is_filling() {
+                ": when it is full, what comes is dropped; take messages, `lacuna receive`"
+            } else {
+                ""
+            },
+        )?;
         write!(f, "counts   ")?;
         for (name, count) in &self.counts.by_name {
             write!(f, " {name} {count}")?;
@@ -436,109 +475,4 @@ impl fmt::Display for Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proto::directory::Params;
-
-    /// CLI-29: each way in which a link can be down is told in words of its own.
-    #[test]
-    fn a_link_that_is_down_says_why_and_what_becomes_of_it() {
-        let now = Time::ZERO.after(core::time::Duration::from_secs(40));
-        let link = |up, failed| Known {
-            up,
-            made: 1,
-            trouble: "refused".to_owned(),
-            failed,
-            down_since: (!up).then_some(Time::ZERO),
-        };
-        let entrance = |dead, leaving| Entrance {
-            failing: Some(Time::ZERO),
-            dead,
-            leaving,
-            ..Entrance::default()
-        };
-        assert_eq!(
-            entry_trouble(&link(true, 0), &Entrance::default(), now),
-            None
-        );
-        assert_eq!(mailbox_trouble(&link(true, 0), true, None, now), None);
-        let mut seen = std::collections::BTreeSet::new();
-        for (failed, dead, leaving, words) in [
-            (0, true, false, "dialling"),
-            (2, true, true, "another one is entered by"),
-            (9, true, false, "there is no other"),
-            (9, false, false, "check this machine's connection"),
-        ] {
-            let said = entry_trouble(&link(false, failed), &entrance(dead, leaving), now);
-            let said = said.expect("it is down");
-            assert!(
-                said.contains(words) && said.contains("refused; down for 40 s"),
-                "{said}"
-            );
-            assert!(seen.insert(said));
-        }
-        let withdrew = Entrance {
-            withdrew: true,
-            ..entrance(true, true)
-        };
-        let said = entry_trouble(&link(false, 2), &withdrew, now).expect("it is down");
-        assert!(
-            said.contains("withdrawn") && !said.contains("dead"),
-            "{said}"
-        );
-        let both = mailbox_trouble(&link(false, 3), false, None, now).expect("it is down");
-        assert!(!both.contains("waits there"), "{both}");
-        let new = Known::default();
-        assert_eq!(
-            mailbox_trouble(&new, true, None, now).as_deref(),
-            Some("no word yet; dialling")
-        );
-        // CLI-44: a move that would be refused is not advised.
-        let wait_s = 336 * 3600 - 1;
-        for (refused, words) in [
-            (None, "`lacuna move` takes another one"),
-            (Some(AddressError::TooSoon { wait_s }), "in 336 hours"),
-            (Some(AddressError::NoOther), "`lacuna move --to GATEWAY`"),
-            (Some(AddressError::Moving), "No move is possible now"),
-        ] {
-            let alone = mailbox_trouble(&link(false, 3), true, refused, now).expect("it is down");
-            assert!(alone.contains("waits there"), "{alone}");
-            assert!(alone.contains(words), "{alone}");
-            assert_eq!(alone.contains("`lacuna move` takes"), refused.is_none());
-        }
-    }
-
-    /// A day of frames of a known rate.
-    #[test]
-    fn what_was_measured_is_scaled_to_a_day() {
-        let measured = Measured::of([36, 60], 60);
-        assert_eq!(measured.up_bytes_per_day, 36 * 1440 * 2432);
-        assert_eq!(measured.down_bytes_per_day, 60 * 1440 * 2432);
-        assert_eq!(Measured::of([1, 0], 0).up_bytes_per_day, 2432 * 86_400);
-    }
-
-    /// What each profile costs a day, confirmations included.
-    #[test]
-    fn a_profile_says_what_it_costs() {
-        let params = Params::default();
-        for (name, up_mb, down_mb) in [
-            ("interactive", "4833 MB", "8405 MB"),
-            ("messaging", "133 MB", "210 MB"),
-            ("frugal", "13.0 MB", "15.0 MB"),
-        ] {
-            let (_, profile) = params.profile(name).unwrap();
-            let (up, down) = bytes_per_day(profile);
-            assert_eq!(
-                (&*megabytes(up), &*megabytes(down)),
-                (up_mb, down_mb),
-                "{name}"
-            );
-        }
-        // CLI-42: a month of `frugal` with a move in it.
-        let (_, frugal) = params.profile("frugal").unwrap();
-        let ((up, down), (more_up, more_down)) =
-            (bytes_per_day(frugal), mailbox_bytes_per_day(frugal));
-        let month = 30 * (up + down) + 14 * (more_up + more_down);
-        assert_eq!(month / 1_000_000, 1054);
-    }
-}
+mod tests;

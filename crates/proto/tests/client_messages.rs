@@ -3,9 +3,14 @@
 mod client_net;
 
 use core::time::Duration;
+use std::sync::Arc;
 
 use client_net::{Net, body, params, rates, secs};
-use proto::client::{ClientDrop, ClientEvent, Return, State, fountain};
+use proto::{
+    NodeId,
+    client::{ClientDrop, ClientEvent, Input, Return, State, Target, fountain},
+    directory::Consensus,
+};
 use rand::RngExt as _;
 
 fn acked(net: &Net, client: usize, ticket: u64) -> bool {
@@ -245,6 +250,86 @@ fn a_gateway_that_plays_old_packets_again_achieves_nothing() {
     assert_eq!(net.count(1, ClientEvent::PayloadSent), sent);
     assert_eq!(net.peers[1].taken.len(), 1);
     assert_eq!(net.client(1).held().finished, 0);
+}
+
+/// MSG-15: nor where tags were forgotten before their time, also after a restart; and a lost ack of a
+/// younger message is repeated.
+#[test]
+fn packets_as_old_as_what_is_forgotten_bring_no_ack() {
+    let mut net = Net::new(17, params(rates(1.0, 0.01, 20.0), 300), 2);
+    net.peers[1].config.limits.tags_max = 6;
+    net.crash(1, Duration::ZERO);
+    net.run(secs(1.0), |_| false);
+    net.tap = Some(Vec::new());
+    net.send(0, 1, 1, body(20_000, 1), Return::Address);
+    assert!(net.run(secs(90.0), |net| acked(net, 0, 1)));
+    let mailbox = net.peers[1].identity.mailbox();
+    let mut tapped = net.tap.take().expect("it listens");
+    tapped.retain(|(to, _)| *to == mailbox);
+    net.run(secs(100.0), |_| false);
+    let sent = net.count(1, ClientEvent::PayloadSent);
+    for at in [150.0, 200.0] {
+        let spare = net.count(1, ClientEvent::SpareReceived);
+        for (_, packet) in &tapped {
+            net.inject(1, packet.clone());
+        }
+        net.run(secs(at), |_| false);
+        let again = net.count(1, ClientEvent::SpareReceived);
+        assert!(again > spare, "some were forgotten");
+        assert_eq!(net.count(1, ClientEvent::PayloadSent), sent);
+        net.crash(1, Duration::ZERO);
+    }
+    // In the next epoch.
+    net.run(secs(400.0), |_| false);
+    net.send(0, 2, 1, body(100, 2), Return::Address);
+    assert!(net.run(secs(430.0), |net| net.peers[1].taken.len() == 2));
+    net.loss = 1.0;
+    let lost = |net: &Net| net.count(1, ClientEvent::PayloadSent) > sent;
+    assert!(net.run(secs(440.0), lost));
+    net.loss = 0.0;
+    assert!(net.run(secs(600.0), |net| acked(net, 0, 2)));
+}
+
+/// CLI-23: messages to a gateway that the document does not have are counted and hold up no other; once it
+/// has it they leave.
+#[test]
+fn messages_to_an_unknown_gateway_are_counted() {
+    let mut net = Net::new(18, params(rates(2.0, 0.0, 5.0), 100), 3);
+    net.run(secs(1.0), |_| false);
+    net.send(1, 1, 0, body(100, 1), Return::Address);
+    assert!(net.run(secs(60.0), |net| acked(net, 1, 1)));
+    let reply = net.peers[0].taken.values().find_map(|of| of.reply);
+    let whole = Arc::clone(&net.consensus);
+    let mut without = Consensus::clone(&whole);
+    let gone = net.peers[1].identity.gateway();
+    without.nodes.retain(|node| node.id != gone);
+    net.input(0, Input::Consensus(without.into()));
+    net.send(0, 1, 1, body(100, 2), Return::None);
+    let to = Target::Reply(reply.expect("a way back"));
+    let answer = Input::Send {
+        ticket: 2,
+        to,
+        body: body(100, 3),
+        reply: Return::None,
+    };
+    net.input(0, answer);
+    net.send(0, 3, 2, body(100, 4), Return::None);
+    net.run(secs(120.0), |_| false);
+    assert_eq!(net.states(0, 3), [State::Queued, State::Sent]);
+    let held = net.client(0).held();
+    assert_eq!((held.outgoing.0, held.stranded), (2, 2));
+    net.input(0, Input::Consensus(whole));
+    assert_eq!(net.client(0).held().stranded, 0);
+    assert!(net.run(secs(180.0), |net| net.peers[1].taken.len() == 2));
+    // An address of another network.
+    let mut other = net.peers[1].identity.address();
+    other.gateway = NodeId([9; 32]);
+    net.send_to(0, 4, other, body(100, 5), Return::Address);
+    net.run(secs(181.0), |_| false);
+    assert_eq!(net.client(0).held().stranded, 1);
+    net.run(secs(700.0), |_| false);
+    assert_eq!(net.states(0, 4), [State::Queued, State::Expired]);
+    assert_eq!(net.client(0).held().stranded, 0);
 }
 
 /// GW-32: a gateway that comes back with an empty store is read on from, and what is read is confirmed.

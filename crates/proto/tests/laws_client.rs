@@ -197,6 +197,7 @@ fn calls() -> impl Strategy<Value = Vec<Call<Input>>> {
 /// Law 5 for one moment (CLI-28).
 fn within(held: Held, limits: Limits) -> Result<(), TestCaseError> {
     let (messages, bytes) = held.outgoing;
+    prop_assert!(held.stranded <= messages, "{held:?}");
     prop_assert!(messages <= limits.outgoing_max && bytes <= limits.outgoing_bytes_max);
     prop_assert!(held.incoming <= limits.incoming_max, "{held:?}");
     prop_assert!(held.tags <= limits.tags_max, "{held:?}");

@@ -142,6 +142,8 @@ pub struct Client {
 pub struct Held {
     /// Messages on their way out, and bytes of their bodies.
     pub outgoing: (usize, usize),
+    /// Those of them to a gateway that the document does not have.
+    pub stranded: usize,
     /// Messages being put together.
     pub incoming: usize,
     /// Bytes of them, and of bodies not yet taken.
@@ -275,6 +277,7 @@ impl Client {
         let [incoming, incoming_bytes, tags, finished] = self.inbox.held();
         Held {
             outgoing: (self.outbox.len(), self.outbox.bytes()),
+            stranded: self.outbox.stranded(),
             incoming,
             incoming_bytes,
             acks: self.acks.len(),
@@ -345,6 +348,7 @@ impl Client {
         let profile = document.profile(&self.config.profile);
         self.profile = profile.map(|(index, profile)| (index, profile.into_owned()));
         self.consensus = Some(document);
+        self.strand();
         self.set_rates();
         self.tune();
     }

@@ -404,6 +404,7 @@ impl Client {
         let now_at = |line, who: &Address| contacts.now_at(line, who);
         self.outbox.redirect(now_at);
         self.returns.redirect(now_at);
+        self.strand();
     }
 
     /// Where an answer or ack goes that a message asks for which came so.

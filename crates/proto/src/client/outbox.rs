@@ -67,6 +67,8 @@ pub(crate) struct Outbox {
     ready: VecDeque<MessageId>,
     /// When a block's next repair round starts.
     repairs: BTreeSet<(Time, MessageId, u32)>,
+    /// Messages to a gateway that the document does not have.
+    stranded: BTreeSet<MessageId>,
 }
 
 impl Outbox {
@@ -76,6 +78,17 @@ impl Outbox {
 
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many wait for a gateway that the document does not have.
+    pub(crate) fn stranded(&self) -> usize {
+        self.stranded.len()
+    }
+
+    /// Notes which wait for such a gateway: `is_lost` says so of where they go.
+    pub(crate) fn strand(&mut self, is_lost: impl Fn(&Target) -> bool) {
+        let lost = self.messages.iter().filter(|(_, of)| is_lost(&of.out.to));
+        self.stranded = lost.map(|(id, _)| *id).collect();
     }
 
     /// Whether `body_len` more bytes fit.
@@ -428,6 +441,7 @@ impl Outbox {
         let message = self.messages.remove(&id)?;
         self.bytes -= message.out.body.len();
         self.repairs.retain(|(_, of, _)| *of != id);
+        self.stranded.remove(&id);
         journal.delete(key(kind::OUTGOING, &[&id.0]));
         journal.delete(key(kind::SENT, &[&id.0]));
         for (number, block) in (0u32..).zip(&message.blocks) {

@@ -377,6 +377,23 @@ impl Client {
         let most = to.map_or(u32::MAX, |to| self.returns.most(&to, epoch));
         let loss = self.loops.loss();
         self.outbox.start(id, loss, most);
+        self.strand();
+    }
+
+    /// Counts the messages to a gateway that the document does not have: another network's, or one that
+    /// has left. They wait until it has, or they expire, and their owner should know why (CLI-23).
+    pub(super) fn strand(&mut self) {
+        let Some(consensus) = self.consensus.as_ref() else {
+            return;
+        };
+        let returns = &self.returns;
+        self.outbox.strand(|to| {
+            let to = match to {
+                Target::Address(to) => Some(*to),
+                Target::Reply(token) => returns.address(token.0),
+            };
+            to.is_some_and(|to| !is_gateway(consensus, &to.gateway))
+        });
     }
 
     /// Gives up replies whose reply blocks are gone (CLI-25).
