@@ -41,11 +41,12 @@ const GUARD_ROUNDS: usize = 12;
 const FLOORS: [(&str, f64, f64); 6] = [
     // Elsewhere: 7 % below what aws-lc's assembly reached on a Zen 4; the lanes are not measured there.
     ("unwrap_single_2k", 2.1, 1.9),
-    ("unwrap_batched_1k", 6.9, 8.2),
-    ("unwrap_batched_2k", 6.6, 7.9),
-    ("reject_batched", 7.1, 8.5),
-    ("build_5_hops_batched", 13.2, 15.5),
-    ("surb_create_batched", 16.0, 19.3),
+    // Elsewhere: another 6 % below, since the lanes have changed and a Zen 4 has not been measured again.
+    ("unwrap_batched_1k", 6.9, 7.7),
+    ("unwrap_batched_2k", 6.6, 7.4),
+    ("reject_batched", 7.1, 8.0),
+    ("build_5_hops_batched", 13.2, 14.6),
+    ("surb_create_batched", 16.0, 18.1),
 ];
 const BATCH: usize = 32;
 const CAP: u64 = 1 << 40;

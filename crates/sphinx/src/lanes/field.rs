@@ -6,15 +6,20 @@
 //! | kind        | limbs          | made by                         | taken by                        |
 //! |-------------|----------------|---------------------------------|---------------------------------|
 //! | [`Tight`]   | < 2⁵¹ + 2¹⁸    | a carry                         | products, which read 52 bits    |
-//! | [`Loose`]   | < 2⁵⁹          | products                        | added to, subtracted from a `Raised` |
-//! | [`Raised`]  | < 2⁶⁰ + 2⁵⁹    | products, 2⁹ p above            | sums and differences            |
+//! | [`Loose`]   | < 2⁵⁸          | products                        | added to, subtracted from a `Raised` |
+//! | [`Raised`]  | < 2⁵⁹ + 2⁵⁸    | products, 2⁸ p above            | sums and differences            |
 //!
-//! A product's high halves stand at twice the weight of the next limb's low halves. So they are summed
-//! first, doubled, and the low ones added to them: ten sums, which registers hold beside the factors.
-//! Largest limb of a product, at weight 0: 77 low halves below 2⁵² and 95 high halves below 2⁵⁰ᐧ¹,
-//! doubled: below 2⁵⁹. The limbs of 2⁹ p lie between 2⁵⁹ and 2⁶⁰, so that nothing that is subtracted
-//! goes below zero; they are what the sums of a `Raised` start from, which costs nothing. So what is
-//! carried lies below 2⁶¹, the carries below 2¹⁰, and 19 times the last one below 2¹⁵.
+//! What passes the fifth limb comes back 19 times as large. So the limbs of a factor that it is made of
+//! are taken 19 times beforehand, and carried, by which a limb gets at most 19 more than a tight one
+//! has: five sums instead of ten. A product's high halves stand at twice the weight of the next limb's
+//! low halves: they are summed first, doubled, and the low ones added to them; those of the fifth limb
+//! come back to the first, 38 times.
+//!
+//! Largest limb of a product, at weight 0: five low halves below 2⁵², and 38 times five high halves
+//! below 2⁵⁰ + 2¹⁹, together below 52.6 · 2⁵², so below 2⁵⁸. (Of a square likewise; where a factor has all of
+//! 52 bits, at weights 2 and 4, it is 8 · 2⁵².) The limbs of 2⁸ p lie between 2⁵⁸ and 2⁵⁹, so that nothing that is
+//! subtracted goes below zero; they are what the sums of a `Raised` start from, which costs nothing. So
+//! what is carried lies below 2⁶⁰, the carries below 2⁹, and 19 times the last one below 2¹⁴.
 //!
 //! Constant time: no branch and no address depends on a limb.
 
@@ -40,12 +45,12 @@ pub(super) struct Tight([__m512i; LIMBS]);
 #[derive(Clone, Copy)]
 pub(super) struct Loose([__m512i; LIMBS]);
 
-/// A product plus 2⁹ p, not yet carried: what can be subtracted from.
+/// A product plus 2⁸ p, not yet carried: what can be subtracted from.
 #[derive(Clone, Copy)]
 pub(super) struct Raised([__m512i; LIMBS]);
 
-/// 2⁹ p is as much as a [`Raised`] lies above its product.
-const RAISED_BITS: u32 = 9;
+/// 2⁸ p is as much as a [`Raised`] lies above its product.
+const RAISED_BITS: u32 = 8;
 
 /// Limb `i` of 2^`bits` p.
 pub(super) const fn prime(i: usize, bits: u32) -> u64 {
@@ -165,55 +170,84 @@ impl Tight {
         Raised(self.with_itself::<true>())
     }
 
+    /// Row i is limb i of `self` times `first` (which nothing is carried to), then `next` up to limb 0 of
+    /// `other` (and what is carried to it), then `other`.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn product<const RAISED: bool>(&self, other: &Tight) -> [__m512i; LIMBS] {
+        let (b, zero) = (other.0, _mm512_setzero_si512());
+        let (mut first, mut next) = ([zero; LIMBS], [zero; LIMBS + 1]);
+        for j in 1..LIMBS {
+            let low = _mm512_madd52lo_epu64(zero, b[j], all(19));
+            first[j] = _mm512_and_si512(low, all(LIMB_MASK));
+        }
+        for j in 2..=LIMBS {
+            let low = if j < LIMBS { first[j] } else { b[0] };
+            next[j] = _mm512_madd52hi_epu64(low, b[j - 1], all(2 * 19));
+        }
+        let factor = |i: usize, k: usize| match (i, k) {
+            (0, _) => b[k],
+            (_, 0) => first[LIMBS - i],
+            _ if k > i => b[k - i],
+            _ => next[LIMBS + k - i],
+        };
         let mut sums = start::<RAISED>([0, 1, 1, 1, 1]);
-        for i in 0..LIMBS {
-            for j in 0..LIMBS {
-                let sum = &mut sums[i + j + 1];
-                *sum = _mm512_madd52hi_epu64(*sum, self.0[i], other.0[j]);
+        for (i, limb) in self.0.into_iter().enumerate() {
+            for k in 0..LIMBS {
+                sums[k + 1] = _mm512_madd52hi_epu64(sums[k + 1], limb, factor(i, k));
             }
         }
-        for sum in &mut sums[1..] {
-            *sum = _mm512_add_epi64(*sum, *sum);
-        }
-        for i in 0..LIMBS {
-            for j in 0..LIMBS {
-                let sum = &mut sums[i + j];
-                *sum = _mm512_madd52lo_epu64(*sum, self.0[i], other.0[j]);
+        double(&mut sums[1..LIMBS]);
+        for (i, limb) in self.0.into_iter().enumerate() {
+            for (k, sum) in sums[..LIMBS].iter_mut().enumerate() {
+                *sum = _mm512_madd52lo_epu64(*sum, limb, factor(i, k));
             }
         }
         fold(sums)
     }
 
-    /// Each product of two different limbs comes twice.
+    /// Products of two different limbs come twice: they are summed first, and doubled. Of limbs 3 and 4
+    /// taken 19 times, `first` and `next` are as in a product. Not so where they meet themselves, which
+    /// comes once: there `low` has a bit more, and half the carry is added to what comes twice.
     #[inline]
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn with_itself<const RAISED: bool>(&self) -> [__m512i; LIMBS] {
-        let mut sums = start::<RAISED>([0, 1, 2, 2, 2]);
-        for i in 0..LIMBS {
-            for j in i + 1..LIMBS {
-                let sum = &mut sums[i + j + 1];
-                *sum = _mm512_madd52hi_epu64(*sum, self.0[i], self.0[j]);
+        let [a0, a1, a2, a3, a4] = self.0;
+        let low = |limb| _mm512_madd52lo_epu64(_mm512_setzero_si512(), limb, all(19));
+        let (low_3, low_4) = (low(a3), low(a4));
+        let first = |low| _mm512_and_si512(low, all(LIMB_MASK));
+        let (first_3, first_4) = (first(low_3), first(low_4));
+        let next = |limb, before| _mm512_madd52hi_epu64(limb, before, all(2 * 19));
+        let (next_4, next_0) = (next(first_4, a3), next(a0, a4));
+        let half = |limb, before| _mm512_madd52hi_epu64(limb, before, all(19));
+        let (half_4, half_0) = (half(first_4, a3), half(a0, a4));
+        let twice = [
+            [(a1, first_4), (a2, first_3)],
+            [(a1, next_0), (a2, next_4)],
+            [(a2, next_0), (a3, half_4)],
+            [(a3, next_0), (a1, a2)],
+            [(a4, half_0), (a1, a3)],
+        ];
+        let once = [(a0, a0), (a3, low_3), (a1, a1), (a4, low_4), (a2, a2)];
+
+        let mut sums = start::<RAISED>([1, 2, 2, 2, 2]);
+        for (k, pairs) in twice.iter().enumerate() {
+            for &(a, b) in pairs {
+                sums[k + 1] = _mm512_madd52hi_epu64(sums[k + 1], a, b);
             }
         }
-        for sum in &mut sums[2..9] {
-            *sum = _mm512_add_epi64(*sum, *sum);
+        double(&mut sums[1..]);
+        for (k, &(a, b)) in once.iter().enumerate() {
+            sums[k + 1] = _mm512_madd52hi_epu64(sums[k + 1], a, b);
         }
-        for i in 0..LIMBS {
-            let limb = self.0[i];
-            sums[2 * i + 1] = _mm512_madd52hi_epu64(sums[2 * i + 1], limb, limb);
-            for j in i + 1..LIMBS {
-                let sum = &mut sums[i + j];
-                *sum = _mm512_madd52lo_epu64(*sum, limb, self.0[j]);
+        for (k, pairs) in twice.iter().enumerate() {
+            for &(a, b) in pairs {
+                sums[k] = _mm512_madd52lo_epu64(sums[k], a, b);
             }
         }
-        for sum in &mut sums[1..] {
-            *sum = _mm512_add_epi64(*sum, *sum);
-        }
-        for (i, limb) in self.0.into_iter().enumerate() {
-            sums[2 * i] = _mm512_madd52lo_epu64(sums[2 * i], limb, limb);
+        double(&mut sums[..LIMBS]);
+        for (k, &(a, b)) in once.iter().enumerate() {
+            sums[k] = _mm512_madd52lo_epu64(sums[k], a, b);
         }
         fold(sums)
     }
@@ -235,16 +269,15 @@ impl Tight {
     pub(super) fn add_multiple(&self, other: &Tight, factor: u64) -> Tight {
         let (factor, zero) = (all(factor), _mm512_setzero_si512());
         let mut sum = self.0;
-        for i in 0..LIMBS {
-            let limb = other.0[i];
+        for (i, limb) in other.0.into_iter().enumerate() {
             let high = _mm512_madd52hi_epu64(zero, limb, factor);
-            let high = _mm512_add_epi64(high, high);
             sum[i] = _mm512_madd52lo_epu64(sum[i], limb, factor);
-            if i + 1 < LIMBS {
-                sum[i + 1] = _mm512_add_epi64(sum[i + 1], high);
+            let (to, times) = if i + 1 < LIMBS {
+                (i + 1, 2)
             } else {
-                sum[0] = _mm512_add_epi64(sum[0], _mm512_mullo_epi64(high, all(19)));
-            }
+                (0, 2 * 19)
+            };
+            sum[to] = _mm512_madd52lo_epu64(sum[to], high, all(times));
         }
         carry(sum)
     }
@@ -346,22 +379,21 @@ fn carry(limbs: [__m512i; LIMBS]) -> Tight {
     let mut carried = limbs;
     for i in 0..LIMBS {
         let over = _mm512_srli_epi64::<LIMB_BITS>(limbs[(i + LIMBS - 1) % LIMBS]);
-        let over = if i == 0 {
-            _mm512_mullo_epi64(over, all(19))
-        } else {
-            over
+        let kept = _mm512_and_si512(limbs[i], mask);
+        carried[i] = match i {
+            0 => _mm512_madd52lo_epu64(kept, over, all(19)),
+            _ => _mm512_add_epi64(kept, over),
         };
-        carried[i] = _mm512_add_epi64(_mm512_and_si512(limbs[i], mask), over);
     }
     Tight(carried)
 }
 
-/// What the ten sums of a product start from: nothing, or what makes 2⁹ p of those that stay when
-/// each has been doubled so often.
+/// What the sums of a product start from: nothing, or what makes 2⁸ p of them when each has been
+/// doubled so often.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn start<const RAISED: bool>(doublings: [u32; LIMBS]) -> [__m512i; 2 * LIMBS] {
-    let mut sums = [_mm512_setzero_si512(); 2 * LIMBS];
+fn start<const RAISED: bool>(doublings: [u32; LIMBS]) -> [__m512i; LIMBS + 1] {
+    let mut sums = [_mm512_setzero_si512(); LIMBS + 1];
     if RAISED {
         for (i, doublings) in doublings.into_iter().enumerate() {
             sums[i] = all(prime(i, RAISED_BITS - doublings));
@@ -370,15 +402,22 @@ fn start<const RAISED: bool>(doublings: [u32; LIMBS]) -> [__m512i; 2 * LIMBS] {
     sums
 }
 
-/// Ten limbs modulo p.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn double(sums: &mut [__m512i]) {
+    for sum in sums {
+        *sum = _mm512_add_epi64(*sum, *sum);
+    }
+}
+
+/// Six sums modulo p. The last is of high halves only, not doubled yet. It is late, so nothing but this
+/// waits for it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn fold(sums: [__m512i; 2 * LIMBS]) -> [__m512i; LIMBS] {
-    let mut folded = [_mm512_setzero_si512(); LIMBS];
-    for (i, to) in folded.iter_mut().enumerate() {
-        *to = _mm512_add_epi64(sums[i], _mm512_mullo_epi64(sums[i + LIMBS], all(19)));
-    }
-    folded
+fn fold(sums: [__m512i; LIMBS + 1]) -> [__m512i; LIMBS] {
+    let [a, b, c, d, e, top] = sums;
+    let a = _mm512_add_epi64(a, _mm512_mullo_epi64(top, all(2 * 19)));
+    [a, b, c, d, e]
 }
 
 /// The 64-bit little-endian words of eight inputs: word i of every lane in vector i.
@@ -516,8 +555,8 @@ pub(super) mod tests {
     /// 2⁴³.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     fn hold_at_the_bounds() {
-        const LOOSE: u64 = (1 << 59) - 1;
-        const RAISED: u64 = LOOSE + (1 << 60);
+        const LOOSE: u64 = (1 << 58) - 1;
+        const RAISED: u64 = LOOSE + (1 << 59);
         let mut draw = draws();
         let mut lanes = |max: u64| -> [Limbs; LANES] { core::array::from_fn(|_| draw(max)) };
         let wide = |limbs: Limbs| limbs.map(u128::from);

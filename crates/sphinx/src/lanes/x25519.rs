@@ -119,13 +119,14 @@ fn ladder(scalars: [&[u8; 32]; LANES], points: [&[u8; 32]; LANES]) -> (Tight, Ti
         let (da, cb) = (d.mul_raised(&a), c.mul(&b));
         let e = aa.sub(&bb);
         let aa = aa.carry();
-        // What doesn't wait for each other stands together: the two multipliers are what is short.
-        let difference = da.sub(&cb).square().carry();
-        x3 = da.add(&cb).square_raised();
-        x2 = aa.mul_raised(&bb.carry());
+        // The multipliers are what is short: what the next step waits for longest is begun first, and
+        // two products stand together that don't wait for each other.
         let k = aa.add_multiple(&e, A24);
-        z3 = difference.mul(&u);
+        let difference = da.sub(&cb).square().carry();
         z2 = e.mul(&k);
+        x2 = aa.mul_raised(&bb.carry());
+        z3 = difference.mul(&u);
+        x3 = da.add(&cb).square_raised();
     }
     // The lowest bit is zero, so nothing is left to swap back.
     (x2.carry(), z2.carry())
