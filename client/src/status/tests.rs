@@ -1,3 +1,5 @@
+//! What a status says in words and figures.
+
 use super::*;
 use proto::directory::Params;
 

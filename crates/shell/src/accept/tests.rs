@@ -1,3 +1,5 @@
+//! Who is let in, and how many, over real sockets.
+
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::mpsc,

@@ -1,3 +1,5 @@
+//! The arithmetic of the lanes at the bounds of its limbs, against plain arithmetic.
+
 use super::*;
 use crate::lanes::{Lanes, vector::load64};
 
