@@ -1,4 +1,4 @@
-//! How far two samples are apart, for attack tests: here, and on captures of real links (`crates/testnet/tests/rhythm`).
+//! How far two samples are apart, for attack tests: here, and on captures of real links (`crates/testnet/tests/rhythm_edges.rs`).
 
 /// Kolmogorov's distance of two samples.
 pub(crate) fn distance(a: &[f64], b: &[f64]) -> f64 {

@@ -272,7 +272,11 @@ impl Desk {
             }
         }
         let current = schedule.at(now);
-        let open = current.is_some_and(|epoch| self.books().stage.holds(epoch));
+        // A document is in force a skew before its first epoch begins.
+        let begins = || Some(schedule.first).filter(|first| schedule.opens(*first).contains(&now));
+        let open = current
+            .or_else(begins)
+            .is_some_and(|epoch| self.books().stage.holds(epoch));
         self.key_open
             .send_if_modified(|was| core::mem::replace(was, open) != open);
         self.erase(&schedule, now).await;

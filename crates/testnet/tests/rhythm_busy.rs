@@ -23,11 +23,13 @@ use client::{
 };
 use shell::apart::apart;
 
-use crate::{
+use rhythm::{
     RATE, Stage,
     own::Own,
     wire::{Link, may_capture},
 };
+
+mod rhythm;
 
 /// Of a message that is sent, bytes.
 const BODY: usize = 60_000_000;

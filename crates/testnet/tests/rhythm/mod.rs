@@ -1,15 +1,14 @@
-//! When real clients write to their links, on a capture of the loopback.
+//! A network and a capture of the loopback, for tests of when real clients write to their links.
 //!
 //! `LACUNA_SYSTEM=1` runs it, with `tcpdump` and the right to capture. Which links are a client's is read
-//! from the process, which an observer knows by its address.
+//! from the process, which an observer knows by its address. Each test is a program of its own, so that
+//! none is late by another's work.
 
-mod busy;
-mod edges;
-#[path = "../../../proto/tests/kolmogorov/mod.rs"]
-mod kolmogorov;
-mod own;
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
+pub(crate) mod own;
 #[path = "../wire/mod.rs"]
-mod wire;
+pub(crate) mod wire;
 
 use std::path::PathBuf;
 
@@ -18,27 +17,21 @@ use testnet::{
     network::{Network, Plan},
     progress::Progress,
 };
-use tokio::sync::{Mutex, MutexGuard};
 use wire::{Capture, Link};
 
 /// Payload slots and loops of the profile `interactive`, per second.
-const RATE: f64 = 22.0;
-const GATEWAYS: usize = 2;
-
-/// The tests take turns: one would be late by another's work.
-static TURN: Mutex<()> = Mutex::const_new(());
+pub(crate) const RATE: f64 = 22.0;
+pub(crate) const GATEWAYS: usize = 2;
 
 /// A network without clients, and a capture.
-struct Stage {
-    network: Network,
+pub(crate) struct Stage {
+    pub(crate) network: Network,
     capture: Capture,
     _folder: tempfile::TempDir,
-    _turn: MutexGuard<'static, ()>,
 }
 
 impl Stage {
-    async fn set() -> anyhow::Result<Self> {
-        let turn = TURN.lock().await;
+    pub(crate) async fn set() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let capture = Capture::begin(folder.path()).await?;
         let plan = Plan {
@@ -53,12 +46,11 @@ impl Stage {
             network: Network::start(plan, Clock::start(), &Progress::new()).await?,
             capture,
             _folder: folder,
-            _turn: turn,
         })
     }
 
     /// Stops the network; the links that were seen.
-    async fn strike(self) -> anyhow::Result<Vec<Link>> {
+    pub(crate) async fn strike(self) -> anyhow::Result<Vec<Link>> {
         let ports = self.network.tap_ports();
         self.network.stop().await?;
         self.capture.end(&ports).await

@@ -24,12 +24,16 @@ use std::collections::BTreeSet;
 use anyhow::Context;
 use rustix::process::Signal;
 
-use crate::{
+use kolmogorov::distance;
+use rhythm::{
     GATEWAYS, RATE, Stage,
-    kolmogorov::{self, distance},
     own::Own,
     wire::{Link, may_capture},
 };
+
+#[path = "../../proto/tests/kolmogorov/mod.rs"]
+mod kolmogorov;
+mod rhythm;
 
 /// Gaps at either end of a link that count as near.
 const NEAR: usize = 8;
@@ -163,6 +167,11 @@ async fn attack_t07_connecting_and_stopping_do_not_show_in_the_rhythm() -> anyho
         samples
     };
     let (moving, idle) = (of(&moving), of(&idle).all);
+    assert!(
+        idle.len() > 10 * NEAR,
+        "{} gaps to compare with",
+        idle.len()
+    );
     assert!(
         moving.first.len() >= CLIENTS * ROUNDS,
         "{} links",
