@@ -40,7 +40,7 @@ const GUARD_ROUNDS: usize = 12;
 /// since where scalar code is faster the same lanes are a smaller multiple of it.
 const FLOORS: [(&str, f64, f64); 6] = [
     // Elsewhere: 7 % below what aws-lc's assembly reached on a Zen 4; the lanes are not measured there.
-    ("unwrap_single_2k", 2.1, 1.9),
+    ("unwrap_single_2k", 2.0, 1.9),
     // Elsewhere: another 6 % below, since the lanes have changed and a Zen 4 has not been measured again.
     ("unwrap_batched_1k", 6.9, 7.7),
     ("unwrap_batched_2k", 6.6, 7.4),
