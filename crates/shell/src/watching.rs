@@ -154,6 +154,7 @@ impl Watching {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::tests::consensus;
 
     #[test]
     fn without_a_document_the_key_says_nothing() {
@@ -163,5 +164,15 @@ mod tests {
             let asks = Standing::of(&State::Bootstrapping, &id, key_open);
             assert_eq!(asks, Standing::Bootstrapping);
         }
+    }
+
+    #[test]
+    fn a_node_is_ready_when_it_is_named_and_its_key_is_open() {
+        let consensus = Arc::new(consensus());
+        let (named, state) = (consensus.gateways().next().unwrap().id, State::Ready);
+        let of = |id, key_open| Standing::of(&state(Arc::clone(&consensus)), &id, key_open);
+        assert_eq!(of(named, true), Standing::Ready);
+        assert_eq!(of(named, false), Standing::Closed);
+        assert_eq!(of(NodeId([1; 32]), true), Standing::Unlisted);
     }
 }

@@ -21,10 +21,12 @@ use anyhow::{Context, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
 };
 
 const LIMIT: Duration = Duration::from_secs(60);
+const ASK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) const FRAME: usize = 2432;
 /// Content type and tag.
 pub(crate) const SEAL: usize = 17;
@@ -219,8 +221,21 @@ impl Capture {
         Ok(Self { file, dump })
     }
 
-    /// Ends it: the links to `ports` that it saw from their beginning.
+    /// Ends it, when all that has passed is written: the links to `ports` that it saw from their beginning.
     pub(crate) async fn end(mut self, ports: &[u16]) -> anyhow::Result<Vec<Link>> {
+        // The system hands packets over up to a second late, and what it has not is lost when the program
+        // ends. A connection that is made now is written after all that passed before.
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let last = listener.local_addr()?;
+        let _last = TcpStream::connect(last).await?;
+        let mut ask = tokio::time::interval(ASK_EVERY);
+        let written = async {
+            while links(&fs::read(&self.file)?, &[last.port()])?.is_empty() {
+                ask.tick().await;
+            }
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(LIMIT, written).await??;
         let pid = self.dump.id().and_then(|id| i32::try_from(id).ok());
         let pid = pid.and_then(Pid::from_raw).context("it ended")?;
         kill_process(pid, Signal::INT)?;
