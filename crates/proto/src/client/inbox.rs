@@ -124,7 +124,7 @@ impl Inbox {
     }
 
     /// Whether every packet that is as old is remembered: if not, one that was not seen may be one that
-    /// was forgotten, and is answered by no ack (MSG-15). What was forgotten is no younger than the oldest
+    /// was forgotten, and of what is finished it brings no ack (MSG-15). What was forgotten is no younger than the oldest
     /// that is left, and leaves the tags full until it is too old to be taken.
     pub(crate) fn remembers(&self, until_s: u64, tags_max: usize) -> bool {
         let oldest = self.tags_by_until.first();

@@ -85,8 +85,13 @@ impl Outbox {
         self.stranded.len()
     }
 
-    /// Notes which wait for such a gateway: `is_lost` says so of where they go.
-    pub(crate) fn strand(&mut self, is_lost: impl Fn(&Target) -> bool) {
+    /// Notes that this one waits for such a gateway.
+    pub(crate) fn strand(&mut self, id: MessageId) {
+        self.stranded.insert(id);
+    }
+
+    /// Notes which of all wait for such a gateway: `is_lost` says so of where they go.
+    pub(crate) fn strand_all(&mut self, is_lost: impl Fn(&Target) -> bool) {
         let lost = self.messages.iter().filter(|(_, of)| is_lost(&of.out.to));
         self.stranded = lost.map(|(id, _)| *id).collect();
     }

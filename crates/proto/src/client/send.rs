@@ -17,7 +17,7 @@ use super::{
     journal::Effect,
     loops::Course,
     outgoing::Outgoing,
-    returns::Way,
+    returns::{Returns, Way},
     route::{Map, NoRoute, Route},
     surbs::batch,
 };
@@ -377,23 +377,19 @@ impl Client {
         let most = to.map_or(u32::MAX, |to| self.returns.most(&to, epoch));
         let loss = self.loops.loss();
         self.outbox.start(id, loss, most);
-        self.strand();
+        // This one alone: of thousands that became durable at once each would look at all.
+        let consensus = self.consensus.as_deref();
+        if to.is_some_and(|to| is_stranded(consensus, &self.returns, &to)) {
+            self.outbox.strand(id);
+        }
     }
 
     /// Counts the messages to a gateway that the document does not have: another network's, or one that
     /// has left. They wait until it has, or they expire, and their owner should know why (CLI-23).
     pub(super) fn strand(&mut self) {
-        let Some(consensus) = self.consensus.as_ref() else {
-            return;
-        };
-        let returns = &self.returns;
-        self.outbox.strand(|to| {
-            let to = match to {
-                Target::Address(to) => Some(*to),
-                Target::Reply(token) => returns.address(token.0),
-            };
-            to.is_some_and(|to| !is_gateway(consensus, &to.gateway))
-        });
+        let (consensus, returns) = (self.consensus.as_deref(), &self.returns);
+        let lost = |to: &Target| is_stranded(consensus, returns, to);
+        self.outbox.strand_all(lost);
     }
 
     /// Gives up replies whose reply blocks are gone (CLI-25).
@@ -460,6 +456,18 @@ impl Client {
         let low: Vec<MessageId> = low.collect();
         self.acks.ask(self.now, &low, self.backoff_base());
     }
+}
+
+/// Whether what goes there can't be sent, since the document does not have the gateway.
+fn is_stranded(consensus: Option<&Consensus>, returns: &Returns, to: &Target) -> bool {
+    let to = match to {
+        Target::Address(to) => Some(*to),
+        Target::Reply(token) => returns.address(token.0),
+    };
+    let lost = |consensus: &Consensus, to: Address| !is_gateway(consensus, &to.gateway);
+    consensus
+        .zip(to)
+        .is_some_and(|(consensus, to)| lost(consensus, to))
 }
 
 pub(super) fn is_gateway(consensus: &Consensus, id: &NodeId) -> bool {
