@@ -14,7 +14,8 @@
 //! | 64     | 8     | 1 if closed in order and on the disk, else 0                   |
 //! | 72     | 8     | room, records; the file is never shorter                       |
 //! | 80     | 8     | UTC seconds when it was last opened, synced or closed          |
-//! | 88     | 8     | sum of the records if closed in order, mod 2⁶⁴; else 0         |
+//! | 88     | 8     | sum of the records if closed in order, mod 2⁶⁴; else 0; no sum |
+//! |        |       | in the version before, which is taken too                      |
 //! | 96     | 8 × n | fingerprints, in order; zero: none yet                         |
 //!
 //! The header, the count beside it and the folder are on the disk before the first append, so that a
@@ -64,6 +65,8 @@ use self::mark::Mark;
 use crate::state::{self, StateError};
 
 const MAGIC: &[u8; 8] = b"LacRpl03";
+/// The same without the sum. Taken so that an upgrade costs no epoch.
+const MAGIC_NO_SUM: &[u8; 8] = b"LacRpl02";
 const EPOCH: usize = 8;
 const BOOT: usize = 16;
 const OPENED: usize = 56;
@@ -257,7 +260,7 @@ impl Journals {
             // Killed between the two writes below: the journal is the newer.
             opened_before = header.opened;
             let held = read_records(&file, remembered)?;
-            if header.closed && header.sum != held.sum {
+            if header.closed && header.sum.is_some_and(|sum| sum != held.sum) {
                 return Err(burned());
             }
             held
@@ -287,7 +290,7 @@ impl Journals {
             closed: false,
             room: space::room(&file)?,
             seen_s: now.as_secs(),
-            sum: 0,
+            sum: Some(0),
         };
         let journal = Journal {
             epoch,
@@ -489,7 +492,8 @@ struct Header {
     closed: bool,
     room: u64,
     seen_s: u64,
-    sum: u64,
+    /// In no file of the version before.
+    sum: Option<u64>,
 }
 
 impl Header {
@@ -505,7 +509,7 @@ impl Header {
         put(CLOSED, &u64::from(self.closed).to_be_bytes());
         put(ROOM, &self.room.to_be_bytes());
         put(SEEN, &self.seen_s.to_be_bytes());
-        put(SUM, &self.sum.to_be_bytes());
+        put(SUM, &self.sum.unwrap_or_default().to_be_bytes());
         bytes
     }
 
@@ -514,7 +518,8 @@ impl Header {
             let field = bytes.get(at..)?.first_chunk()?;
             Some(u64::from_be_bytes(*field))
         };
-        (bytes.first_chunk() == Some(MAGIC)).then_some(())?;
+        let magic = bytes.first_chunk()?;
+        (magic == MAGIC || magic == MAGIC_NO_SUM).then_some(())?;
         Some(Self {
             epoch: number(EPOCH)?,
             boot: BootId(*bytes.get(BOOT..)?.first_chunk()?),
@@ -522,7 +527,7 @@ impl Header {
             closed: number(CLOSED)? == 1,
             room: number(ROOM)?,
             seen_s: number(SEEN)?,
-            sum: number(SUM)?,
+            sum: Some(number(SUM)?).filter(|_| magic == MAGIC),
         })
     }
 }

@@ -14,6 +14,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::Path,
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::{fs::OFlags, process::geteuid};
@@ -28,7 +29,11 @@ const LEN: usize = KEY + 8;
 const BURNED: u64 = u64::MAX;
 
 #[derive(Debug)]
-pub(super) struct Mark(File);
+pub(super) struct Mark {
+    file: File,
+    /// A write that was under way when the disk failed must not take it back.
+    burned: Mutex<bool>,
+}
 
 impl Mark {
     /// That of the journal for `key`, and how many records it says; none, if it is new.
@@ -37,6 +42,10 @@ impl Mark {
     ///
     /// If there can be none.
     pub(super) fn open(path: &Path, key: &PublicKey) -> io::Result<(Self, u64)> {
+        let of_file = |file| Self {
+            file,
+            burned: Mutex::default(),
+        };
         let opened = || {
             let file = state::in_place()
                 .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
@@ -51,24 +60,38 @@ impl Mark {
             let (of, held) = bytes.split_at(KEY);
             if read == LEN && of == *key.as_bytes() {
                 let held = held.first_chunk().copied();
-                return Ok((Self(file), held.map_or(BURNED, u64::from_be_bytes)));
+                return Ok((of_file(file), held.map_or(BURNED, u64::from_be_bytes)));
             }
             bytes = [0; LEN];
             bytes[..KEY].copy_from_slice(key.as_bytes());
             file.write_all_at(&bytes, 0)?;
-            Ok((Self(file), 0))
+            Ok((of_file(file), 0))
         };
         opened()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
     }
 
     /// The journal holds so many records.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be written, or the key is burned.
     pub(super) fn set(&self, held: u64) -> io::Result<()> {
-        self.0.write_all_at(&held.to_be_bytes(), KEY as u64)
+        let burned = self.burned.lock().unwrap_or_else(PoisonError::into_inner);
+        if *burned {
+            return Err(io::Error::other("its disk has failed before"));
+        }
+        self.write(held)
     }
 
     /// The key must open no more.
     pub(super) fn burn(&self) -> io::Result<()> {
-        self.set(BURNED)
+        let mut burned = self.burned.lock().unwrap_or_else(PoisonError::into_inner);
+        *burned = true;
+        self.write(BURNED)
+    }
+
+    fn write(&self, held: u64) -> io::Result<()> {
+        self.file.write_all_at(&held.to_be_bytes(), KEY as u64)
     }
 }

@@ -211,6 +211,10 @@ fn what_went_back_burns_the_key_and_what_did_not_keeps_it() {
         file.unwrap().set_len(place(999)).unwrap();
     };
     let empty: Harm = |folder| fs::write(path(folder), b"").unwrap();
+    let version_before: Harm = |folder| {
+        let file = OpenOptions::new().write(true).open(path(folder));
+        file.unwrap().write_all_at(MAGIC_NO_SUM, 0).unwrap();
+    };
     let older_version: Harm = |folder| {
         let file = OpenOptions::new().write(true).open(path(folder));
         file.unwrap().write_all_at(b"LacRpl01", 0).unwrap();
@@ -229,6 +233,8 @@ fn what_went_back_burns_the_key_and_what_did_not_keeps_it() {
         ("power loss", untouched, BOOT_B, NOW, false),
         ("shorter", shorter, BOOT_A, NOW, false),
         ("empty", empty, BOOT_A, NOW, false),
+        ("version before", version_before, BOOT_A, NOW, true),
+        ("its power loss", version_before, BOOT_B, NOW, false),
         ("older version", older_version, BOOT_A, NOW, false),
     ] {
         let folder = Folder::new();
@@ -249,6 +255,29 @@ fn what_went_back_burns_the_key_and_what_did_not_keeps_it() {
     open(&folder, BOOT_A).unwrap().0.close(later(3600)).unwrap();
     let result = open_for(&folder, 1000, BOOT_A, later(3299));
     assert!(matches!(result, Err(JournalError::Burned(7))));
+}
+
+/// An upgrade keeps what is open. The control: a sum that is missing is a wrong one.
+#[test]
+fn a_journal_of_the_version_before_has_no_sum() {
+    for (magic, keeps) in [(MAGIC_NO_SUM, true), (MAGIC, false)] {
+        let folder = Folder::new();
+        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+        journal.append(&[fingerprint(1)]).unwrap();
+        journal.close(NOW).unwrap();
+        let file = OpenOptions::new().write(true).open(path(&folder)).unwrap();
+        file.write_all_at(magic, 0).unwrap();
+        file.write_all_at(&[0; 8], SUM as u64).unwrap();
+        let result = open(&folder, BOOT_B);
+        assert_eq!(result.is_ok(), keeps, "{result:?}");
+        // It is of this version from then on.
+        assert_eq!(
+            Header::parse(&fs::read(path(&folder)).unwrap())
+                .unwrap()
+                .sum,
+            Some(0)
+        );
+    }
 }
 
 /// RPL-4: a journal that holds fewer records than were let through on this boot burns the key, however
@@ -372,6 +401,27 @@ fn a_disk_that_failed_burns_the_key_for_good() {
             let result = open(&folder, BOOT_A);
             assert_eq!(matches!(result, Err(JournalError::Burned(7))), fails);
         }
+    }
+}
+
+/// What was being appended when the disk said that it had failed does not take that back.
+#[test]
+fn an_append_meanwhile_takes_no_failure_back() {
+    for fails in [false, true] {
+        let folder = Folder::new();
+        let (mut journal, _) = open(&folder, BOOT_A).unwrap();
+        let sound = Arc::clone(&journal.file);
+        if fails {
+            journal.fail();
+        }
+        let sync = journal.sync(NOW);
+        journal.file = sound;
+        assert_eq!(sync().is_err(), fails);
+        let result = journal.append(&[fingerprint(1)]);
+        assert_eq!(matches!(result, Err(JournalError::Lost(7, _))), fails);
+        drop(journal);
+        let result = open(&folder, BOOT_A);
+        assert_eq!(matches!(result, Err(JournalError::Burned(7))), fails);
     }
 }
 

@@ -121,12 +121,16 @@ fn a_file_system_that_takes_no_space_is_given_zeros() {
         .args(["journal::tests::room::child_keeps_a_journal", "--exact"])
         .env(RAMFS, folder.path())
         .output();
-    match ran.map(|ran| (ran.status.code(), ran)) {
-        Ok((Some(0 | 101), ran)) => {
+    match ran {
+        // There is no `unshare`, or neither it nor `mount` may do that here.
+        Err(why) => eprintln!("skipped: a ramfs can't be mounted: {why}"),
+        Ok(ran) if matches!(ran.status.code(), Some(1 | 100)) => {
+            eprintln!("skipped: a ramfs can't be mounted: {ran:?}");
+        }
+        Ok(ran) => {
             let said = String::from_utf8_lossy(&ran.stdout);
             assert!(said.contains("1 passed"), "{ran:?}");
         }
-        no_right => eprintln!("skipped: it needs the right to mount a ramfs: {no_right:?}"),
     }
 }
 
