@@ -64,6 +64,8 @@ const NOTICED: &str = "loops_until_noticed";
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is asked whether the node is blind.
 const LOOK: Duration = Duration::from_secs(5);
+/// When loops that something has ended are tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 /// A node neither sends messages nor gets any: what strangers send to its mailbox is not kept.
 const LIMITS: Limits = Limits {
     outgoing_max: 0,
@@ -102,17 +104,24 @@ enum LoopsError {
 }
 
 impl Loops {
-    /// Loops while the consensus names this node, until `stop`. What ends them otherwise is
-    /// logged; the node goes on without.
+    /// Loops while the consensus names this node, until `stop`. The node goes on without what ends them
+    /// otherwise: that is logged, the node is blind (LOOP-12), and they are tried again.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        if let Some(Err(error)) = stop.run_until_cancelled(self.forever(&stop)).await {
-            tracing::error!(%error, "this node's loops have ended; mend that and restart it");
-        }
+        let looping = async {
+            while let Err(error) = self.forever(&stop).await {
+                tracing::error!(%error, "this node's loops have ended, so that it would not notice an \
+                    attack; mend that: they are tried again");
+                self.show_none(true);
+                tokio::time::sleep(AGAIN).await;
+            }
+        };
+        stop.run_until_cancelled(looping).await;
     }
 
     async fn forever(&self, stop: &CancellationToken) -> Result<(), LoopsError> {
         let mut directory = self.directory.clone();
         loop {
+            self.show_none(false);
             let named = |state: &State| state.consensus().is_some_and(|known| self.names(known));
             let Ok(known) = directory
                 .wait_for(named)
@@ -223,6 +232,12 @@ impl Loops {
                 return;
             }
         }
+    }
+
+    /// Shows that it does not loop, and whether it should.
+    fn show_none(&self, is_blind: bool) {
+        self.metrics.gauge(LINKS, 0);
+        self.metrics.gauge(BLIND, is_blind.into());
     }
 
     fn is_blind(&self, links: &Links, began: Time) -> bool {
@@ -358,6 +373,8 @@ fn why_blind([entry, mailbox]: &[Known; 2]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use proto::{
         NetworkId,
         client::Watching,
@@ -365,34 +382,71 @@ mod tests {
     };
 
     use super::*;
-    use crate::{client::tests::consensus, clock::Clock, keys::About, state::StateDir};
+    use crate::{
+        client::tests::{consensus, consensus_in},
+        clock::Clock,
+        keys::About,
+        state::StateDir,
+    };
 
     const NETWORK: NetworkId = NetworkId([7; 32]);
     const START_S: u64 = 1_000_000;
+
+    /// Those of a node of `role` in `folder`, which knows this document.
+    fn loops(folder: &Path, role: Role, known: &Arc<Consensus>, metrics: &Metrics) -> Loops {
+        Loops {
+            keys: Arc::new(Keys::open(StateDir::open(folder).unwrap()).unwrap()),
+            role,
+            dialler: Dialler {
+                network: NETWORK,
+                key: None,
+                clock: Clock::started(Duration::from_secs(600)),
+            },
+            directory: watch::channel(State::Ready(Arc::clone(known))).1,
+            metrics: metrics.clone(),
+            alarmed: Arc::new(|| ()),
+        }
+    }
+
+    /// LOOP-12: what ended the loops of a node has made it blind. Its status does not stay as it was.
+    #[tokio::test]
+    async fn a_node_whose_loops_have_ended_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let metrics = Metrics::default();
+        let (known, node) = (
+            Arc::new(consensus_in(folder.path())),
+            folder.path().join("0"),
+        );
+        let mut loops = loops(&node, Role::Mix, &known, &metrics);
+        let (document, directory) = watch::channel(State::Bootstrapping);
+        loops.directory = directory;
+        metrics.gauge(LINKS, 2);
+        std::fs::create_dir(node.join(FILE)).unwrap(); // no file can be read there, nor written
+        let mut running = core::pin::pin!(loops.run(CancellationToken::new()));
+        let mut look = async |shown: Value| {
+            tokio::select! {
+                biased;
+                () = &mut running => unreachable!("it is tried again"),
+                () = tokio::task::yield_now() => {}
+            }
+            let status = status(&metrics);
+            assert_eq!(json!([status["links_up"], status["blind"]]), shown);
+        };
+        look(json!([0, false])).await; // no document names it
+        document.send_replace(State::Ready(known));
+        look(json!([0, true])).await;
+    }
 
     /// LOOP-12: a node whose loops tell nothing for two minutes is not calm. Its status shows it, and its
     /// log which link is down.
     #[tokio::test]
     async fn a_node_that_is_cut_off_says_so() {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::started(Duration::from_secs(600));
         let (known, metrics) = (Arc::new(consensus()), Metrics::default());
-        let loops = Loops {
-            keys: Arc::new(
-                Keys::open(StateDir::open(&folder.path().join("mix")).unwrap()).unwrap(),
-            ),
-            role: Role::Mix,
-            dialler: Dialler {
-                network: NETWORK,
-                key: None,
-                clock,
-            },
-            directory: watch::channel(State::Ready(Arc::clone(&known))).1,
-            metrics: metrics.clone(),
-            alarmed: Arc::new(|| ()),
-        };
+        let loops = loops(&folder.path().join("mix"), Role::Mix, &known, &metrics);
         let links = Links::default();
-        for (began, is_blind) in [(clock.now(), false), (Time::ZERO, true)] {
+        let now = loops.dialler.clock.now();
+        for (began, is_blind) in [(now, false), (Time::ZERO, true)] {
             tokio::select! {
                 biased;
                 () = loops.show(&links, began) => unreachable!("it goes on"),

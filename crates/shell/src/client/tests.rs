@@ -1,6 +1,6 @@
 //! What a client is told of its links, and where they go.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use proto::{
     NetworkId,
@@ -22,7 +22,11 @@ const START_S: u64 = 1_000_000;
 
 /// Three mixes and two gateways.
 pub(crate) fn consensus() -> Consensus {
-    let folder = tempfile::tempdir().unwrap();
+    consensus_in(tempfile::tempdir().unwrap().path())
+}
+
+/// Of nodes that keep their keys in folders there, called by their numbers.
+pub(crate) fn consensus_in(folder: &Path) -> Consensus {
     let terms = Terms {
         network: NETWORK,
         period: 0,
@@ -31,7 +35,7 @@ pub(crate) fn consensus() -> Consensus {
         params: Params::default(),
     };
     let nodes = (0..5u8).map(|i| {
-        let path = folder.path().join(i.to_string());
+        let path = folder.join(i.to_string());
         let keys = Keys::open(StateDir::open(&path).unwrap()).unwrap();
         let about = About {
             role: if i < 3 { Role::Mix } else { Role::Gateway },
