@@ -5,7 +5,7 @@
 //!
 //! | state           | means                                                              |
 //! |-----------------|--------------------------------------------------------------------|
-//! | `off`           | stopped, or the consensus is past its last epoch                    |
+//! | `off`           | stopped, also after a proof of a split                              |
 //! | `bootstrapping` | no valid consensus yet, or one of the links is down                 |
 //! | `ready`         | both links are up                                                  |
 //!
@@ -217,9 +217,14 @@ impl Shared {
         };
         let (hearing, stop) = (Arc::clone(&self), self.stop.clone());
         self.spawn(Arc::clone(&self).check_profile());
+        // Whoever drops the runtime instead of stopping the daemon ends what has one of its own, too.
+        let _ends = self.stop.clone().drop_guard();
         // A program hands over a body of 100 MB, or takes one: seconds of work, in which the rhythm
         // goes on (CLI-2).
-        let rhythm = move || client::run(setup, move |said| hearing.hear(said), stop);
+        let rhythm = move || async move {
+            let _until_it_ended = start.folder;
+            client::run(setup, move |said| hearing.hear(said), stop).await
+        };
         apart("rhythm", rhythm).await??;
         Ok(())
     }

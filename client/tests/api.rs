@@ -7,10 +7,11 @@
 //! | lines that are no requests                 | a refused request leaves the connection usable |
 //! | the socket                                 | mode 0600, one daemon, replaced after a crash  |
 //! | too many programs                          | connections are bounded                        |
+//! | a dropped runtime                          | nothing goes on that nobody can stop           |
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use client::{
     Daemon, Handle,
@@ -240,6 +241,47 @@ async fn the_socket_is_private_and_of_one_daemon() {
     let (handle, _serving) = served(&config).await;
     assert!(Call::open(&config.socket).await.is_ok());
     handle.stop().await.unwrap();
+}
+
+/// A program that drops its runtime instead of stopping the daemon leaves nothing that runs: its folder
+/// is free.
+#[test]
+fn a_daemon_ends_with_its_runtime() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = made(folder.path());
+    let runtime = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap()
+    };
+    let first = runtime();
+    let handle = first.block_on(async {
+        let (handle, _serving) = served(&config).await;
+        let mut call = Call::open(&config.socket).await.unwrap();
+        let to = handle.address().unwrap().to_string();
+        // The machine answers, so it runs.
+        let refused = call
+            .ask(&send(Some(to), None, Reply::None, Wait::Sent))
+            .await;
+        assert!(refused.is_err());
+        handle
+    });
+    assert!(!handle.is_stopping());
+    drop(first);
+    assert!(handle.is_stopping());
+    runtime().block_on(async {
+        let again = async {
+            loop {
+                match Daemon::start(config.clone()).await {
+                    Ok(again) => break again.stop().await.unwrap(),
+                    Err(why) => assert!(why.to_string().contains("in use"), "{why:#}"),
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), again)
+            .await
+            .expect("its folder is free");
+    });
 }
 
 #[tokio::test]

@@ -16,18 +16,23 @@ where
     F: Future<Output = T>,
     T: Send + 'static,
 {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
     let (ended, end) = oneshot::channel();
     let name = name.to_owned();
+    // A runtime must not be dropped on a thread of another's, as one made here would be without a thread.
     thread::Builder::new().name(name).spawn(move || {
-        let _nobody_waits = ended.send(runtime.block_on(task()));
-        // A name that is being looked up is not waited for.
-        runtime.shutdown_background();
+        let ran = Builder::new_current_thread().enable_all().build();
+        let ran = ran.map(|runtime| {
+            let ran = runtime.block_on(task());
+            // A name that is being looked up is not waited for.
+            runtime.shutdown_background();
+            ran
+        });
+        let _nobody_waits = ended.send(ran);
     })?;
     let panicked = |_| {
         io::Error::other("its thread has ended, which is a bug: please report what stands above")
     };
-    end.await.map_err(panicked)
+    end.await.map_err(panicked)?
 }
 
 #[cfg(test)]

@@ -160,7 +160,10 @@ impl Port {
             let mut moved = destination.clone();
             let moved = moved.wait_for(|now| *now != other);
             let lasted = tokio::select! {
-                _ = moved => Ok(()),
+                moved = moved => match moved {
+                    Ok(_) => Ok(()),
+                    Err(_closed) => return,
+                },
                 lasted = self.serve(&dialler, patience, &to, &inbox, &mut backoff) => lasted,
                 () = inbox.closed() => return,
             };
@@ -192,7 +195,7 @@ impl Port {
                 let mut moved = destination.clone();
                 tokio::select! {
                     () = tokio::time::sleep(backoff.wait()) => {}
-                    _ = moved.wait_for(|now| *now != other) => {}
+                    moved = moved.wait_for(|now| *now != other) => if moved.is_err() { return },
                     () = inbox.closed() => return,
                 }
             } else {
@@ -282,26 +285,67 @@ mod tests {
         tls,
     };
 
-    /// The link comes up each time and is closed at once.
-    #[tokio::test]
-    async fn a_gateway_that_refuses_is_dialled_less_and_less() {
-        let (clock, network) = (Clock::start(), NetworkId([7; 32]));
-        let [identity, key] = [2, 102].map(|seed| SigningKey::from_bytes(&[seed; 32]));
-        let link_key = key.verifying_key().to_bytes();
-        let now_s = clock.utc().as_secs();
-        let validity = now_s - 60..now_s + 60;
-        let certificate = LinkCertificate::sign(&network, &identity, link_key, validity);
-        let certificate = certificate_frame(&certificate);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let to = Destination {
+    const NETWORK: NetworkId = NetworkId([7; 32]);
+
+    /// Keys of a gateway, of it and of its links.
+    fn keys() -> [SigningKey; 2] {
+        [2, 102].map(|seed| SigningKey::from_bytes(&[seed; 32]))
+    }
+
+    /// That gateway, where it listens.
+    fn there(listener: &TcpListener) -> Destination {
+        let [id, link_key] = keys().map(|key| key.verifying_key().to_bytes());
+        Destination {
             target: Target {
-                id: NodeId(identity.verifying_key().to_bytes()),
+                id: NodeId(id),
                 address: listener.local_addr().unwrap().to_string(),
                 link_key: Some(link_key),
             },
             profile: 0,
             silence: Duration::from_secs(15),
+        }
+    }
+
+    fn dialler(clock: Clock) -> Dialler {
+        Dialler {
+            network: NETWORK,
+            key: None,
+            clock,
+        }
+    }
+
+    /// Who said where it goes is gone, and with it whoever reads: it must not be dialled for ever.
+    #[tokio::test]
+    async fn a_link_that_nobody_wants_any_more_ends() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = Port::new(Purpose::Entry);
+        let (wanted, destination) = watch::channel(Some(there(&listener)));
+        let (inbox, _inputs) = mpsc::channel(16);
+        let mut kept =
+            core::pin::pin!(port.keep(dialler(Clock::start()), HELD, destination, inbox));
+        let _dialled = tokio::select! {
+            dialled = listener.accept() => dialled.unwrap(),
+            () = &mut kept => unreachable!("it is wanted"),
         };
+        drop(wanted);
+        tokio::select! {
+            _again = listener.accept() => panic!("it is dialled again"),
+            () = kept => {}
+        }
+    }
+
+    /// The link comes up each time and is closed at once.
+    #[tokio::test]
+    async fn a_gateway_that_refuses_is_dialled_less_and_less() {
+        let clock = Clock::start();
+        let [identity, key] = keys();
+        let link_key = key.verifying_key().to_bytes();
+        let now_s = clock.utc().as_secs();
+        let validity = now_s - 60..now_s + 60;
+        let certificate = LinkCertificate::sign(&NETWORK, &identity, link_key, validity);
+        let certificate = certificate_frame(&certificate);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = there(&listener);
         let gateway = async {
             let mut dialled = Vec::new();
             for _ in 0..3 {
@@ -313,17 +357,12 @@ mod tests {
             }
             dialled
         };
-        let dialler = Dialler {
-            network,
-            key: None,
-            clock,
-        };
         let port = Port::new(Purpose::Entry);
         let (_destination, destination) = watch::channel(Some(to));
         let (inbox, _inputs) = mpsc::channel(16);
         let dialled = tokio::select! {
             dialled = gateway => dialled,
-            () = port.keep(dialler, HELD, destination, inbox) => unreachable!("it is wanted"),
+            () = port.keep(dialler(clock), HELD, destination, inbox) => unreachable!("it is wanted"),
         };
         let second = dialled[2].since(dialled[1]);
         assert!(second >= REDIAL_FIRST, "twice the first: {second:?}");
