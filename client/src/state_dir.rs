@@ -90,7 +90,7 @@ impl StateDir {
         let mailbox = config.mailbox()?.unwrap_or(UNCHOSEN);
         let made = Self::begin(config)?;
         ensure!(
-            !made.has_any(&[RECORDS, DRAFT]),
+            !made.has_records() && !made.path(DRAFT).exists(),
             unfinished(&config.state_dir)
         );
         made.settle(&text, or_default(&config.profile))?;
@@ -124,13 +124,13 @@ impl StateDir {
         Ok(folder)
     }
 
-    fn has_any(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| self.path(name).exists())
+    fn has_records(&self) -> bool {
+        Records::are_at(&self.path(RECORDS))
     }
 
     /// Whether there are records of addresses: with them it is a client.
     fn has_addresses(&self) -> anyhow::Result<bool> {
-        if !self.has_any(&[RECORDS]) {
+        if !self.has_records() {
             return Ok(false);
         }
         let (_, found) = self.records()?;
@@ -168,16 +168,17 @@ impl StateDir {
     pub fn open(config: &Config) -> anyhow::Result<Self> {
         let path = &config.state_dir;
         ensure!(
-            [IDENTITY, RECORDS, DRAFT]
-                .iter()
-                .any(|name| path.join(name).exists()),
+            Records::are_at(&path.join(RECORDS))
+                || [IDENTITY, DRAFT]
+                    .iter()
+                    .any(|name| path.join(name).exists()),
             "{} holds no identity; make one: lacuna init --network FILE --state-dir {}",
             path.display(),
             path.display(),
         );
         let state = state::StateDir::open(path)?;
         let folder = Self { state };
-        if !folder.has_any(&[IDENTITY]) {
+        if !folder.path(IDENTITY).exists() {
             ensure!(folder.has_addresses()?, unfinished(path));
             // Somebody took zeros for rubbish, or a `restore` was killed at its end.
             folder.state.write(IDENTITY, &BLANK)?;
@@ -384,9 +385,16 @@ pub(crate) mod tests {
     }
 
     /// Whoever removes the zeros of a client that ran loses nothing: `run` makes them again, and `init`
-    /// touches nothing.
+    /// and `restore` touch nothing.
     #[tokio::test]
     async fn a_client_without_its_blank_identity_is_the_same_client() {
+        for killed in [false, true] {
+            keeps_its_records(killed).await;
+        }
+    }
+
+    /// Also if it was `killed` while its records were written anew.
+    async fn keeps_its_records(killed: bool) {
         let folder = tempfile::tempdir().unwrap();
         let config = config(folder.path());
         let own = StateDir::create(&config).unwrap();
@@ -398,11 +406,18 @@ pub(crate) mod tests {
         drop(records);
         fs::remove_file(own.path(IDENTITY)).unwrap();
         drop(own);
-        let refused = StateDir::create(&config).unwrap_err().to_string();
-        assert!(
-            refused.contains("`lacuna run`") && !refused.contains('\n'),
-            "{refused}"
-        );
+        for refuses in [StateDir::create, StateDir::begin] {
+            if killed {
+                let file = |end| config.state_dir.join(RECORDS).with_added_extension(end);
+                fs::copy(config.state_dir.join(RECORDS), file("new")).unwrap();
+                fs::rename(config.state_dir.join(RECORDS), file("old")).unwrap();
+            }
+            let refused = refuses(&config).unwrap_err().to_string();
+            assert!(
+                refused.contains("`lacuna run`") && !refused.contains('\n'),
+                "{refused}"
+            );
+        }
         let own = StateDir::open(&config).unwrap();
         assert_eq!(fs::read(own.path(IDENTITY)).unwrap(), BLANK);
         let (_, found) = own.records().unwrap();

@@ -44,6 +44,13 @@ pub struct Records {
 }
 
 impl Records {
+    /// Whether there are records at `path`, also where a crash has left them in the files beside it.
+    #[must_use]
+    pub fn are_at(path: &Path) -> bool {
+        let [_, old] = File::beside(path);
+        path.exists() || old.exists()
+    }
+
     /// Opens the file at `path`, creating it (0600) if there is none, and reads it whole.
     ///
     /// # Errors
