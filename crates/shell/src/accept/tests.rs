@@ -8,8 +8,29 @@ use tokio::{
 use super::*;
 use crate::link::tests::{certified, dialler, hello, key, target};
 
-/// A listener as node 2; it admits the link keys 101 and 104. What it takes comes out of the
-/// receiver.
+/// That of node 2; it admits the link keys 101 and 104.
+fn door(purposes: &'static [Purpose], limits: Limits, metrics: &Metrics) -> Door {
+    let clock = Clock::start();
+    let nodes = [(101, 1), (104, 4)].map(|(link, id)| {
+        let public = |seed| key(seed).verifying_key().to_bytes();
+        (public(link), NodeId(public(id)))
+    });
+    let admit = move |key: &[u8; 32]| {
+        let node = nodes.iter().find(|(link, _)| link == key);
+        node.map(|(_, id)| *id)
+    };
+    Door {
+        key: key(102),
+        certificate: Arc::new(move || certified(2, clock)),
+        purposes,
+        admit: Arc::new(admit),
+        limits,
+        clock,
+        metrics: metrics.clone(),
+    }
+}
+
+/// A listener at that door. What it takes comes out of the receiver.
 pub(crate) async fn open(
     purposes: &'static [Purpose],
     limits: Limits,
@@ -19,27 +40,10 @@ pub(crate) async fn open(
     Metrics,
     CancellationToken,
 ) {
-    let (clock, metrics, stop) = (Clock::start(), Metrics::default(), CancellationToken::new());
+    let (metrics, stop) = (Metrics::default(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let nodes = [(101, 1), (104, 4)].map(|(link, id)| {
-        let public = |seed| key(seed).verifying_key().to_bytes();
-        (public(link), NodeId(public(id)))
-    });
-    let door = Door {
-        key: key(102),
-        certificate: Arc::new(move || certified(2, clock)),
-        purposes,
-        admit: Arc::new(move |key| {
-            nodes
-                .iter()
-                .find(|(link, _)| link == key)
-                .map(|(_, id)| *id)
-        }),
-        limits,
-        clock,
-        metrics: metrics.clone(),
-    };
+    let door = door(purposes, limits, &metrics);
     let (taken, links) = mpsc::unbounded_channel();
     let handle = move |incoming: Incoming| {
         let taken = taken.clone();
@@ -206,22 +210,30 @@ async fn a_node_gets_in_when_all_places_are_taken() {
     refused(&metrics, 1).await;
 }
 
-/// LNK-9: the age of a handshake does not tell which is ended.
+/// LNK-9: the age of a handshake does not tell whether it is the one that ends.
 #[test]
 fn each_handshake_is_drawn_alike() {
+    let limits = Limits {
+        handshakes: 4,
+        ..Limits::default()
+    };
+    let (metrics, stop) = (Metrics::default(), CancellationToken::new());
     let mut ended = [0; 4];
     for _ in 0..1000 {
-        let mut guests = Guests::default();
-        let tokens = [(); 4].map(|()| CancellationToken::new());
-        guests.shaking.extend((0..).zip(tokens.clone()));
-        guests.draw().unwrap().cancel();
-        assert_eq!(guests.shaking.len(), 3);
-        let drawn = tokens.iter().position(CancellationToken::is_cancelled);
-        ended[drawn.unwrap()] += 1;
+        let hall = Arc::new(Hall {
+            door: door(&[Purpose::Node], limits, &metrics),
+            guests: Mutex::default(),
+        });
+        let enter = || hall.enter([127, 0, 0, 1].into(), &stop).unwrap();
+        let there = [(); 4].map(|()| enter());
+        let is_over = |guest: &Guest| guest.ended.is_cancelled();
+        assert!(!there.iter().any(is_over), "there is room");
+        assert!(!is_over(&enter()));
+        assert_eq!(there.iter().filter(|guest| is_over(guest)).count(), 1);
+        ended[there.iter().position(is_over).unwrap()] += 1;
     }
     // 250 each, with a standard deviation of 14.
     assert!(ended.iter().all(|count| (150..350).contains(count)));
-    assert!(Guests::default().draw().is_none());
 }
 
 /// LNK-9, ATTACKS g02: bytes that are no TLS end their connection and are counted.
