@@ -9,7 +9,7 @@
 //! | [`UNSENT_TAKEN`]                       | what the dialled side writes: frames of mailboxes| outlives short stalls          |
 //!
 //! *Unsent* is what TCP has not sent once: neither the peer's window nor the path has let it. What is
-//! under way is not counted, so a long way costs nothing.
+//! under way is not counted, so a long way costs nothing while the send buffer holds it.
 
 use core::{
     pin::Pin,
@@ -24,6 +24,7 @@ use std::{
 use proto::wire::FRAME_LEN;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     net::sockopt,
 };
 use socket2::SockRef;
@@ -80,9 +81,11 @@ impl Socket {
     fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ask = || {
             let mut socket = [PollFd::new(&self.0, PollFlags::OUT)];
-            match poll(&mut socket, Some(&Timespec::default()))? {
-                0 => Err(ErrorKind::WouldBlock.into()),
-                _ => Ok(()),
+            match poll(&mut socket, Some(&Timespec::default())) {
+                // A signal came before there was room.
+                Ok(0) | Err(Errno::INTR) => Err(ErrorKind::WouldBlock.into()),
+                Ok(_) => Ok(()),
+                Err(why) => Err(why.into()),
             }
         };
         loop {

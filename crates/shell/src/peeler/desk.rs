@@ -292,6 +292,8 @@ impl Desk {
         let opened = opened.await;
         let mut books = self.books();
         match opened {
+            // Its disk lost something while it was opened.
+            Ok(_) if books.closed.get(&epoch) == Some(&Closed::Burned) => {}
             Ok((secret, seen, journal)) => {
                 books.journals.insert(epoch, journal);
                 books.stage.install(epoch, secret, seen);
