@@ -5,7 +5,7 @@
 //! | `{"listening":"SOCKET"}`     | the local API answers                                    |
 //! | `{"state":"bootstrapping"}`  | at the start, and whenever a link is lost                |
 //! | `{"state":"ready"}`          | both links are up                                        |
-//! | `{"state":"off"}`            | the consensus is past its last epoch                     |
+//! | `{"state":"off"}`            | stopped, also after a proof of a split                   |
 //!
 //! SIGINT or SIGTERM stops it within the grace period. Logs go to standard error.
 

@@ -68,7 +68,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// What is known of the network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
-    /// Not started, stopped, or stopped closed after a proof of a split.
+    /// Stopped, or stopped closed after a proof of a split.
     #[default]
     Off,
     /// No document holds now; it is being asked for.
