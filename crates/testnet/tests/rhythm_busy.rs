@@ -4,11 +4,14 @@
 //! copied, stored and coded by the process that also ticks. Two clients run; one of them is handed a body
 //! of [`BODY`] bytes, and as many more that it refuses.
 //!
-//! | what is judged                              | law                                        | bound           |
-//! |---------------------------------------------|--------------------------------------------|-----------------|
-//! | longest gap of frames on the entry link      | of so many exponential gaps, at the profile's rate | passed once in 10⁴ times, and [`LATE`] |
-//! | confirmations on the mailbox link            | multiples of a constant interval           | [`LATE`]        |
-//! | those that were skipped                      | one woken 50 ms late is (CLI-4)            | [`SKIPPED`]     |
+//! | what is judged                         | law                                                | bound                                   |
+//! |----------------------------------------|----------------------------------------------------|-----------------------------------------|
+//! | longest gap of frames, entry link      | of so many exponential gaps, at the profile's rate | passed once in 10⁴ times, and [`LATE`]  |
+//! | confirmations on the mailbox link      | multiples of a constant interval                   | [`LATE`]                                |
+//! | those that were skipped                | one woken 50 ms late is (CLI-4)                    | [`SKIPPED`]                             |
+//! | work on the rhythm's thread            | as of the client that does nothing                 | and a fourth of what other threads work |
+//!
+//! The last is what keeps the others on a machine that is slower than this one.
 //!
 //! Both clients are held to all, so that a machine which wakes everybody late is told from one that
 //! works in between.
@@ -69,6 +72,15 @@ fn check(entry: &[f64], mailbox: &[f64]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the rhythm's thread of the busy client left the bodies to others: it has worked little more
+/// than that of the steady one. Both are given with what the whole process has worked.
+fn check_work([steady, _]: [u64; 2], [busy, whole]: [u64; 2]) -> anyhow::Result<()> {
+    let [more, others] = [busy.saturating_sub(steady), whole - busy];
+    let said = format!("{more} ticks on the rhythm's thread, {others} on others");
+    ensure!(4 * more < others, said);
+    Ok(())
+}
+
 /// What an application does: long messages that are refused, and one that is taken.
 async fn hand_over(socket: PathBuf, address: String) -> anyhow::Result<()> {
     let body = base64::encode(&vec![7; BODY]);
@@ -119,7 +131,14 @@ async fn attack_t07_a_long_message_does_not_show_in_the_rhythm() -> anyhow::Resu
     };
     let socket = busy.socket();
     // This process also plays the wires: they must not wait for it.
+    let before = [steady.worked()?, busy.worked()?];
     apart("application", move || hand_over(socket, address)).await??;
+    let after = [steady.worked()?, busy.worked()?];
+    let since = |who: usize, of: usize| after[who][of] - before[who][of];
+    let [steadily, busily] = [0, 1].map(|who| [since(who, 0), since(who, 1)]);
+    check_work(steadily, busily)?;
+    let all_there = [busily[1], busily[1]];
+    assert!(check_work(steadily, all_there).is_err(), "control, work");
     busy.until_sent(1, sent + FRAMES).await?;
     for own in &mut both {
         own.stop().await?;

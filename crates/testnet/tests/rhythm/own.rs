@@ -104,10 +104,34 @@ impl Own {
         sent.with_context(|| format!("{} sends too little", self.name))?
     }
 
+    fn proc(&self) -> anyhow::Result<PathBuf> {
+        let pid = self.process.as_ref().and_then(Process::id);
+        Ok(Path::new("/proc").join(pid.context("it runs")?.to_string()))
+    }
+
+    /// What its rhythm's thread has worked since it started, and what the whole process has, in ticks of
+    /// 10 ms.
+    pub(crate) fn worked(&self) -> anyhow::Result<[u64; 2]> {
+        let own = self.proc()?;
+        // User and system time stand 12 and 13 words behind the name, which is in brackets.
+        let worked = |of: &Path| {
+            let stat = fs::read_to_string(of.join("stat"))?;
+            let words = stat.rsplit(") ").next().unwrap_or_default();
+            let times = words.split(' ').skip(11).take(2).map(str::parse::<u64>);
+            anyhow::Ok(times.sum::<Result<u64, _>>()?)
+        };
+        let threads = fs::read_dir(own.join("task"))?.flatten();
+        let is_rhythm = |of: &fs::DirEntry| {
+            fs::read_to_string(of.path().join("comm")).is_ok_and(|name| name.trim() == "rhythm")
+        };
+        let rhythm = threads.into_iter().find(is_rhythm);
+        let rhythm = rhythm.context("its rhythm has a thread")?;
+        Ok([worked(&rhythm.path())?, worked(&own)?])
+    }
+
     /// Adds the ports of its links, each with the port that it dialled.
     pub(crate) fn links(&self, to: &mut BTreeSet<(u16, u16)>) -> anyhow::Result<()> {
-        let pid = self.process.as_ref().and_then(Process::id);
-        let own = Path::new("/proc").join(pid.context("it runs")?.to_string());
+        let own = self.proc()?;
         let mut sockets = BTreeSet::new();
         for entry in fs::read_dir(own.join("fd"))? {
             let Ok(target) = fs::read_link(entry?.path()) else {
