@@ -6,6 +6,7 @@
 //! | dead gateway       | MSG-24, MSG-25: what is under way in both directions follows            |
 //! | forged             | MSG-24: only the owner of both addresses is believed; the control: he is |
 //! | lost acks          | MSG-25: notices repeat; repair at the new mailbox is of the old message |
+//! | forgotten tag      | MSG-15, MSG-24: a notice that is played again brings no ack             |
 //! | killed             | CLI-40: after each write, on either side; before it there was no move   |
 //! | revoked, restored  | CLI-32, CLI-34: former mailboxes as well                                |
 //! | entry link         | CLI-2: written at the same instants as without a move                   |
@@ -270,6 +271,35 @@ fn lost_acks_of_notices_and_messages_are_made_up() {
     assert!(net.count(1, ClientEvent::SpareReceived) > 0);
     assert_eq!(net.bodies(1), [body(5, 1), body(3000, 2)]);
     assert_eq!(net.peers[0].relocated.len(), 1);
+}
+
+/// MSG-15, MSG-24: a notice whose tag had to be forgotten is taken again, and brings no ack: a gateway that
+/// plays it again learns nothing.
+#[test]
+fn a_notice_as_old_as_what_is_forgotten_brings_no_ack() {
+    let mut net = net(62, 2);
+    acquaint(&mut net, 0, 1);
+    let (told, mailbox) = (
+        ClientEvent::RelocationReceived,
+        net.peers[1].identity.mailbox(),
+    );
+    net.tap = Some(Vec::new());
+    moves(&mut net, 0, 3);
+    assert!(net.run(secs(200.0), |net| untold(net, 0) == 0));
+    let mut tapped = net.tap.take().expect("it listens");
+    tapped.retain(|(to, _)| *to == mailbox);
+    net.peers[1].config.limits.tags_max = 1;
+    net.crash(1, Duration::ZERO);
+    net.send(0, 2, 1, body(5, 2), Return::Address); // its tag takes the place
+    assert!(net.run(secs(260.0), |net| acked(net, 0, 2)));
+    pass(&mut net, 20);
+    let before = [told.clone(), ClientEvent::PayloadSent].map(|event| net.count(1, event));
+    for (_, packet) in tapped {
+        net.inject(1, packet);
+    }
+    pass(&mut net, 60);
+    assert!(net.count(1, told) > before[0], "it was forgotten");
+    assert_eq!(net.count(1, ClientEvent::PayloadSent), before[1]);
 }
 
 /// CLI-40: killed after each write of the move, the notices and their acks, either side goes on where
