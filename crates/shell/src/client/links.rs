@@ -142,6 +142,27 @@ impl Port {
         &self,
         dialler: Dialler,
         patience: Duration,
+        destination: watch::Receiver<Option<Destination>>,
+        inbox: mpsc::Sender<Input>,
+    ) {
+        self.keep_up(dialler, patience, destination, inbox).await;
+        self.fell();
+    }
+
+    /// Notes that it is down; whether it was up.
+    fn fell(&self) -> bool {
+        let was_up = self.known.borrow().up;
+        if was_up {
+            self.set(None);
+            self.known.send_modify(|known| known.up = false);
+        }
+        was_up
+    }
+
+    async fn keep_up(
+        &self,
+        dialler: Dialler,
+        patience: Duration,
         mut destination: watch::Receiver<Option<Destination>>,
         inbox: mpsc::Sender<Input>,
     ) {
@@ -167,11 +188,7 @@ impl Port {
                 lasted = self.serve(&dialler, patience, &to, &inbox, &mut backoff) => lasted,
                 () = inbox.closed() => return,
             };
-            let was_up = self.known.borrow().up;
-            if was_up {
-                self.set(None);
-                self.known.send_modify(|known| known.up = false);
-            }
+            let was_up = self.fell();
             // An entry that can't be reached is news as well (CLI-29).
             let gateway = to.target.id;
             let down = if self.is_entry() {
