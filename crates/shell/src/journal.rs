@@ -32,7 +32,7 @@
 //! - it was, and its records have another sum: some were lost, or are others (they are uniform, so a
 //!   sum tells as surely as a hash, and costs an addition);
 //! - its count of openings is lower than the one beside it, or it is gone: it went back;
-//! - it is shorter than it was made, or of another version;
+//! - it is shorter than it was made, or of a version that is neither this one nor the one before;
 //! - the clock stands more than [`CLOCK_BACK_MAX`] before the time in it: whatever turned that back
 //!   may have turned back more.
 //!
