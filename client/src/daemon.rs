@@ -132,17 +132,27 @@ impl Daemon {
             identity,
             inputs,
         };
+        let ends = Ends(Arc::clone(&shared));
         let run = Arc::clone(&shared).run(start);
-        let ending = Arc::clone(&shared);
         shared.tasks.spawn(async move {
             if let Err(error) = run.await {
-                ending.fail(Ended::Running(format!("{error:#}")));
+                ends.0.fail(Ended::Running(format!("{error:#}")));
             }
-            ending.stop.cancel();
-            ending.outbox.close();
-            ending.orders.close();
+            drop(ends);
         });
         Ok(Handle { shared })
+    }
+}
+
+/// Dropped, it ends what the daemon runs and whoever waits for it: also when it is dropped with the
+/// runtime, by a program that does not stop the daemon.
+struct Ends(Arc<Shared>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.stop.cancel();
+        self.0.outbox.close();
+        self.0.orders.close();
     }
 }
 
@@ -217,8 +227,6 @@ impl Shared {
         };
         let (hearing, stop) = (Arc::clone(&self), self.stop.clone());
         self.spawn(Arc::clone(&self).check_profile());
-        // Whoever drops the runtime instead of stopping the daemon ends what has one of its own, too.
-        let _ends = self.stop.clone().drop_guard();
         // A program hands over a body of 100 MB, or takes one: seconds of work, in which the rhythm
         // goes on (CLI-2).
         let rhythm = move || async move {
@@ -356,4 +364,40 @@ fn name(event: ClientEvent) -> String {
         ClientEvent::Dropped(why) => return format!("dropped_{why:?}").to_lowercase(),
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::Wait,
+        outbox::{SendError, Sending},
+        state_dir,
+    };
+
+    /// Nobody waits for ever for a daemon whose runtime is gone, also while no gateway is chosen yet.
+    #[test]
+    fn who_waits_is_told_when_the_runtime_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = state_dir::tests::config(folder.path());
+        drop(StateDir::create(&config).unwrap());
+        let runtime = || {
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            runtime.enable_all().build().unwrap()
+        };
+        let first = runtime();
+        let handle = first.block_on(Daemon::start(config)).unwrap();
+        let under_way = handle.shared.outbox.open(1, true);
+        drop(first);
+        runtime().block_on(async {
+            let told = async {
+                let told = Sending::new(under_way, true).reached(Wait::Sent).await;
+                assert!(matches!(told, Err(SendError::Stopped)), "{told:?}");
+                assert!(handle.receive().await.is_err());
+            };
+            tokio::time::timeout(Duration::from_secs(20), told)
+                .await
+                .expect("it is told");
+        });
+    }
 }

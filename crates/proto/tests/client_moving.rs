@@ -293,7 +293,7 @@ fn a_notice_as_old_as_what_is_forgotten_brings_no_ack() {
     net.send(0, 2, 1, body(5, 2), Return::Address); // its tag takes the place
     assert!(net.run(secs(260.0), |net| acked(net, 0, 2)));
     pass(&mut net, 20);
-    let before = [told.clone(), ClientEvent::PayloadSent].map(|event| net.count(1, event));
+    let before = [told, ClientEvent::PayloadSent].map(|event| net.count(1, event));
     for (_, packet) in tapped {
         net.inject(1, packet);
     }

@@ -16,7 +16,8 @@
 //! | `lacuna_loops_total`          | sent, returned, lost; unjudged, which say nothing        |
 //! |                               | (LOOP-12); frames not sent; ticks skipped                |
 //! | `lacuna_loop_links`           | of its two links, how many are up                        |
-//! | `lacuna_loop_blind`           | 1 while for minutes no loop has said anything (LOOP-12)  |
+//! | `lacuna_loop_blind`           | 1 while for minutes no loop has said anything (LOOP-12), |
+//! |                               | or something has ended them                              |
 //! | `lacuna_loop_alarms_total`    | times that too many were lost                            |
 //! | `lacuna_loop_watch`           | the test: step, threshold; loops between false alarms,   |
 //! |                               | and until an attack is noticed, on the mean              |

@@ -68,6 +68,15 @@ pub struct Port {
     frames: [AtomicU64; 2],
 }
 
+/// A link that nobody keeps any more is down, however that came.
+struct Falls<'a>(&'a Port);
+
+impl Drop for Falls<'_> {
+    fn drop(&mut self) {
+        self.0.fell();
+    }
+}
+
 /// What is known of a link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
@@ -142,30 +151,10 @@ impl Port {
         &self,
         dialler: Dialler,
         patience: Duration,
-        destination: watch::Receiver<Option<Destination>>,
-        inbox: mpsc::Sender<Input>,
-    ) {
-        self.keep_up(dialler, patience, destination, inbox).await;
-        self.fell();
-    }
-
-    /// Notes that it is down; whether it was up.
-    fn fell(&self) -> bool {
-        let was_up = self.known.borrow().up;
-        if was_up {
-            self.set(None);
-            self.known.send_modify(|known| known.up = false);
-        }
-        was_up
-    }
-
-    async fn keep_up(
-        &self,
-        dialler: Dialler,
-        patience: Duration,
         mut destination: watch::Receiver<Option<Destination>>,
         inbox: mpsc::Sender<Input>,
     ) {
+        let _is_down_then = Falls(self);
         let mut backoff = Backoff::new(REDIAL_FIRST, REDIAL_MOST);
         loop {
             let Ok(to) = destination
@@ -223,6 +212,16 @@ impl Port {
                 });
             }
         }
+    }
+
+    /// Notes that it is down; whether it was up.
+    fn fell(&self) -> bool {
+        let was_up = self.known.borrow().up;
+        if was_up {
+            self.set(None);
+            self.known.send_modify(|known| known.up = false);
+        }
+        was_up
     }
 
     /// Dials, and carries frames until the link ends.
@@ -349,6 +348,20 @@ mod tests {
             _again = listener.accept() => panic!("it is dialled again"),
             () = kept => {}
         }
+    }
+
+    #[tokio::test]
+    async fn a_link_that_nobody_keeps_any_more_is_down() {
+        let port = Port::new(Purpose::Entry);
+        port.known.send_modify(|known| known.up = true);
+        let (_wanted, destination) = watch::channel(None);
+        let (inbox, _inputs) = mpsc::channel(16);
+        tokio::select! {
+            biased;
+            () = port.keep(dialler(Clock::start()), HELD, destination, inbox) => unreachable!(),
+            () = tokio::task::yield_now() => {}
+        }
+        assert!(!port.watch().borrow().up);
     }
 
     /// The link comes up each time and is closed at once.
