@@ -5,8 +5,8 @@
 //!
 //! | state           | means                                                              |
 //! |-----------------|--------------------------------------------------------------------|
-//! | `off`           | stopped, also after a proof of a split                              |
-//! | `bootstrapping` | no valid consensus yet, or one of the links is down                 |
+//! | `off`           | stopped, also after a proof of a split                             |
+//! | `bootstrapping` | no valid consensus yet, or one of the links is down                |
 //! | `ready`         | both links are up                                                  |
 //!
 //! The machine and its links have a thread of their own.

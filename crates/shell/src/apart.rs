@@ -18,7 +18,8 @@ where
 {
     let (ended, end) = oneshot::channel();
     let name = name.to_owned();
-    // A runtime must not be dropped on a thread of another's, as one made here would be without a thread.
+    // The runtime is made there: here, where another one runs, it must not be dropped, as it would be
+    // if there were no thread to be had.
     thread::Builder::new().name(name).spawn(move || {
         let ran = Builder::new_current_thread().enable_all().build();
         let ran = ran.map(|runtime| {

@@ -124,8 +124,8 @@ impl Inbox {
     }
 
     /// Whether every packet that is as old is remembered: if not, one that was not seen may be one that
-    /// was forgotten, and of what is finished it brings no ack (MSG-15). What was forgotten is no younger than the oldest
-    /// that is left, and leaves the tags full until it is too old to be taken.
+    /// was forgotten, and of what is finished it brings no ack (MSG-15). What was forgotten is no younger
+    /// than the oldest that is left, and leaves the tags full until it is too old to be taken.
     pub(crate) fn remembers(&self, until_s: u64, tags_max: usize) -> bool {
         let oldest = self.tags_by_until.first();
         self.tags.len() < tags_max || oldest.is_some_and(|(oldest, _)| until_s > *oldest)

@@ -192,6 +192,20 @@ async fn a_key_that_could_not_be_opened_is_tried_again() {
     assert!(fixture.desk.books().closed.is_empty());
 }
 
+/// RPL-4: a key that was burned while it was being opened stays shut.
+#[tokio::test]
+async fn what_burned_meanwhile_stays_shut() {
+    for burned in [false, true] {
+        let fixture = Fixture::new().await;
+        let why = burned.then_some(JournalError::Burned(NOW.0));
+        fixture
+            .desk
+            .close_key(&mut fixture.desk.books(), NOW, why.as_ref());
+        fixture.desk.open_key(&fixture.consensus, NOW).await;
+        assert_eq!(fixture.desk.books().stage.holds(NOW), !burned);
+    }
+}
+
 /// RPL-4, EPO-5: a burned key is erased, and its journal only when the key is gone.
 #[tokio::test]
 async fn a_burned_key_goes_before_its_journal() {
