@@ -16,8 +16,9 @@
 //! An input is made ready, and brought into the cache, before the clock starts. What is not measured:
 //! building.
 //!
-//! What a passed test means: no leak was seen at this many measurements. That there is none by
-//! construction, see the headers of `curve.rs` and `lanes/`.
+//! What a passed test means: no leak was seen at this many measurements; docs/PERFORMANCE.md says how
+//! small a one would have been. That there is none by construction, see the headers of `curve.rs` and
+//! `lanes/`.
 
 #![expect(clippy::print_stdout, reason = "what a benchmark is for")]
 
