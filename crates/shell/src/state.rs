@@ -9,18 +9,30 @@
 //! |             | leaves zeros: who reads a secret takes those for none                     |
 //! | `lock`      | held while the program runs: two on one state would replay and equivocate |
 //!
+//! A lock that is held is waited for, for a second: a process that was killed, that a supervisor is
+//! replacing, or whose open files another one is looking at (`lsof`, `ss -p`) keeps it a moment longer.
+//!
 //! Limit, documented: what a disk or file system keeps of overwritten blocks (flash, copy on
 //! write, snapshots) is not erased.
 
+use core::time::Duration;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    thread,
 };
 
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
+use rustix::{
+    fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with},
+    io::Errno,
+};
 use zeroize::Zeroizing;
+
+/// How often a lock that is held is asked for again, and how long after the time before: a second in all.
+const ASK_AGAIN: u32 = 20;
+const ASK_AFTER: Duration = Duration::from_millis(50);
 
 /// What is wrong with the state directory: one line, with the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -74,21 +86,33 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens `path`, or makes it, and locks it until `self` is dropped.
+    /// Opens `path`, or makes it, and locks it until `self` is dropped. Blocks for a second if it is
+    /// locked already.
     ///
     /// # Errors
     ///
     /// [`StateError::NotPrivate`], [`StateError::InUse`], [`StateError::NoFolder`] or
     /// [`StateError::Io`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
+        Self::open_patiently(path, || thread::sleep(ASK_AFTER))
+    }
+
+    fn open_patiently(path: &Path, mut wait: impl FnMut()) -> Result<Self, StateError> {
         make_private(path)?;
         let lock_path = path.join("lock");
         let lock = private().open(&lock_path).map_err(io_at(&lock_path))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(StateError::InUse(path.display().to_string()));
+        let ask = || flock(&lock, FlockOperation::NonBlockingLockExclusive);
+        let mut answer = ask();
+        for _ in 0..ASK_AGAIN {
+            if answer != Err(Errno::WOULDBLOCK) {
+                break;
             }
+            wait();
+            answer = ask();
+        }
+        match answer {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(StateError::InUse(path.display().to_string())),
             Err(error) => return Err(io_at(&lock_path)(error.into())),
         }
         let path = path.to_owned();
@@ -343,10 +367,21 @@ mod tests {
     fn one_process_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("state");
-        let first = StateDir::open(&path).unwrap();
-        assert!(matches!(StateDir::open(&path), Err(StateError::InUse(_))));
-        drop(first);
-        assert!(StateDir::open(&path).is_ok());
+        let mut first = Some(StateDir::open(&path).unwrap());
+        let mut waited = 0;
+        let second = StateDir::open_patiently(&path, || waited += 1);
+        assert!(matches!(second, Err(StateError::InUse(_))));
+        assert_eq!(waited, ASK_AGAIN, "asked until its patience ends");
+
+        waited = 0;
+        let second = StateDir::open_patiently(&path, || {
+            waited += 1;
+            first.take_if(|_| waited == 3);
+        });
+        assert!(second.is_ok(), "the first went while the second asked");
+        assert_eq!(waited, 3);
+        drop(second);
+        StateDir::open_patiently(&path, || panic!("nobody holds it")).unwrap();
     }
 
     #[test]
