@@ -153,7 +153,7 @@ fn bad_settings_and_usage_end_with_code_2() {
         ),
         (
             &["run", "--crypto-path=fast"],
-            "best, portable, assembly or lanes",
+            "best, portable, assembly, avx2 or lanes",
         ),
         (&["run", "--readahead=3"], "--read-ahead"),
         (&["walk"], "walk"),

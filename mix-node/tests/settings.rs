@@ -138,7 +138,7 @@ fn bad_settings_and_usage_end_with_code_2() {
         (&["run", "--config=/nowhere/mix.toml"], "/nowhere/mix.toml"),
         (
             &["run", "--crypto-path=fast"],
-            "best, portable, assembly or lanes",
+            "best, portable, assembly, avx2 or lanes",
         ),
         (&["run", "--poolmax=3"], "--pool-max"),
         (&["walk"], "walk"),

@@ -34,7 +34,7 @@ pub const BATCH: usize = crate::peeler::BATCH_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PathError {
     /// No such word.
-    #[error("crypto_path is {0:?}; it must be best, portable, assembly or lanes")]
+    #[error("crypto_path is {0:?}; it must be best, portable, assembly, avx2 or lanes")]
     Unknown(String),
     /// Not on this processor.
     #[error("crypto_path: {0}; set crypto_path to \"best\"")]

@@ -10,6 +10,9 @@
 //! paths that the processor offers, which the first line names. Packets are built for known nodes,
 //! with tables of their keys, unless a line says otherwise.
 //!
+//! `-- --path NAME` measures another path of the processor than the best: `portable`, `assembly`,
+//! `avx2`.
+//!
 //! `cargo bench -p sphinx --bench sphinx -- --guard` is a short run that fails if a ratio of the
 //! lanes is below its floor.
 
@@ -113,9 +116,10 @@ fn their_route(route: &[Hop]) -> (Vec<Node>, Vec<Delay>) {
 }
 
 /// Without tables, and with those of all nodes of the route.
-fn builders(route: &[Hop]) -> [Builder; 2] {
-    let known = Builder::default().knowing(route.iter().map(|hop| &hop.key));
-    [Builder::default(), known]
+fn builders(path: Path, route: &[Hop]) -> [Builder; 2] {
+    let unknown = Builder::default().on(path).expect("present");
+    let known = unknown.clone();
+    [unknown, known.knowing(route.iter().map(|hop| &hop.key))]
 }
 
 fn destination() -> Destination {
@@ -123,7 +127,7 @@ fn destination() -> Destination {
 }
 
 impl Set {
-    fn new(payload: usize) -> Self {
+    fn new(path: Path, payload: usize) -> Self {
         let mut rng = rng(1);
         let (keys, route) = route(&mut rng, 5);
         let (nodes, delays) = their_route(&route);
@@ -136,7 +140,7 @@ impl Set {
                     .to_bytes()
             })
             .collect();
-        let key = keys[0].clone();
+        let key = keys[0].clone().on(path).expect("present");
         Self {
             theirs: x25519_dalek::StaticSecret::from(*key.to_bytes()),
             key,
@@ -269,20 +273,34 @@ fn print(works: &[(&'static str, Work<'_>)], times: &[f64]) {
     }
 }
 
+/// The one that the arguments name, or the best.
+fn path() -> Path {
+    let name = std::env::args().skip_while(|arg| arg != "--path").nth(1);
+    let Some(name) = name else {
+        return Path::best();
+    };
+    let named = Path::present().find(|path| path.name() == name);
+    named.unwrap_or_else(|| panic!("this processor has no path {name:?}"))
+}
+
 fn main() {
     let guard = std::env::args().any(|arg| arg == "--guard");
-    if guard && Path::best() != Path::Lanes {
+    let path = path();
+    if guard && path != Path::Lanes {
         println!("guard of the lanes: skipped, this processor has no AVX-512 IFMA");
         return;
     }
     let rounds = if guard { GUARD_ROUNDS } else { ROUNDS };
     println!("best path: {}", Path::best().name());
+    if path != Path::best() {
+        println!("measured: {}", path.name());
+    }
     let mut ratios: Vec<(&str, f64)> = Vec::new();
 
-    let [one, two, thirty_two] = [1024, 2048, 32 * 1024].map(Set::new);
+    let [one, two, thirty_two] = [1024, 2048, 32 * 1024].map(|payload| Set::new(path, payload));
     let mut works = vec![
         ("unwrap 2 KiB, sphinx-packet", two.theirs()),
-        ("unwrap 2 KiB, one at a time", two.single(Path::best())),
+        ("unwrap 2 KiB, one at a time", two.single(path)),
         (
             "unwrap 2 KiB, one at a time, portable",
             two.single(Path::Portable),
@@ -339,7 +357,7 @@ fn main() {
     ] {
         let (_, route) = route(&mut rng(2), hops);
         let (nodes, delays) = their_route(&route);
-        let [unknown, known] = builders(&route);
+        let [unknown, known] = builders(path, &route);
         let packets = |builder, count| -> Work<'_> {
             let (route, mut random) = (&route, rng(2));
             Box::new(move || {
@@ -371,7 +389,7 @@ fn main() {
     let version = sphinx_packet::version::SINGLE_SEED_SURB_VERSION;
     let (_, route) = route(&mut rng(3), 5);
     let (nodes, delays) = their_route(&route);
-    let [unknown, known] = builders(&route);
+    let [unknown, known] = builders(path, &route);
     let surbs = |builder, count| -> Work<'_> {
         let (route, mut random) = (&route, rng(3));
         Box::new(move || {

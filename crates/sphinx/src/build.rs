@@ -12,6 +12,8 @@
 //! | multiplications       | several packets at once       | one packet                          |
 //! |-----------------------|-------------------------------|-------------------------------------|
 //! | with lanes            | eight at a time, no tables    | by the key's table, if it has one   |
+//! | with AVX2             | by tables, or four at a time  | by the key's table, if it has one   |
+//! |                       | if there are none             |                                     |
 //! | without               | by tables, where there are    | by the key's table, if it has one   |
 //!
 //! Invariants: a pure function of its arguments and of the bytes that were drawn; batches, paths
@@ -196,7 +198,8 @@ impl Builder {
         keys: impl Iterator<Item = &'a PublicKey>,
         products: &mut [Point],
     ) {
-        if self.path.lanes().is_some() && scalars.len() > 1 {
+        let tables = self.path.lanes().is_none() && !self.tables.is_empty();
+        if self.path.together() > 1 && scalars.len() > 1 && !tables {
             let points: Vec<&Point> = keys.map(PublicKey::as_bytes).collect();
             return multiply_batch(self.path, scalars, &points, products);
         }

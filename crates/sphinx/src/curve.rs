@@ -6,6 +6,8 @@
 //! |----------------------|---------------------------------------------|----------------------------|
 //! | [`Path::Assembly`]   | aws-lc's X25519: formally verified assembly  | x86-64 and aarch64          |
 //! | [`Path::Portable`]   | `x25519-dalek`, pure Rust                    | everywhere; alone in miri   |
+//! | [`Path::Avx2`]       | four at a time (`lanes/avx2.rs`), else as    | x86-64 with AVX2            |
+//! |                      | `Assembly`                                  |                             |
 //! | [`Path::Lanes`]      | eight at a time (`lanes/x25519.rs`), one or  | x86-64 with AVX-512 IFMA    |
 //! |                      | two left over each across four lanes         |                             |
 //! |                      | (`lanes/single.rs`); of the base point one   |                             |
@@ -33,7 +35,7 @@ use curve25519_dalek::scalar::Scalar;
 use subtle::{Choice, ConditionallySelectable};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::lanes::{LANES, Lanes};
+use crate::lanes::{Avx2, FOUR, LANES, Lanes};
 
 /// 32 bytes of a point's u coordinate, little-endian.
 pub(crate) type Point = [u8; 32];
@@ -45,6 +47,8 @@ pub enum Path {
     Portable,
     /// aws-lc's assembly.
     Assembly,
+    /// AVX2: the multiplications of four packets at a time, all else as on [`Path::Assembly`].
+    Avx2,
     /// AVX-512 IFMA: eight packets at a time, or four lanes for a packet by itself.
     Lanes,
 }
@@ -68,7 +72,7 @@ impl core::error::Error for PathAbsent {}
 
 impl Path {
     /// Every path, slowest first.
-    pub const ALL: [Path; 3] = [Path::Portable, Path::Assembly, Path::Lanes];
+    pub const ALL: [Path; 4] = [Path::Portable, Path::Assembly, Path::Avx2, Path::Lanes];
 
     /// The paths of this processor, slowest first.
     pub fn present() -> impl Iterator<Item = Path> {
@@ -78,11 +82,7 @@ impl Path {
     /// The fastest path of this processor.
     #[must_use]
     pub fn best() -> Path {
-        match Lanes::detect() {
-            Some(_) => Path::Lanes,
-            None if cfg!(miri) => Path::Portable,
-            None => Path::Assembly,
-        }
+        Path::present().last().expect("one is everywhere")
     }
 
     /// This path, if the processor has it.
@@ -90,20 +90,23 @@ impl Path {
     /// # Errors
     /// [`PathAbsent`] if not.
     pub fn require(self) -> Result<Path, PathAbsent> {
-        match self {
-            Path::Lanes if Lanes::detect().is_none() => Err(PathAbsent(self)),
+        let present = match self {
+            Path::Portable => true,
             // miri runs Rust alone.
-            Path::Assembly if cfg!(miri) => Err(PathAbsent(self)),
-            Path::Portable | Path::Assembly | Path::Lanes => Ok(self),
-        }
+            Path::Assembly => !cfg!(miri),
+            Path::Avx2 => Avx2::detect().is_some(),
+            Path::Lanes => Lanes::detect().is_some(),
+        };
+        present.then_some(self).ok_or(PathAbsent(self))
     }
 
-    /// `portable`, `assembly` or `lanes`.
+    /// `portable`, `assembly`, `avx2` or `lanes`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Path::Portable => "portable",
             Path::Assembly => "assembly",
+            Path::Avx2 => "avx2",
             Path::Lanes => "lanes",
         }
     }
@@ -112,7 +115,23 @@ impl Path {
     pub(crate) fn lanes(self) -> Option<Lanes> {
         match self {
             Path::Lanes => Lanes::detect(),
-            Path::Portable | Path::Assembly => None,
+            Path::Portable | Path::Assembly | Path::Avx2 => None,
+        }
+    }
+
+    fn avx2(self) -> Option<Avx2> {
+        match self {
+            Path::Avx2 => Avx2::detect(),
+            Path::Portable | Path::Assembly | Path::Lanes => None,
+        }
+    }
+
+    /// How many multiplications are computed together, if as many are to be.
+    pub(crate) fn together(self) -> usize {
+        match self {
+            Path::Portable | Path::Assembly => 1,
+            Path::Avx2 => FOUR,
+            Path::Lanes => LANES,
         }
     }
 
@@ -127,16 +146,24 @@ impl Path {
         products: &mut [Point],
     ) {
         assert!(scalars.len() == products.len() && points.len() == products.len());
-        let mut done = 0;
+        // A pass takes the same time whatever its fill: longer than two by themselves, not than three.
+        let rest = products.len() % self.together();
+        let passes = products.len() - if rest <= 2 { rest } else { 0 };
+        let (together, alone) = products.split_at_mut(passes);
         if let Some(lanes) = self.lanes() {
-            // A pass takes the same time whatever its fill: longer than two by themselves, not than
-            // three.
-            let rest = products.len() % LANES;
-            done = products.len() - if rest <= 2 { rest } else { 0 };
-            lanes.x25519_batch(&scalars[..done], &points[..done], &mut products[..done]);
+            lanes.x25519_batch(&scalars[..passes], &points[..passes], together);
+        } else if let Some(avx2) = self.avx2() {
+            avx2.x25519_batch(&scalars[..passes], &points[..passes], together);
+        } else {
+            self.x25519_each(&scalars[..passes], &points[..passes], together);
         }
-        for i in done..products.len() {
-            products[i] = *self.x25519(scalars[i], points[i]);
+        self.x25519_each(&scalars[passes..], &points[passes..], alone);
+    }
+
+    /// [`Path::x25519`] of each by itself.
+    fn x25519_each(self, scalars: &[&[u8; 32]], points: &[&Point], products: &mut [Point]) {
+        for ((product, scalar), point) in products.iter_mut().zip(scalars).zip(points) {
+            *product = *self.x25519(scalar, point);
         }
     }
 
@@ -151,7 +178,7 @@ impl Path {
                 let shared = scalar.diffie_hellman(&x25519_dalek::PublicKey::from(*point));
                 Zeroizing::new(shared.to_bytes())
             }
-            Path::Assembly | Path::Lanes => {
+            Path::Assembly | Path::Avx2 | Path::Lanes => {
                 let mut out = Zeroizing::new([0; 32]);
                 // SAFETY: three pointers to 32 bytes each, the first of them writable and apart
                 // from the others.
@@ -169,7 +196,7 @@ impl Path {
             Path::Portable => {
                 curve25519_dalek::MontgomeryPoint::mul_base_clamped(*scalar).to_bytes()
             }
-            Path::Assembly | Path::Lanes => {
+            Path::Assembly | Path::Avx2 | Path::Lanes => {
                 let mut out = [0; 32];
                 // SAFETY: two pointers to 32 bytes each, the first of them writable and apart
                 // from the other.
@@ -361,16 +388,17 @@ mod tests {
         }
     }
 
-    /// More than a million lanes, and as many lanes of multiplications by themselves, random and at
-    /// the edges. Run with
+    /// More than a million lanes of each path that has any, and as many of multiplications by themselves,
+    /// random and at the edges. Run with
     /// `cargo test --release -p sphinx -- --ignored a_million_lanes`.
     #[test]
     #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
     fn pkt_22_a_million_lanes_agree() {
-        if Path::best().lanes().is_none() {
-            return println!("not tested: this processor has no lanes");
-        }
-        println!("path {}", Path::best().name());
+        let paths: Vec<_> = Path::present().filter(|path| path.together() > 1).collect();
+        println!(
+            "paths {:?}",
+            paths.iter().map(|path| path.name()).collect::<Vec<_>>()
+        );
         let edges = points().split_off(500);
         for round in 0..(1 << 15) {
             let scalars: [[u8; 32]; 32] = core::array::from_fn(|i| sample(round * 64 + i as u64));
@@ -379,16 +407,17 @@ mod tests {
                     0 => edges[(usize::try_from(round).unwrap() + i) % edges.len()],
                     _ => sample(round * 64 + 32 + i as u64),
                 });
-            let mut products = [[0; 32]; 32];
-            Path::best().x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
-            for i in 0..32 {
-                let twin = *Path::Assembly.x25519(&scalars[i], &points[i]);
-                assert_eq!(products[i], twin);
-                // Four lanes each.
-                if i % 4 == 0 {
-                    let single = Path::best().x25519(&scalars[i], &points[i]);
-                    assert_eq!(*single, twin);
-                }
+            let twins: [Point; 32] =
+                core::array::from_fn(|i| *Path::Assembly.x25519(&scalars[i], &points[i]));
+            for path in &paths {
+                let mut products = [[0; 32]; 32];
+                path.x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
+                assert_eq!(products, twins, "{}", path.name());
+            }
+            // Four lanes each, where there are eight.
+            for i in (0..32).step_by(4) {
+                let single = Path::best().x25519(&scalars[i], &points[i]);
+                assert_eq!(*single, twins[i]);
             }
         }
     }

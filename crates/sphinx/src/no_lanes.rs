@@ -1,4 +1,4 @@
-//! Stands in for the vector lanes on processors that can't have them: a type without values.
+//! Stands in for the vector lanes on processors that can't have them: types without values.
 //!
 //! Same interface as `lanes/mod.rs`, so that callers need no conditions.
 
@@ -12,6 +12,9 @@ use crate::secrets::Secrets;
 pub(crate) const LANES: usize = 8;
 /// So many packets would be hashed faster by themselves.
 pub(crate) const FEW: usize = 3;
+
+/// How many multiplications a pass by AVX2 would take.
+pub(crate) const FOUR: usize = 4;
 
 /// Keys of eight wide blocks, erased when dropped.
 pub(crate) type PayloadKeys = Zeroizing<[[u8; PAYLOAD_KEY_SIZE]; LANES]>;
@@ -58,6 +61,20 @@ impl Lanes {
     }
 
     pub(crate) fn chacha20(self, _: &[u8; 32], _: &mut [u8]) {
+        match self {}
+    }
+}
+
+/// Never there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Avx2 {}
+
+impl Avx2 {
+    pub(crate) fn detect() -> Option<Avx2> {
+        None
+    }
+
+    pub(crate) fn x25519_batch(self, _: &[&[u8; 32]], _: &[&[u8; 32]], _: &mut [[u8; 32]]) {
         match self {}
     }
 }

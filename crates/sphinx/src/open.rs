@@ -24,14 +24,14 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use crate::curve::Path;
 use crate::erasing::Erasing;
 use crate::keys::SecretKey;
-use crate::lanes::{FEW, LANES, Lanes};
+use crate::lanes::{FEW, LANES};
 use crate::layout::{
     ALPHA_LEN, Address, BETA_LEN, BLOCK_ADDRESS, BLOCK_DELAY, BLOCK_GAMMA, BLOCK_LEN,
     BLOCK_SURB_ID, BLOCK_VERSION, FINAL, FORWARD, GAMMA_LEN, HEADER_LEN, Packet, SEED_LEN,
     STREAM_LEN, SurbId, Tag, VERSION, array, split_header, split_packet,
 };
 use crate::secrets::Secrets;
-use crate::wide::remove_layer;
+use crate::wide::{remove_layer, remove_layers};
 
 /// Packets that share a pass: four times the lanes, whose inversions are one.
 pub(crate) const BATCH: usize = 4 * LANES;
@@ -131,22 +131,16 @@ pub fn open_headers<'a>(
             *to = header;
             count += 1;
         }
-        match key.path().lanes() {
-            Some(lanes) if count > 1 => {
-                open_in_lanes(lanes, key, delay_max_ns, &chunk[..count], verdicts);
-            }
-            _ => verdicts.extend(
-                chunk[..count]
-                    .iter()
-                    .map(|header| open_header(key, delay_max_ns, header)),
-            ),
+        if count > 1 {
+            open_together(key, delay_max_ns, &chunk[..count], verdicts);
+        } else {
+            verdicts.extend([open_header(key, delay_max_ns, first)]);
         }
     }
 }
 
 /// At most [`BATCH`] headers.
-fn open_in_lanes(
-    lanes: Lanes,
+fn open_together(
     key: &SecretKey,
     delay_max_ns: u64,
     headers: &[&[u8; HEADER_LEN]],
@@ -167,15 +161,16 @@ fn open_in_lanes(
             decide(secrets, holds.into(), beta, delay_max_ns, key.path())
         };
     for (headers, shared) in headers.chunks(LANES).zip(shared.chunks(LANES)) {
-        if headers.len() <= FEW {
-            // A pass costs as much for one as for eight.
+        // A pass costs as much for one as for eight.
+        let lanes = key.path().lanes().filter(|_| headers.len() > FEW);
+        let Some(lanes) = lanes else {
             verdicts.extend(headers.iter().zip(shared).map(|(header, shared)| {
                 let secrets = Secrets::expand(shared);
                 let mac = secrets.mac(split_header(header).2);
                 judge(header, shared, secrets, mac)
             }));
             continue;
-        }
+        };
         // Lanes without a header repeat the last.
         let last = headers.len() - 1;
         let betas = core::array::from_fn(|lane| split_header(headers[lane.min(last)]).2);
@@ -313,62 +308,65 @@ pub fn finish_batch_parts<'a, O: Borrow<Opened>>(
 
 type Parts<'a, O> = Option<(O, &'a mut [u8; HEADER_LEN], &'a mut [u8])>;
 
-/// Takes 1 to [`BATCH`] packets, all on one path where lanes are used.
+/// Takes 1 to [`BATCH`] packets, together if all are on one path.
 fn finish_chunk<O: Borrow<Opened>>(chunk: &mut [Parts<'_, O>]) {
     let path = |parts: &Parts<'_, O>| parts.as_ref().map(|(opened, ..)| opened.borrow().path);
     let one_path = chunk.len() > 1 && chunk.iter().all(|parts| path(parts) == path(&chunk[0]));
-    let lanes = path(&chunk[0]).filter(|_| one_path).and_then(Path::lanes);
-    let Some(lanes) = lanes else {
+    let Some(path) = path(&chunk[0]).filter(|_| one_path) else {
         for (opened, header, payload) in chunk.iter_mut().filter_map(Option::take) {
             finish_one(opened.borrow(), header, payload);
         }
         return;
     };
-    // α of each packet and the factor that blinds it. At a final hop the result is not used.
+    // α of each packet that goes on, and the factor that blinds it (PKT-13).
     let (mut alphas, mut factors) = ([&[0; ALPHA_LEN]; BATCH], [&[0; 32]; BATCH]);
-    for ((parts, alpha), factor) in chunk.iter().zip(&mut alphas).zip(&mut factors) {
-        if let Some((opened, header, _)) = parts {
-            (*alpha, *factor) = (split_header(header).0, opened.borrow().secrets.blinding());
+    let mut going_on = 0;
+    for (opened, header, _) in chunk.iter().flatten() {
+        let opened: &Opened = opened.borrow();
+        if matches!(opened.routing, Routing::Forward { .. }) {
+            alphas[going_on] = split_header(header).0;
+            factors[going_on] = opened.secrets.blinding();
+            going_on += 1;
         }
     }
     let mut next_alphas = [[0; ALPHA_LEN]; BATCH];
-    let count = chunk.len();
-    Path::Lanes.x25519_batch(
-        &factors[..count],
-        &alphas[..count],
-        &mut next_alphas[..count],
+    path.x25519_batch(
+        &factors[..going_on],
+        &alphas[..going_on],
+        &mut next_alphas[..going_on],
     );
-    for (eight, next_alphas) in chunk.chunks_mut(LANES).zip(next_alphas.chunks(LANES)) {
+    let mut next_alphas = next_alphas.iter();
+    for eight in chunk.chunks_mut(LANES) {
         let filled = eight.len();
         let mut seeds = [&[0; SEED_LEN]; LANES];
         let mut payloads: [&mut [u8]; LANES] = core::array::from_fn(|_| <&mut [u8]>::default());
         let each = eight.iter_mut().filter_map(Option::as_mut);
-        for (((opened, header, payload), next_alpha), (seed, to)) in each
-            .zip(next_alphas)
-            .zip(seeds.iter_mut().zip(&mut payloads))
+        for ((opened, header, payload), (seed, to)) in each.zip(seeds.iter_mut().zip(&mut payloads))
         {
             let opened: &Opened = (*opened).borrow();
-            // PKT-13
             if matches!(opened.routing, Routing::Forward { .. }) {
+                let next_alpha = next_alphas.next().expect("one for each that goes on");
                 rewrite(&opened.secrets, next_alpha, header);
             }
             *seed = opened.secrets.payload_seed();
             *to = payload;
         }
-        take_layers_off(lanes, &seeds[..filled], &mut payloads[..filled]);
+        take_layers_off(path, &seeds[..filled], &mut payloads[..filled]);
     }
     chunk.fill_with(|| None);
 }
 
-/// Takes the layers off up to eight payloads, in one pass if they are equally long and not few.
-fn take_layers_off(lanes: Lanes, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
+/// Takes the layers off up to eight payloads, in one pass if there are lanes, and they are equally long
+/// and not few.
+fn take_layers_off(path: Path, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
     let equal = |payload: &&mut [u8]| payload.len() == payloads[0].len();
-    if payloads.len() > FEW && payloads.iter().all(equal) {
+    if let Some(lanes) = path.lanes()
+        && payloads.len() > FEW
+        && payloads.iter().all(equal)
+    {
         return lanes.remove_layers(seeds, payloads);
     }
-    for (seed, payload) in seeds.iter().zip(payloads) {
-        remove_layer(Path::Lanes, seed, payload);
-    }
+    remove_layers(path, seeds, payloads);
 }
 
 /// The header that the next hop reads (PKT-12).

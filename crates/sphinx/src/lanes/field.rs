@@ -28,6 +28,7 @@ use core::arch::x86_64::*;
 use zeroize::Zeroize;
 
 use super::LANES;
+use super::division::inverse;
 use super::vector::store64;
 
 pub(super) const LIMB_BITS: u32 = 51;
@@ -282,23 +283,10 @@ impl Tight {
         carry(sum)
     }
 
-    /// One over each lane, or zero where the lane is zero: the power of p − 2.
+    /// One over each lane, or zero where the lane is zero.
     #[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
     pub(super) fn invert(&self) -> Tight {
-        let by = |a: &Tight, b: &Tight| a.mul(b).carry();
-        let e2 = self.squares(1);
-        let e9 = by(&e2.squares(2), self);
-        let e11 = by(&e9, &e2);
-        // 2⁵ − 1 ones, and so on.
-        let ones_5 = by(&e11.squares(1), &e9);
-        let ones_10 = by(&ones_5.squares(5), &ones_5);
-        let ones_20 = by(&ones_10.squares(10), &ones_10);
-        let ones_40 = by(&ones_20.squares(20), &ones_20);
-        let ones_50 = by(&ones_40.squares(10), &ones_10);
-        let ones_100 = by(&ones_50.squares(50), &ones_50);
-        let ones_200 = by(&ones_100.squares(100), &ones_100);
-        let ones_250 = by(&ones_200.squares(50), &ones_50);
-        by(&ones_250.squares(5), &e11)
+        inverse(self, |a, b| a.mul(b).carry(), |a, times| a.squares(times))
     }
 
     /// Each lane as 32 bytes, canonical. The copies that it makes are erased.

@@ -22,8 +22,10 @@
     reason = "calls of functions that need certain instructions, which the file header justifies"
 )]
 
+mod avx2;
 mod blake2b;
 mod chacha20;
+mod division;
 mod field;
 mod sha256;
 mod single;
@@ -135,6 +137,37 @@ impl Lanes {
     pub(crate) fn chacha20(self, key: &[u8; 32], bytes: &mut [u8]) {
         // SAFETY: `self` proves the instructions.
         unsafe { chacha20::xor(key, bytes) }
+    }
+}
+
+/// How many multiplications a pass by AVX2 takes.
+pub(crate) const FOUR: usize = avx2::FOUR;
+
+/// Stands for: this processor has AVX2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// Something if the processor has the instructions and the system saves their registers.
+    pub(crate) fn detect() -> Option<Avx2> {
+        (!cfg!(miri) && is_x86_feature_detected!("avx2")).then_some(Avx2(()))
+    }
+
+    /// X25519 of each scalar and point, any number of them.
+    ///
+    /// # Panics
+    /// If there are not as many of each: our own bug.
+    pub(crate) fn x25519_batch(
+        self,
+        scalars: &[&[u8; 32]],
+        points: &[&[u8; 32]],
+        products: &mut [[u8; 32]],
+    ) {
+        let chunks = scalars.chunks(avx2::BATCH).zip(points.chunks(avx2::BATCH));
+        for ((scalars, points), products) in chunks.zip(products.chunks_mut(avx2::BATCH)) {
+            // SAFETY: `self` proves the instructions.
+            unsafe { avx2::multiply(scalars, points, products) };
+        }
     }
 }
 

@@ -27,6 +27,7 @@
 
 use core::arch::x86_64::*;
 
+use super::division::inverse;
 use super::field::{A24, LIMB_BITS, LIMB_MASK, LIMBS, canonical, prime, split};
 
 /// Five limbs of four numbers, limb i of all in vector i.
@@ -236,23 +237,14 @@ fn square_four(a: &Four) -> Four {
     square
 }
 
-/// One over each number, or zero: the power of p − 2.
+/// One over each number, or zero.
 #[target_feature(enable = "avx512f,avx512vl,avx512ifma")]
 fn invert(z: &Four) -> Four {
-    let by = |a: &Four, b: &Four| carry(multiply_four(a, b));
-    let e2 = squares(z, 1);
-    let e9 = by(&squares(&e2, 2), z);
-    let e11 = by(&e9, &e2);
-    // 2⁵ − 1 ones, and so on.
-    let ones_5 = by(&squares(&e11, 1), &e9);
-    let ones_10 = by(&squares(&ones_5, 5), &ones_5);
-    let ones_20 = by(&squares(&ones_10, 10), &ones_10);
-    let ones_40 = by(&squares(&ones_20, 20), &ones_20);
-    let ones_50 = by(&squares(&ones_40, 10), &ones_10);
-    let ones_100 = by(&squares(&ones_50, 50), &ones_50);
-    let ones_200 = by(&squares(&ones_100, 100), &ones_100);
-    let ones_250 = by(&squares(&ones_200, 50), &ones_50);
-    by(&squares(&ones_250, 5), &e11)
+    inverse(
+        z,
+        |a, b| carry(multiply_four(a, b)),
+        |a, times| squares(a, times),
+    )
 }
 
 #[inline(never)]

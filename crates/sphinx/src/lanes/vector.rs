@@ -8,14 +8,14 @@
 use core::arch::x86_64::*;
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
+#[target_feature(enable = "avx")]
 pub(super) fn load32(from: &[u8; 32]) -> __m256i {
     // SAFETY: 32 readable bytes.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
 }
 
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl")]
+#[target_feature(enable = "avx")]
 pub(super) fn store32(to: &mut [u8; 32], vector: __m256i) {
     // SAFETY: 32 writable bytes.
     unsafe { _mm256_storeu_si256(to.as_mut_ptr().cast(), vector) }

@@ -9,8 +9,7 @@
 //! | product    | 32 bytes, canonical; zero if the point is of low order                     |
 //!
 //! The Montgomery ladder takes the same steps for every scalar; which of its two points a lane doubles
-//! is told by a mask register. Up to four groups of eight share one inversion (Montgomery's trick): a lane whose
-//! denominator is zero multiplies by one instead, and its result is erased by a mask.
+//! is told by a mask register. Up to four groups of eight share one inversion.
 //!
 //! Constant time: no branch and no address depends on a scalar, a point or what comes of them. The
 //! ladder, its products and their inverses live in registers and on the stack, and are not erased there
@@ -18,10 +17,8 @@
 
 use core::arch::x86_64::*;
 
-use subtle::{ConditionallySelectable, ConstantTimeEq};
-use zeroize::Zeroize;
-
 use super::LANES;
+use super::division::Arithmetic;
 use super::field::{A24, Loose, Tight, words};
 
 /// Groups that share an inversion.
@@ -43,49 +40,18 @@ pub(super) fn multiply(scalars: &[&[u8; 32]], points: &[&[u8; 32]], products: &m
     let groups = count.div_ceil(LANES);
     let one = Loose::small(1).carry();
     let mut ratios = [(one, one); GROUPS];
-    let mut vanish = [[0u8; LANES]; GROUPS];
     for (group, ratio) in ratios[..groups].iter_mut().enumerate() {
         // Lanes without work repeat the last.
         let of = core::array::from_fn::<_, LANES, _>(|lane| (group * LANES + lane).min(count - 1));
-        let (x, z) = ladder(of.map(|i| scalars[i]), of.map(|i| points[i]));
-        *ratio = (x, without_zeros(&z, &mut vanish[group]));
+        *ratio = ladder(of.map(|i| scalars[i]), of.map(|i| points[i]));
     }
-
-    // Products of all denominators before each, then one inversion, then back.
-    let mut before = [one; GROUPS];
-    let mut all = one;
-    for (before, (_, z)) in before[..groups].iter_mut().zip(&ratios) {
-        *before = all;
-        all = all.mul(z).carry();
-    }
-    let mut inverse = all.invert();
-    for group in (0..groups).rev() {
-        let (x, z) = &ratios[group];
-        let own = inverse.mul(&before[group]).carry();
-        inverse = inverse.mul(z).carry();
-        let mut bytes = x.mul(&own).carry().to_bytes();
-        let from = group * LANES;
-        for (lane, to) in products[from..].iter_mut().take(LANES).enumerate() {
-            for (to, byte) in to.iter_mut().zip(bytes[lane]) {
-                *to = byte & !vanish[group][lane];
-            }
-        }
-        bytes.zeroize();
-    }
-}
-
-/// `z` with ones in place of zeros, and which lanes were zero, as bytes of ones.
-#[target_feature(enable = "avx512f,avx512dq,avx512ifma")]
-fn without_zeros(z: &Tight, zero: &mut [u8; LANES]) -> Tight {
-    let mut bytes = z.to_bytes();
-    for (bytes, zero) in bytes.iter_mut().zip(zero) {
-        let is_zero = bytes.ct_eq(&[0; 32]);
-        bytes[0].conditional_assign(&1, is_zero);
-        zero.conditional_assign(&0xff, is_zero);
-    }
-    let z = Loose::from_bytes(bytes.each_ref()).carry();
-    bytes.zeroize();
-    z
+    let arithmetic = Arithmetic {
+        by: |a: &Tight, b: &Tight| a.mul(b).carry(),
+        invert: |a: &Tight| a.invert(),
+        to_bytes: |a: &Tight| a.to_bytes(),
+        from_bytes: |bytes: [&[u8; 32]; LANES]| Loose::from_bytes(bytes).carry(),
+    };
+    arithmetic.divide(&mut ratios[..groups], products);
 }
 
 /// Numerator and denominator of each product.

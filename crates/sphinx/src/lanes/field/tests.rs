@@ -3,10 +3,10 @@
 use super::*;
 use crate::lanes::{Lanes, vector::load64};
 
-pub(in super::super) type Limbs = [u64; LIMBS];
+pub(in crate::lanes) type Limbs = [u64; LIMBS];
 
 /// Limbs of any size in plain arithmetic, as the one number below p.
-pub(in super::super) fn reduce(limbs: [u128; LIMBS]) -> Limbs {
+pub(in crate::lanes) fn reduce(limbs: [u128; LIMBS]) -> Limbs {
     let ripple = |mut limbs: [u128; LIMBS], mut carry: u128| {
         for limb in &mut limbs {
             *limb += carry;
@@ -24,7 +24,7 @@ pub(in super::super) fn reduce(limbs: [u128; LIMBS]) -> Limbs {
     below.map(|limb| u64::try_from(limb).expect("51 bits"))
 }
 
-pub(in super::super) fn product(a: Limbs, b: Limbs) -> Limbs {
+pub(in crate::lanes) fn product(a: Limbs, b: Limbs) -> Limbs {
     let mut sums = [0; LIMBS];
     for (i, a) in a.into_iter().enumerate() {
         for (j, b) in b.into_iter().enumerate() {
@@ -35,7 +35,7 @@ pub(in super::super) fn product(a: Limbs, b: Limbs) -> Limbs {
     reduce(sums)
 }
 
-pub(in super::super) fn bytes_of(limbs: Limbs) -> [u8; 32] {
+pub(in crate::lanes) fn bytes_of(limbs: Limbs) -> [u8; 32] {
     let mut bytes = [0; 32];
     for (bit, byte) in (0..).step_by(8).zip(&mut bytes) {
         let (at, shift) = (bit / 51, bit % 51);
@@ -73,10 +73,21 @@ fn unload(vectors: [__m512i; LIMBS]) -> [Limbs; LANES] {
 }
 
 /// The largest limb that may be multiplied.
-pub(in super::super) const TIGHT: u64 = (1 << 51) + (1 << 18) - 1;
+pub(in crate::lanes) const TIGHT: u64 = (1 << 51) + (1 << 18) - 1;
+
+/// Any words.
+pub(in crate::lanes) fn random() -> impl FnMut() -> u64 {
+    let mut state = 88_172_645_463_325_252_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
 
 /// Draws numbers whose limbs are at the edges up to a largest one, and between them.
-pub(in super::super) fn draws() -> impl FnMut(u64) -> Limbs {
+pub(in crate::lanes) fn draws() -> impl FnMut(u64) -> Limbs {
     let around = [
         0,
         1,
@@ -87,13 +98,7 @@ pub(in super::super) fn draws() -> impl FnMut(u64) -> Limbs {
         (1 << 51) - 19,
         LIMB_MASK,
     ];
-    let mut state = 88_172_645_463_325_252_u64;
-    let mut draw = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut draw = random();
     move |max| {
         core::array::from_fn(|_| match draw() % 16 {
             i @ 0..8 => around[usize::try_from(i).expect("few")],
