@@ -182,5 +182,5 @@ pub fn open_keys(name: &'static str, path: &Path) -> Result<Keys, KeysMissing> {
         let path = path.display().to_string();
         return Err(KeysMissing::None { name, path });
     }
-    Ok(Keys::open(StateDir::open(path)?)?)
+    Ok(Keys::open(StateDir::open_patiently(path)?)?)
 }

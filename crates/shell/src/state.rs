@@ -9,8 +9,9 @@
 //! |             | leaves zeros: who reads a secret takes those for none                     |
 //! | `lock`      | held while the program runs: two on one state would replay and equivocate |
 //!
-//! A lock that is held is waited for, for a second: a process that was killed, that a supervisor is
-//! replacing, or whose open files another one is looking at (`lsof`, `ss -p`) keeps it a moment longer.
+//! Who runs on keys that are there waits for a lock that is held, for a second: a process that was killed,
+//! that a supervisor is replacing, or whose open files another one is looking at (`lsof`, `ss -p`) keeps
+//! it a moment longer.
 //!
 //! Limit, documented: what a disk or file system keeps of overwritten blocks (flash, copy on
 //! write, snapshots) is not erased.
@@ -86,24 +87,32 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens `path`, or makes it, and locks it until `self` is dropped. Blocks for a second if it is
-    /// locked already.
+    /// Opens `path`, or makes it, and locks it until `self` is dropped.
     ///
     /// # Errors
     ///
     /// [`StateError::NotPrivate`], [`StateError::InUse`], [`StateError::NoFolder`] or
     /// [`StateError::Io`].
     pub fn open(path: &Path) -> Result<Self, StateError> {
-        Self::open_patiently(path, || thread::sleep(ASK_AFTER))
+        Self::open_asking(path, 0, || ())
     }
 
-    fn open_patiently(path: &Path, mut wait: impl FnMut()) -> Result<Self, StateError> {
+    /// [`StateDir::open`], but waits for a second, blocking the thread, if it is locked already.
+    ///
+    /// # Errors
+    ///
+    /// As [`StateDir::open`].
+    pub fn open_patiently(path: &Path) -> Result<Self, StateError> {
+        Self::open_asking(path, ASK_AGAIN, || thread::sleep(ASK_AFTER))
+    }
+
+    fn open_asking(path: &Path, again: u32, mut wait: impl FnMut()) -> Result<Self, StateError> {
         make_private(path)?;
         let lock_path = path.join("lock");
         let lock = private().open(&lock_path).map_err(io_at(&lock_path))?;
         let ask = || flock(&lock, FlockOperation::NonBlockingLockExclusive);
         let mut answer = ask();
-        for _ in 0..ASK_AGAIN {
+        for _ in 0..again {
             if answer != Err(Errno::WOULDBLOCK) {
                 break;
             }
@@ -368,20 +377,21 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("state");
         let mut first = Some(StateDir::open(&path).unwrap());
+        assert!(matches!(StateDir::open(&path), Err(StateError::InUse(_))));
         let mut waited = 0;
-        let second = StateDir::open_patiently(&path, || waited += 1);
+        let second = StateDir::open_asking(&path, ASK_AGAIN, || waited += 1);
         assert!(matches!(second, Err(StateError::InUse(_))));
         assert_eq!(waited, ASK_AGAIN, "asked until its patience ends");
 
         waited = 0;
-        let second = StateDir::open_patiently(&path, || {
+        let second = StateDir::open_asking(&path, ASK_AGAIN, || {
             waited += 1;
             first.take_if(|_| waited == 3);
         });
         assert!(second.is_ok(), "the first went while the second asked");
         assert_eq!(waited, 3);
         drop(second);
-        StateDir::open_patiently(&path, || panic!("nobody holds it")).unwrap();
+        StateDir::open_asking(&path, ASK_AGAIN, || panic!("nobody holds it")).unwrap();
     }
 
     #[test]

@@ -287,7 +287,7 @@ fn main() {
     let guard = std::env::args().any(|arg| arg == "--guard");
     let path = path();
     if guard && path != Path::Lanes {
-        println!("guard of the lanes: skipped, this processor has no AVX-512 IFMA");
+        println!("guard of the lanes: skipped, {} has none", path.name());
         return;
     }
     let rounds = if guard { GUARD_ROUNDS } else { ROUNDS };

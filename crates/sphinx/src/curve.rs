@@ -126,8 +126,9 @@ impl Path {
         }
     }
 
-    /// How many multiplications are computed together, if as many are to be.
-    pub(crate) fn together(self) -> usize {
+    /// How many packets' multiplications are computed together, if as many are there: 1, 4 or 8.
+    #[must_use]
+    pub const fn together(self) -> usize {
         match self {
             Path::Portable | Path::Assembly => 1,
             Path::Avx2 => FOUR,
@@ -395,10 +396,10 @@ mod tests {
     #[ignore = "a minute in release; its command stands above and in docs/PERFORMANCE.md"]
     fn pkt_22_a_million_lanes_agree() {
         let paths: Vec<_> = Path::present().filter(|path| path.together() > 1).collect();
-        println!(
-            "paths {:?}",
-            paths.iter().map(|path| path.name()).collect::<Vec<_>>()
-        );
+        if paths.is_empty() {
+            return println!("not tested: this processor has no lanes");
+        }
+        println!("paths {paths:?}");
         let edges = points().split_off(500);
         for round in 0..(1 << 15) {
             let scalars: [[u8; 32]; 32] = core::array::from_fn(|i| sample(round * 64 + i as u64));
@@ -414,10 +415,12 @@ mod tests {
                 path.x25519_batch(&scalars.each_ref(), &points.each_ref(), &mut products);
                 assert_eq!(products, twins, "{}", path.name());
             }
-            // Four lanes each, where there are eight.
+            // Four lanes for each, where there are eight.
             for i in (0..32).step_by(4) {
-                let single = Path::best().x25519(&scalars[i], &points[i]);
-                assert_eq!(*single, twins[i]);
+                if let Some(lanes) = Path::best().lanes() {
+                    let single = lanes.x25519(&scalars[i], &points[i]);
+                    assert_eq!(*single, twins[i]);
+                }
             }
         }
     }

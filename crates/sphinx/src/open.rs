@@ -201,7 +201,7 @@ pub fn open_header(
     header: &[u8; HEADER_LEN],
 ) -> Result<Opened, Reject> {
     let (alpha, gamma, beta) = split_header(header);
-    // PKT-6: before anything else, so that no key is ever derived from a secret that all know.
+    // PKT-6: before anything is derived of a secret that all know.
     let shared_secret = key.shared_secret(alpha).ok_or(Reject::LowOrder)?;
     let secrets = Secrets::expand(&shared_secret);
     let holds = secrets.verify(beta, gamma);
@@ -318,7 +318,8 @@ fn finish_chunk<O: Borrow<Opened>>(chunk: &mut [Parts<'_, O>]) {
         }
         return;
     };
-    // α of each packet that goes on, and the factor that blinds it (PKT-13).
+    // α of each packet that goes on, and the factor that blinds it (PKT-13). How many end here shows in
+    // the time of a batch, as it does one at a time.
     let (mut alphas, mut factors) = ([&[0; ALPHA_LEN]; BATCH], [&[0; 32]; BATCH]);
     let mut going_on = 0;
     for (opened, header, _) in chunk.iter().flatten() {

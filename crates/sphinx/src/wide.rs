@@ -1,4 +1,4 @@
-//! The wide block: LIONESS over ChaCha20 and keyed BLAKE2b-256, of one payload, in place.
+//! The wide block: LIONESS over ChaCha20 and keyed BLAKE2b-256, of one payload or some, in place.
 //!
 //! Spec: docs/spec/packet.md, PKT-7, PKT-12, PKT-19.
 //!
@@ -94,12 +94,14 @@ pub(crate) fn remove_layer(path: Path, seed: &[u8; SEED_LEN], payload: &mut [u8]
     }
 }
 
-/// Takes a hop's layer off each of 1 to [`LANES`] payloads of more than 32 bytes; several are hashed
-/// together.
+/// [`remove_layer`] of each of up to [`LANES`] payloads, of any lengths; several are hashed together.
 ///
 /// # Panics
 /// If there are more, or not as many seeds: our own bug.
 pub(crate) fn remove_layers(path: Path, seeds: &[&[u8; SEED_LEN]], payloads: &mut [&mut [u8]]) {
+    if let ([seed], [payload]) = (seeds, &mut *payloads) {
+        return remove_layer(path, seed, payload);
+    }
     let mut keys = Zeroizing::new([[0; PAYLOAD_KEY_SIZE]; LANES]);
     let keys = &mut keys[..payloads.len()];
     assert_eq!(seeds.len(), keys.len(), "a seed a payload");
@@ -146,16 +148,18 @@ fn hash_step(key: &[u8; PAYLOAD_KEY_SIZE], round: usize, payload: &mut [u8]) {
     }
 }
 
-/// [`hash_step`] of each of 1 to [`LANES`] payloads: the same, in fewer passes.
+/// [`hash_step`] of each of up to [`LANES`] payloads: the same, in fewer passes.
 fn hash_steps(keys: &[[u8; PAYLOAD_KEY_SIZE]], round: usize, payloads: &mut [&mut [u8]]) {
-    let last = payloads.len() - 1;
     let mut jobs: [_; LANES] = core::array::from_fn(|i| {
-        let i = i.min(last);
-        HashManyJob::new(&keyed(&keys[i], round), &payloads[i][LEFT_LEN..])
+        let payload = payloads.get(i)?;
+        Some(HashManyJob::new(
+            &keyed(&keys[i], round),
+            &payload[LEFT_LEN..],
+        ))
     });
-    hash_many(&mut jobs[..=last]);
-    let hashes: [_; LANES] = core::array::from_fn(|i| jobs[i.min(last)].to_hash());
-    for (payload, hash) in payloads.iter_mut().zip(hashes) {
+    hash_many(jobs.iter_mut().flatten());
+    let hashes = jobs.map(|job| job.map(|job| job.to_hash()));
+    for (payload, hash) in payloads.iter_mut().zip(hashes.iter().flatten()) {
         for (byte, hash) in split(payload).0.iter_mut().zip(hash.as_bytes()) {
             *byte ^= hash;
         }
@@ -186,6 +190,28 @@ mod tests {
 
     use super::*;
     use aes::cipher::KeyInit;
+
+    /// PKT-22: payloads of different lengths, any number of them.
+    #[test]
+    fn pkt_22_several_payloads_are_as_each_by_itself() {
+        let mut rng = ChaCha20Rng::seed_from_u64(2);
+        for count in 0..=LANES {
+            let mut seeds = [[0; SEED_LEN]; LANES];
+            seeds.iter_mut().for_each(|seed| rng.fill_bytes(seed));
+            let mut ours: Vec<Vec<u8>> = (0..count).map(|i| vec![7; 33 + 301 * i]).collect();
+            ours.iter_mut().for_each(|payload| rng.fill_bytes(payload));
+            let mut each = ours.clone();
+            for path in Path::present() {
+                let seeds: Vec<_> = seeds[..count].iter().collect();
+                for (seed, payload) in seeds.iter().zip(&mut each) {
+                    remove_layer(path, seed, payload);
+                }
+                let mut together: Vec<&mut [u8]> = ours.iter_mut().map(Vec::as_mut_slice).collect();
+                remove_layers(path, &seeds, &mut together);
+                assert!(ours == each, "{count}");
+            }
+        }
+    }
 
     /// PKT-22: both directions are the crate's, for every length up to some blocks.
     #[test]

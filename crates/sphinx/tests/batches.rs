@@ -104,6 +104,23 @@ fn pkt_22_batches_are_their_packets() {
             let ours = together(&keys[0], *path, &packets);
             assert!(ours == expected, "{path:?}, {len} packets");
         }
+
+        // Opened on any path, finished together.
+        let on = |i: usize| keys[0].clone().on(paths[i % paths.len()]).expect("present");
+        let opened = packets.iter().enumerate();
+        let opened: Vec<_> = opened
+            .map(|(i, packet)| open_one(&on(i), DELAY_MAX_NS, packet))
+            .collect();
+        let mut finished = packets.clone();
+        let passed = opened.iter().zip(&mut finished);
+        sphinx::finish_batch(
+            passed.filter_map(|(opened, packet)| Some((opened.as_ref().ok()?, packet))),
+        );
+        assert!(
+            finished
+                .iter()
+                .eq(expected.iter().map(|(_, packet)| packet))
+        );
     }
     // The positive control: every kind was among them.
     for kind in [

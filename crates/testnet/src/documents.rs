@@ -98,6 +98,6 @@ pub(crate) fn make(
 }
 
 fn open(root: &Path, name: &str) -> anyhow::Result<Keys> {
-    let state = StateDir::open(&root.join(name).join("state"))?;
+    let state = StateDir::open_patiently(&root.join(name).join("state"))?;
     Keys::open(state).with_context(|| format!("the keys of {name}"))
 }

@@ -65,9 +65,9 @@ impl Pace {
     )]
     pub(super) fn of(path: Path, rate: f64) -> Self {
         let fits = (rate * TURN.as_secs_f64()) as usize;
+        let pass = path.together();
         let batch_max = match fits {
-            0..LANES if path == Path::Lanes => LANES,
-            0..LANES => fits.max(1),
+            0..LANES => (fits - fits % pass).max(pass),
             _ => (fits - fits % LANES).min(BATCH_MAX),
         };
         let take = |packets: usize| Duration::from_secs_f64(packets as f64 / rate.max(1.0));
@@ -246,6 +246,8 @@ mod tests {
         let rates = [100.0, 2_000.0, 9_000.0, 19_000.0, 66_000.0, 1e9];
         let of = |path| rates.map(|rate| Pace::of(path, rate).batch_max);
         assert_eq!(of(Path::Assembly), [1, 2, 8, 16, 32, 32]);
+        assert_eq!(of(Path::Avx2), [4, 4, 8, 16, 32, 32]);
+        assert_eq!(Pace::of(Path::Avx2, 7_000.0).batch_max, 4);
         assert_eq!(of(Path::Lanes), [8, 8, 8, 16, 32, 32]);
         let patience_ms = rates.map(|rate| Pace::of(Path::Portable, rate).patience.as_millis());
         assert_eq!(patience_ms, [340, 36, 23, 21, 20, 20]);

@@ -1,4 +1,5 @@
-//! Packets in vector lanes, for processors with AVX-512 F, BW, DQ, VL and IFMA.
+//! Packets in vector lanes, for processors with AVX-512 F, BW, DQ, VL and IFMA; multiplications, for those
+//! with AVX2.
 //!
 //! Spec: docs/spec/packet.md, PKT-7, PKT-8, PKT-12, PKT-22.
 //!
@@ -10,12 +11,15 @@
 //! | wide block                   | of these two                             | [`wide`]        |
 //! | X25519                       | 8 multiplications of 64 bits             | [`x25519`]      |
 //! | X25519 of one                | 4 products of 64 bits                    | [`single`]      |
+//! | X25519, by AVX2              | 4 multiplications of 32 bits             | [`avx2`]        |
+//! | inverses and quotients       | of any                                   | [`division`]    |
 //!
-//! A [`Lanes`] is the proof that the processor has the instructions, so its methods are safe. A pass
+//! A [`Lanes`] is the proof that the processor has the instructions, so its methods are safe; an [`Avx2`]
+//! likewise. A pass
 //! takes the same time whatever its fill. What the lanes compute is what the scalar crates do, byte
 //! for byte; the tests below hold them together.
 //!
-//! `unsafe`: calls of functions that need instructions which [`Lanes::detect`] found.
+//! `unsafe`: calls of functions that need instructions which [`Lanes::detect`] or [`Avx2::detect`] found.
 
 #![expect(
     unsafe_code,

@@ -16,8 +16,8 @@
 //! so their product counts twice.
 //!
 //! Largest sum of a product, at weight 0, of two wide numbers, A = 3 · 2²⁶: A² once, four even products A²
-//! each 19 times, five odd ones A²/4 each 38 times: 124.5 A² < 2⁶³. (A square likewise.) The last limb's sum is five
-//! times A²/2 with the carry of one below 2⁶³, so its own carry is below 2³³, and below 2³⁸ when it comes back.
+//! each 19 times, five odd ones A²/4 each 38 times: 124.5 A² < 2⁶³. (A square likewise.) The last limb's sum is ten
+//! times A²/2 and a carry, below 2⁵⁸, so what it carries is below 2³³, and below 2³⁸ when it comes back.
 //!
 //! The compiler knows that [`_mm256_mul_epu32`] multiplies 64-bit words that have been cut to 32, finds cuts that it
 //! can do without, and makes two instructions of one. It also adds up in an order of its own, for which the registers

@@ -70,6 +70,11 @@ fn hold_at_the_bounds() {
     for round in 0..20_000 {
         let mut lanes = |max: [u64; 2]| match round {
             0 => [core::array::from_fn(|i| max[i % 2]); FOUR],
+            // p − 1, p, p + 1 and 2²⁵⁵ − 1; zero.
+            1 => [19, 18, 17, 0].map(|less| {
+                core::array::from_fn(|i| if i == 0 { mask(0) - less } else { mask(i) })
+            }),
+            2 => [[0; LIMBS]; FOUR],
             _ => draw(&mut random, max),
         };
         let (a, b, c, d) = (lanes(TIGHT), lanes(TIGHT), lanes(WIDE), lanes(WIDE));
