@@ -81,7 +81,9 @@ impl Daemon {
     ///
     /// If the folder, its network or its records can't be used: one line with the remedy.
     pub async fn start(mut config: Config) -> anyhow::Result<Handle> {
-        let folder = StateDir::open(&config)?;
+        let of = config.clone();
+        // Waits a moment if it is locked.
+        let folder = tokio::task::spawn_blocking(move || StateDir::open(&of)).await??;
         config.profile = folder.profile(&config.profile)?;
         let network = shell::network::read(&config.network)?;
         let (records, found) = folder.records()?;

@@ -176,7 +176,7 @@ impl StateDir {
             path.display(),
             path.display(),
         );
-        let state = state::StateDir::open(path)?;
+        let state = state::StateDir::open_patiently(path)?;
         let folder = Self { state };
         if !folder.path(IDENTITY).exists() {
             ensure!(folder.has_addresses()?, unfinished(path));
