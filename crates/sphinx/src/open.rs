@@ -308,16 +308,12 @@ pub fn finish_batch_parts<'a, O: Borrow<Opened>>(
 
 type Parts<'a, O> = Option<(O, &'a mut [u8; HEADER_LEN], &'a mut [u8])>;
 
-/// Takes 1 to [`BATCH`] packets, together if all are on one path.
+/// Takes up to [`BATCH`] packets, on the path of the first: the bytes are the same on each (PKT-22).
 fn finish_chunk<O: Borrow<Opened>>(chunk: &mut [Parts<'_, O>]) {
-    let path = |parts: &Parts<'_, O>| parts.as_ref().map(|(opened, ..)| opened.borrow().path);
-    let one_path = chunk.len() > 1 && chunk.iter().all(|parts| path(parts) == path(&chunk[0]));
-    let Some(path) = path(&chunk[0]).filter(|_| one_path) else {
-        for (opened, header, payload) in chunk.iter_mut().filter_map(Option::take) {
-            finish_one(opened.borrow(), header, payload);
-        }
+    let Some((first, ..)) = chunk.iter().flatten().next() else {
         return;
     };
+    let path = first.borrow().path;
     // α of each packet that goes on, and the factor that blinds it (PKT-13). How many end here shows in
     // the time of a batch, as it does one at a time.
     let (mut alphas, mut factors) = ([&[0; ALPHA_LEN]; BATCH], [&[0; 32]; BATCH]);
